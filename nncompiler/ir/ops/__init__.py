@@ -1,1 +1,10 @@
+"""The operator library: one family per file. Importing this package registers every operator."""
 
+from nncompiler.ir.ops import (  # noqa: F401
+    contract,
+    elementwise,
+    index,
+    random,
+    reduce,
+    shape,
+)

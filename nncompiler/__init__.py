@@ -1,0 +1,1 @@
+"""nncompiler: a static-graph compiler for neural networks."""

@@ -1,0 +1,274 @@
+"""The Plan level: kernels as loop nests in plain data, buffers with offsets, and the order they run in.
+
+A kernel is a tree of four statements. Every `Load` and `Store` names a buffer by its logical indices; strides and
+offsets belong to the `Buffer`. Axis names are unique within a kernel except that sibling loops may share one.
+
+    for i < 64 {                                  For(axes=(i,))
+      m = max j < 10 { z[i,j] }                   Fold(("m",), "max", ...)
+      e = exp(z[i,0] - m)                         Let("e", ...)
+      out[i] = e                                  Store("out", (i,), e)
+    }
+
+Meaning: iterations of a `For` are independent, so they may run in any order or at once, unless it is `ordered`.
+A `Fold` runs its body for every point of its axes and combines the `values`; its results are locals of the enclosing
+scope. A `Fold` body may store (each point its own element), so one pass can both reduce and write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from nncompiler.errors import CompilerBug, Span
+from nncompiler.ir.scalar import Affine, Const, Expr, Index, Load, walk
+from nncompiler.ir.types import DType, TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    name: str
+    extent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """Bind a local; visible in the rest of its scope and the scopes inside."""
+
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    buffer: str
+    index: tuple[Index, ...]
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    axes: tuple[Axis, ...]
+    body: tuple[Stmt, ...]
+    ordered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """``names = combine axes { body; values }``; `init` replaces the combine's identity where given."""
+
+    names: tuple[str, ...]
+    combine: str
+    axes: tuple[Axis, ...]
+    values: tuple[Expr, ...]
+    body: tuple[Stmt, ...] = ()
+    init: tuple[Const, ...] | None = None
+
+
+Stmt: TypeAlias = Let | Store | For | Fold
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a nest is run. `loops`: the axes in `vector` run over SIMD lanes (at most one on each path of nesting).
+
+    `contract`: the kernel is one sum of products under a `For`; `vector` and `register` are the axes of the register
+    tile of `tile` = (rows, vectors); `order` lists the parallel axes outside the tile, then the reduction axes, both
+    from the outside in. When `vector` is a reduction axis, lanes are partial sums added up at the end.
+    """
+
+    strategy: str = "loops"
+    vector: tuple[str, ...] = ()
+    register: str | None = None
+    tile: tuple[int, int] | None = None
+    order: tuple[str, ...] = ()
+    unroll: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One function of the generated code. `nodes` are the graph values it implements, `spans` their sources."""
+
+    name: str
+    body: tuple[Stmt, ...]
+    schedule: Schedule = Schedule()
+    nodes: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+
+
+#: Where a buffer's bytes are. `arena`: at `offset` of the arena. `state`: at `offset` of the state. `argument`: the
+#: caller's pointer. `view`: the bytes of another buffer (`base`) under another shape. `constant`: read-only data.
+SPACES = ("arena", "state", "argument", "view", "constant")
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """`live` is the first and last step (inclusive) at which the bytes must be kept; None outside the arena.
+
+    `in_place_of` names the buffer whose offset this one takes over; `data` are the bytes of a constant.
+    """
+
+    name: str
+    type: TensorType
+    space: str
+    offset: int | None = None
+    strides: tuple[int, ...] | None = None
+    live: tuple[int, int] | None = None
+    base: str | None = None
+    in_place_of: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        """Strides in elements; row-major unless said otherwise."""
+        return self.strides if self.strides is not None else self.type.strides
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes from the first to behind the last element, as laid out."""
+        if self.type.size == 0:
+            return 0
+        last = sum((n - 1) * s for n, s in zip(self.type.shape, self.layout, strict=True))
+        return (last + 1) * self.type.dtype.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Plan steps repeated `extent` times with a counter (what `scan` becomes)."""
+
+    counter: str
+    extent: int
+    body: tuple[Step, ...]
+    reverse: bool = False
+
+
+Step: TypeAlias = Kernel | Loop
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A pointer of the entry point: an `input` or `target` (read) or an `output` (written), in ABI order."""
+
+    buffer: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Every element of an i32 argument must lie in ``0 <= x < extent``; tested before anything is written."""
+
+    buffer: str
+    extent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One function, ready for code generation: steps in order, buffers placed. `bound` is the live-byte bound."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    arena_bytes: int = 0
+    bound: int = 0
+    state_bytes: int = 0
+    checks: tuple[Check, ...] = ()
+
+    def buffer(self, name: str) -> Buffer:
+        for b in self.buffers:
+            if b.name == name:
+                return b
+        raise CompilerBug("NN0392", f"plan '{self.name}' has no buffer '{name}'")
+
+    def table(self) -> dict[str, Buffer]:
+        return {b.name: b for b in self.buffers}
+
+    def root(self, name: str) -> Buffer:
+        """The buffer that owns the bytes `name` stands for (views looked through)."""
+        found = self.buffer(name)
+        while found.space == "view" and found.base is not None:
+            found = self.buffer(found.base)
+        return found
+
+    def kernels(self) -> Iterator[Kernel]:
+        yield from _kernels(self.steps)
+
+
+def _kernels(steps: tuple[Step, ...]) -> Iterator[Kernel]:
+    for step in steps:
+        match step:
+            case Kernel():
+                yield step
+            case Loop(body=body):
+                yield from _kernels(body)
+
+
+def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
+    """Every statement of a nest, outermost first, in order."""
+    for s in body:
+        yield s
+        match s:
+            case For(body=inner) | Fold(body=inner):
+                yield from statements(inner)
+            case _:
+                pass
+
+
+def expressions(s: Stmt) -> tuple[Expr, ...]:
+    """The expressions a statement holds itself (not those of the statements inside it)."""
+    match s:
+        case Let(value=value):
+            return (value,)
+        case Store(index=index, value=value):
+            return (*(i for i in index if not isinstance(i, Affine)), value)
+        case Fold(values=values):
+            return values
+        case For():
+            return ()
+
+
+def loads(kernel: Kernel) -> list[Load]:
+    """Every load of a kernel, in order of appearance."""
+    found = []
+    for s in statements(kernel.body):
+        for e in expressions(s):
+            found += [x for x in walk(e) if isinstance(x, Load)]
+    return found
+
+
+def stores(kernel: Kernel) -> list[Store]:
+    return [s for s in statements(kernel.body) if isinstance(s, Store)]
+
+
+def reads_and_writes(kernel: Kernel) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of the buffers a kernel loads from and stores to."""
+    return frozenset(x.buffer for x in loads(kernel)), frozenset(s.buffer for s in stores(kernel))
+
+
+def extents(kernel: Kernel) -> dict[str, int]:
+    """The extent of every axis; `CompilerBug` when siblings disagree on one."""
+    found: dict[str, int] = {}
+    for s in statements(kernel.body):
+        if isinstance(s, (For, Fold)):
+            for axis in s.axes:
+                if found.setdefault(axis.name, axis.extent) != axis.extent:
+                    raise CompilerBug("NN0392", f"axis '{axis.name}' of kernel '{kernel.name}' has two extents")
+    return found
+
+
+def rename(kernel: Kernel, name: str) -> Kernel:
+    return replace(kernel, name=name)
+
+
+def local_types(kernel: Kernel) -> dict[str, DType]:
+    """The dtype of every local (of `Let` and `Fold`)."""
+    found: dict[str, DType] = {}
+    for s in statements(kernel.body):
+        match s:
+            case Let(name, value):
+                found[name] = value.dtype
+            case Fold(names=names, values=values):
+                found.update(zip(names, (v.dtype for v in values), strict=True))
+            case _:
+                pass
+    return found

@@ -1,0 +1,342 @@
+"""Scalar expressions: what a kernel computes for one element, as pure data.
+
+This is the whole vocabulary the code generator knows. `PRIMITIVES` lists the operations; an operator of the graph says
+what it computes in these terms, and code generation is a table from primitives to instructions. Indices are affine in
+the axes of the enclosing loops, or are themselves integer expressions (a gather).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from nncompiler.errors import CompilerBug
+from nncompiler.ir.types import BOOL, F32, F64, I32, U32, DType
+
+# --- indices ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """``2*h + r - 1``: a linear form in loop axes. `terms` are (axis, coefficient), sorted by axis, none zero."""
+
+    terms: tuple[tuple[str, int], ...] = ()
+    const: int = 0
+
+    @staticmethod
+    def axis(name: str) -> Affine:
+        return Affine(((name, 1),))
+
+    def __add__(self, other: Affine | int) -> Affine:
+        if isinstance(other, int):
+            return Affine(self.terms, self.const + other)
+        sums = dict(self.terms)
+        for name, k in other.terms:
+            sums[name] = sums.get(name, 0) + k
+        return Affine(tuple(sorted((n, k) for n, k in sums.items() if k)), self.const + other.const)
+
+    def __mul__(self, k: int) -> Affine:
+        return Affine(tuple((n, c * k) for n, c in self.terms) if k else (), self.const * k)
+
+    def coefficient(self, axis: str) -> int:
+        return dict(self.terms).get(axis, 0)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.terms)
+
+    @property
+    def single(self) -> str | None:
+        """The axis when this is exactly that axis, else None."""
+        return self.terms[0][0] if len(self.terms) == 1 and self.terms[0][1] == 1 and not self.const else None
+
+    def rename(self, names: Mapping[str, str]) -> Affine:
+        return Affine(tuple(sorted((names.get(n, n), k) for n, k in self.terms)), self.const)
+
+    def substitute(self, values: Mapping[str, Affine]) -> Affine:
+        total = Affine((), self.const)
+        for name, k in self.terms:
+            total = total + values.get(name, Affine.axis(name)) * k
+        return total
+
+    def evaluate(self, at: Mapping[str, int]) -> int:
+        return sum(at[n] * k for n, k in self.terms) + self.const
+
+    def bounds(self, extents: Mapping[str, int]) -> tuple[int, int]:
+        """Smallest and largest value over ``0 <= axis < extent``."""
+        low = self.const + sum(min(0, k * (extents[n] - 1)) for n, k in self.terms)
+        high = self.const + sum(max(0, k * (extents[n] - 1)) for n, k in self.terms)
+        return low, high
+
+    def __str__(self) -> str:
+        parts = [("-" if k < 0 else "+") + (n if abs(k) == 1 else f"{abs(k)}*{n}") for n, k in self.terms]
+        if self.const or not parts:
+            parts.append(f"{self.const:+d}")
+        text = "".join(parts)
+        return text[1:] if text[0] == "+" else text
+
+
+Index: TypeAlias = "Affine | Expr"
+
+# --- expressions -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A literal of a given type; floats may be inf or nan."""
+
+    value: float | int | bool
+    dtype: DType
+
+    def __eq__(self, other: object) -> bool:
+        # repr distinguishes 0.0 from -0.0 and equates nan with nan, as a compiler must
+        return isinstance(other, Const) and self.dtype == other.dtype and repr(self.value) == repr(other.value)
+
+    def __hash__(self) -> int:
+        return hash((repr(self.value), self.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A local of the kernel: bound by `Let`, or the result of a `Fold`."""
+
+    name: str
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Iota:
+    """The value of an affine index form as an i32 scalar."""
+
+    index: Affine
+    dtype: DType = I32
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One element of a buffer. With a `guard`, memory is touched only where it holds, and `fill` is the value elsewhere."""
+
+    buffer: str
+    index: tuple[Index, ...]
+    dtype: DType
+    guard: Expr | None = None
+    fill: Const | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """A primitive of `PRIMITIVES` applied to arguments."""
+
+    op: str
+    args: tuple[Expr, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Conversion by value (C rules; float to integer saturates, NaN becomes 0; to bool: not equal to zero)."""
+
+    arg: Expr
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Bitcast:
+    """The same bits as another type of the same size."""
+
+    arg: Expr
+    dtype: DType
+
+
+Expr: TypeAlias = Const | Ref | Iota | Load | Apply | Cast | Bitcast
+
+# --- primitives ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Primitive:
+    """`kinds` are the dtype kinds of its (last) argument; `result` is None for "same as the arguments"."""
+
+    name: str
+    arity: int
+    kinds: frozenset[str]
+    result: DType | None = None
+    transcendental: bool = False
+
+
+def _table() -> dict[str, Primitive]:
+    number, floats, integers = {"float", "int", "uint"}, {"float"}, {"int", "uint"}
+    every = {"float", "int", "uint", "bool"}
+    rows: list[tuple[str, int, set[str], DType | None, bool]] = []
+    rows += [(n, 2, number, None, False) for n in ("add", "sub", "mul", "min", "max")]
+    rows += [("div", 2, number, None, False), ("rem", 2, integers, None, False)]
+    rows += [("neg", 1, {"float", "int"}, None, False), ("abs", 1, {"float", "int"}, None, False)]
+    rows += [("sign", 1, {"float", "int"}, None, False)]
+    rows += [(n, 1, floats, None, False) for n in ("sqrt", "rsqrt", "floor", "round")]
+    rows += [(n, 1, floats, None, True) for n in ("exp", "log", "tanh", "sigmoid", "erf", "sin", "cos")]
+    rows += [("pow", 2, floats, None, True), ("fma", 3, floats, None, False)]
+    rows += [(n, 2, every, BOOL, False) for n in ("eq", "ne")]
+    rows += [(n, 2, number, BOOL, False) for n in ("lt", "le", "gt", "ge")]
+    rows += [(n, 2, {"bool", "int", "uint"}, None, False) for n in ("and", "or", "xor")]
+    rows += [("not", 1, {"bool"}, BOOL, False)]
+    rows += [("shl", 2, integers, None, False), ("shr", 2, integers, None, False)]
+    rows += [("mulhi", 2, {"uint"}, None, False)]
+    rows += [("select", 3, every, None, False)]
+    return {n: Primitive(n, a, frozenset(k), r, t) for n, a, k, r, t in rows}
+
+
+#: min and max propagate NaN; integer div and rem truncate towards zero; shr is arithmetic for int, logical for uint;
+#: round is to nearest, ties to even; mulhi is the high word of the product; select(condition, a, b).
+PRIMITIVES: dict[str, Primitive] = _table()
+
+
+def apply(op: str, *args: Expr) -> Apply:
+    """Build an `Apply`, checking arity and types; `CompilerBug` when they do not fit."""
+    primitive = PRIMITIVES.get(op)
+    if primitive is None or len(args) != primitive.arity:
+        raise CompilerBug("NN0390", f"no scalar primitive '{op}' of {len(args)} arguments")
+    values = args[1:] if op == "select" else args
+    if op == "select" and args[0].dtype != BOOL:
+        raise CompilerBug("NN0390", "the condition of 'select' must be bool")
+    dtype = values[0].dtype
+    if any(v.dtype != dtype for v in values) or dtype.kind not in primitive.kinds:
+        found = ", ".join(str(a.dtype) for a in args)
+        raise CompilerBug("NN0390", f"scalar primitive '{op}' does not take ({found})")
+    return Apply(op, args, primitive.result or dtype)
+
+
+def const(value: float | int | bool, dtype: DType) -> Const:
+    """A literal, its Python type made to fit `dtype`; f32 literals are rounded to f32."""
+    match dtype.kind:
+        case "float":
+            return Const(float(dtype.numpy.type(value)), dtype)  # type: ignore[call-overload]
+        case "bool":
+            return Const(bool(value), dtype)
+        case _:
+            return Const(int(value), dtype)
+
+
+def cast(arg: Expr, dtype: DType) -> Expr:
+    return arg if arg.dtype == dtype else Cast(arg, dtype)
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    """Sub-expressions, indices that are expressions included."""
+    match expr:
+        case Apply(_, args):
+            return args
+        case Cast(arg) | Bitcast(arg):
+            return (arg,)
+        case Load(_, index, _, guard):
+            found = tuple(i for i in index if not isinstance(i, Affine))
+            return (*found, guard) if guard is not None else found
+        case _:
+            return ()
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """The expression and everything below it, outermost first."""
+    yield expr
+    for child in children(expr):
+        yield from walk(child)
+
+
+def rewrite(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
+    """Rebuild bottom-up, applying `change` to every expression."""
+    match expr:
+        case Apply(op, args, dtype):
+            expr = Apply(op, tuple(rewrite(a, change) for a in args), dtype)
+        case Cast(arg, dtype):
+            expr = Cast(rewrite(arg, change), dtype)
+        case Bitcast(arg, dtype):
+            expr = Bitcast(rewrite(arg, change), dtype)
+        case Load(_, index, _, guard):
+            expr = replace(
+                expr,
+                index=tuple(i if isinstance(i, Affine) else rewrite(i, change) for i in index),
+                guard=None if guard is None else rewrite(guard, change),
+            )
+        case _:
+            pass
+    return change(expr)
+
+
+def axes_of(expr: Expr) -> frozenset[str]:
+    """Axes the expression mentions directly (locals it refers to are not looked through)."""
+    found: set[str] = set()
+    for e in walk(expr):
+        match e:
+            case Iota(index):
+                found.update(index.axes)
+            case Load(_, index):
+                for i in index:
+                    if isinstance(i, Affine):
+                        found.update(i.axes)
+            case _:
+                pass
+    return frozenset(found)
+
+
+# --- combining (reductions) ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """An associative combination of tuples: `width` values; `result(l, r)` gives the combined tuple."""
+
+    name: str
+    width: int
+    result: Callable[[tuple[Expr, ...], tuple[Expr, ...]], tuple[Expr, ...]]
+    identity: Callable[[tuple[DType, ...]], tuple[Const, ...]]
+
+
+def lowest(dtype: DType) -> Const:
+    if dtype.is_float:
+        return Const(float("-inf"), dtype)
+    return const(0 if dtype.kind == "uint" else -(2 ** (8 * dtype.bytes - 1)), dtype)
+
+
+def highest(dtype: DType) -> Const:
+    if dtype.is_float:
+        return Const(float("inf"), dtype)
+    return const(2 ** (8 * dtype.bytes - (dtype.kind == "int")) - 1, dtype)
+
+
+def _pick_first(better: str) -> Callable[[tuple[Expr, ...], tuple[Expr, ...]], tuple[Expr, ...]]:
+    """(value, index) pairs: the better value, NaN best of all, and the smaller index among equals."""
+
+    def result(left: tuple[Expr, ...], right: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        (lv, li), (rv, ri) = left, right
+        l_nan, r_nan = apply("ne", lv, lv), apply("ne", rv, rv)
+        earlier = apply("lt", ri, li)
+        equal = apply("or", apply("eq", lv, rv), apply("and", l_nan, r_nan))
+        wins = apply("or", apply(better, rv, lv), apply("and", r_nan, apply("not", l_nan)))
+        take = apply("or", wins, apply("and", equal, earlier))
+        return apply("select", take, rv, lv), apply("select", take, ri, li)
+
+    return result
+
+
+def _fold1(op: str) -> Callable[[tuple[Expr, ...], tuple[Expr, ...]], tuple[Expr, ...]]:
+    return lambda left, right: (apply(op, left[0], right[0]),)
+
+
+COMBINES: dict[str, Combine] = {
+    c.name: c
+    for c in (
+        Combine("sum", 1, _fold1("add"), lambda d: (const(0, d[0]),)),
+        Combine("prod", 1, _fold1("mul"), lambda d: (const(1, d[0]),)),
+        Combine("max", 1, _fold1("max"), lambda d: (lowest(d[0]),)),
+        Combine("min", 1, _fold1("min"), lambda d: (highest(d[0]),)),
+        # the identity's index loses every tie, so an all -inf row still yields its first index
+        Combine("argmax", 2, _pick_first("gt"), lambda d: (lowest(d[0]), highest(d[1]))),
+        Combine("argmin", 2, _pick_first("lt"), lambda d: (highest(d[0]), highest(d[1]))),
+    )
+}
+
+__all__ = [
+    "COMBINES", "PRIMITIVES", "F32", "F64", "I32", "U32", "Affine", "Apply", "Bitcast", "Cast", "Combine", "Const",
+    "Expr", "Index", "Iota", "Load", "Primitive", "Ref", "apply", "axes_of", "cast", "children", "const", "highest",
+    "lowest", "rewrite", "walk",
+]  # fmt: skip

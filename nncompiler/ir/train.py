@@ -1,0 +1,57 @@
+"""How a network is trained, as data: the `train` block of a `.nn` file after elaboration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+SCHEDULES = ("constant", "step", "exponential", "cosine")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSpec:
+    """An optimizer and its hyper-parameters (`lr`, `momentum`, `rho`, `beta1`, `beta2`, `eps`, `weight_decay`)."""
+
+    kind: str
+    settings: tuple[tuple[str, float], ...]
+
+    def get(self, name: str, default: float = 0.0) -> float:
+        return dict(self.settings).get(name, default)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSpec:
+    """A factor on the learning rate as a function of the step (counted from 0).
+
+    `step`: gamma ** (step // every). `exponential`: gamma ** (step / every). `cosine`: from 1 down to `floor` over
+    `total` steps. All after a linear warm-up over `warmup` steps where that is not 0.
+    """
+
+    kind: str = "constant"
+    settings: tuple[tuple[str, float], ...] = ()
+
+    def get(self, name: str, default: float = 0.0) -> float:
+        return dict(self.settings).get(name, default)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Minimise the loss called `loss` over the parameters whose names begin with `prefix` (all where empty)."""
+
+    loss: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """`l1` and `l2` apply to parameters of rank >= 2; `clip_norm` and `clip_value` are off where 0."""
+
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec = ScheduleSpec()
+    batch: int = 32
+    epochs: int = 10
+    l1: float = 0.0
+    l2: float = 0.0
+    clip_norm: float = 0.0
+    clip_value: float = 0.0
+    objectives: tuple[Objective, ...] = ()
