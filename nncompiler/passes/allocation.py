@@ -1,0 +1,259 @@
+"""Static memory allocation: one offset for each live range, and a peak as low as can be found.
+
+A pure algorithm, independent of any IR. An interval occupies `size` bytes in every instant of [start, end); two
+intervals that are live together must not overlap in memory. The peak cannot be lower than the largest sum of live
+bytes, `live_bound`, and a solution that reaches it is optimal.
+
+`allocate` first tries greedy placements, which reach the bound for most programs. Where they do not, it narrows the
+gap between the bound and the best peak with an exact search (`allocation_search`). The result depends on the problem
+and the budget only: budgets are counted in steps, never in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nncompiler.errors import CompilerBug, Limitation
+from nncompiler.passes.allocation_search import MAX_TOTAL, Skyline, sections
+
+DEFAULT_BUDGET = 20_000
+_RUNGS = (0, 0, 0, 0, 1, 2, 4, 6)  # eighths of the way from the floor to the best peak
+_PAIRS_PER_STEP = 8192  # a step on a larger problem costs more of the budget: it takes longer
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """`size` bytes (a multiple of the problem's alignment), live in [start, end)."""
+
+    name: str
+    size: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Intervals to be placed at offsets that are multiples of `alignment`."""
+
+    intervals: tuple[Interval, ...]
+    alignment: int = 1
+
+    def __post_init__(self) -> None:
+        if self.alignment < 1:
+            raise CompilerBug("NN0470", f"expected an alignment of at least 1, but found {self.alignment}")
+        for i in self.intervals:
+            if i.size < 0 or i.size % self.alignment:
+                wanted = f"a size that is a multiple of {self.alignment}"
+                raise CompilerBug("NN0471", f"expected {wanted}, but found {i.size} bytes for {i.name}")
+            if i.end < i.start:
+                raise CompilerBug("NN0472", f"expected a live range, but found [{i.start}, {i.end}) for {i.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The offset of each interval, the bytes needed in all, and the strategy that found them."""
+
+    offsets: tuple[int, ...]
+    peak: int
+    strategy: str
+
+
+def live_bound(problem: Problem) -> int:
+    """The largest sum of bytes that are live at the same time: no solution has a lower peak."""
+    change: Counter[int] = Counter()
+    for i in problem.intervals:
+        change[i.start] += i.size
+        change[i.end] -= i.size
+    live = bound = 0
+    for time in sorted(change):
+        live += change[time]
+        bound = max(bound, live)
+    return bound
+
+
+def validate(problem: Problem, solution: Solution) -> list[str]:
+    """What is wrong with a solution, in words; empty when it is valid.
+
+    One sweep over time with the live intervals sorted by offset. While no overlap has been found, an interval can only
+    overlap its two neighbours; so each first overlap is reported, though not every pair of a heap of them.
+    """
+    intervals, offsets = problem.intervals, solution.offsets
+    if len(offsets) != len(intervals):
+        return [f"expected {len(intervals)} offsets, but found {len(offsets)}"]
+    problems = []
+    for i, offset in zip(intervals, offsets):
+        if offset < 0 or offset % problem.alignment:
+            problems.append(f"{i.name}: offset {offset} is not a non-negative multiple of {problem.alignment}")
+    top = max((offset + i.size for i, offset in zip(intervals, offsets)), default=0)
+    if top != solution.peak:
+        problems.append(f"expected a peak of {top}, but found {solution.peak}")
+    return problems + _overlaps(intervals, offsets)
+
+
+def _overlaps(intervals: Sequence[Interval], offsets: Sequence[int]) -> list[str]:
+    # At equal times, ends (0) come before starts (1): live ranges are half open.
+    events = []
+    for k, i in enumerate(intervals):
+        if i.size and i.start < i.end:
+            events += [(i.start, 1, k), (i.end, 0, k)]
+    problems = []
+    live: list[tuple[int, int]] = []
+    for time, starts, k in sorted(events):
+        entry = (offsets[k], k)
+        at = bisect_left(live, entry)
+        if not starts:
+            del live[at]
+            continue
+        for below, above in zip([*live[max(0, at - 1) : at], entry], [entry, *live[at : at + 1]]):
+            if below != above and below[0] + intervals[below[1]].size > above[0]:
+                a, b = intervals[below[1]], intervals[above[1]]
+                problems.append(f"{a.name} and {b.name} overlap at offset {above[0]}, time {time}")
+        insort(live, entry)
+    return problems
+
+
+def allocate(problem: Problem, budget: int = DEFAULT_BUDGET) -> Solution:
+    """The best solution found in `budget` search steps; 0 means greedy placement only.
+
+    A step takes about 0.1 ms. The result is the same on every machine and in every run.
+    """
+    bound = live_bound(problem)
+    if bound >= MAX_TOTAL:
+        raise Limitation("NN0473", f"expected less than {MAX_TOTAL} live bytes, but found {bound}")
+    used = [k for k, i in enumerate(problem.intervals) if i.size and i.start < i.end]
+    if not used:
+        return Solution((0,) * len(problem.intervals), 0, "empty")
+    unit = math.gcd(*(problem.intervals[k].size for k in used))
+    # Working in units of the common divisor of all sizes loses nothing, and is a multiple of the alignment.
+    groups = _components(problem.intervals, used)
+    parts = [_Part(g, [problem.intervals[k] for k in g], unit) for g in groups]
+    floor = bound // unit
+    for part in parts:
+        part.place_greedily(floor)
+    parts.sort(key=lambda p: -p.peak)
+    for left, part in zip(range(len(parts), 0, -1), parts):
+        budget -= part.improve(floor, budget // left)
+        floor = max(floor, part.peak)
+    offsets = [0] * len(problem.intervals)
+    for part in parts:
+        for k, offset in zip(part.indices, part.offsets):
+            offsets[k] = offset * unit
+    highest = max(parts, key=lambda p: p.peak)
+    return Solution(tuple(offsets), highest.peak * unit, highest.strategy)
+
+
+def _components(intervals: Sequence[Interval], used: Iterable[int]) -> list[list[int]]:
+    """Groups of intervals between which nothing is live; each can be placed on its own."""
+    groups: list[list[int]] = []
+    end = None
+    for k in sorted(used, key=lambda k: (intervals[k].start, k)):
+        if end is None or intervals[k].start >= end:
+            groups.append([])
+            end = intervals[k].end
+        groups[-1].append(k)
+        end = max(end, intervals[k].end)
+    return groups
+
+
+class _Part:
+    """A connected component in units, with its best placement so far."""
+
+    def __init__(self, indices: list[int], intervals: Sequence[Interval], unit: int) -> None:
+        self.indices = indices
+        self.spans = [(i.start, i.end) for i in intervals]
+        self.sizes = [i.size // unit for i in intervals]
+        self.offsets: tuple[int, ...] = ()
+        self.peak = MAX_TOTAL
+        self.strategy = ""
+
+    def _keep(self, offsets: Sequence[int], strategy: str) -> None:
+        peak = max(offset + size for offset, size in zip(offsets, self.sizes))
+        if peak < self.peak:
+            self.offsets, self.peak, self.strategy = tuple(offsets), peak, strategy
+
+    def place_greedily(self, enough: int) -> None:
+        """Try the greedy strategies until one has a peak of at most `enough`."""
+        greedy = Greedy(self.spans, self.sizes)
+        for name, order in greedy.orders().items():
+            for fit in ("first", "best"):
+                self._keep(greedy.place(order, best_fit=fit == "best"), f"greedy by {name}, {fit} fit")
+                if self.peak <= enough:
+                    return
+
+    def improve(self, enough: int, budget: int) -> int:
+        """Search for a peak nearer to `enough`; the steps spent.
+
+        Each round aims at the floor, then at rungs between the floor and the best peak, with a few more steps per
+        aim than the round before. Failed proofs raise the floor, finds lower the peak.
+        """
+        if self.peak <= enough or budget <= 0:
+            return 0
+        skyline = Skyline(self.spans, self.sizes)
+        price = 1 + len(skyline.flat) // _PAIRS_PER_STEP
+        spent, attempt, limit = 0, 0, 500 + len(self.sizes)
+        while True:
+            for eighth in _RUNGS:
+                aim = enough + (self.peak - 1 - enough) * eighth // 8
+                outcome = skyline.search(aim, attempt, min(limit, (budget - spent) // price))
+                attempt += 1
+                spent += price * max(1, outcome.steps)
+                if outcome.offsets is not None:
+                    self._keep(outcome.offsets, "search")
+                elif outcome.exhausted:
+                    enough = aim + 1
+                if self.peak <= enough or spent + price > budget:
+                    return spent
+                if outcome.offsets is not None:
+                    break
+            limit += limit // 4
+
+
+class Greedy:
+    """Places intervals one after the other, each into a gap between those that are placed already."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]], sizes: Sequence[int]) -> None:
+        self.runs = sections(spans)
+        self.spans, self.sizes = spans, sizes
+
+    def orders(self) -> dict[str, list[int]]:
+        """The orders of placement, by name, the one that does best most often first."""
+        first = np.array([first for first, _ in self.runs])
+        last = np.array([last for _, last in self.runs])
+        conflicts = [int(((first < b) & (last > a)).sum()) for a, b in self.runs]
+        life = [end - start for start, end in self.spans]
+        size = self.sizes
+        keys: dict[str, Callable[[int], tuple[int, int]]] = {
+            "size": lambda k: (-size[k], -life[k]),
+            "area": lambda k: (-size[k] * life[k], -size[k]),
+            "lifetime": lambda k: (-life[k], -size[k]),
+            "conflicts": lambda k: (-conflicts[k], -size[k]),
+            "start": lambda k: (self.spans[k][0], -size[k]),
+        }
+        return {name: sorted(range(len(size)), key=key) for name, key in keys.items()}
+
+    def place(self, order: Sequence[int], best_fit: bool) -> list[int]:
+        """Offsets when intervals are placed in `order`, into the lowest or the tightest gap that is large enough."""
+        n = len(order)
+        first, last, low, top = (np.zeros(n, dtype=np.int64) for _ in range(4))
+        offsets = [0] * n
+        for m, k in enumerate(order):
+            (a, b), size = self.runs[k], self.sizes[k]
+            conflict = (first[:m] < b) & (last[:m] > a)
+            ceilings = np.append(low[:m][conflict], MAX_TOTAL)
+            floors = np.zeros(len(ceilings), dtype=np.int64)
+            np.maximum.accumulate(top[:m][conflict], out=floors[1:])
+            gaps = ceilings - floors
+            fitting = np.flatnonzero(gaps >= size)
+            gap = fitting[gaps[fitting].argmin()] if best_fit else fitting[0]
+            offsets[k] = offset = int(floors[gap])
+            at = int(np.searchsorted(low[:m], offset))
+            for column, value in ((first, a), (last, b), (low, offset), (top, offset + size)):
+                column[at + 1 : m + 1] = column[at:m].copy()
+                column[at] = value
+        return offsets
