@@ -32,12 +32,22 @@ from nncompiler.codegen.elf_read import (
     Symbol,
     read_object,
 )
-from nncompiler.codegen.elf_relocate import Place, Program, apply, bind, offset_table
+from nncompiler.codegen.elf_relocate import (
+    Definitions,
+    Homes,
+    Place,
+    apply,
+    bind,
+    offset_table,
+    symbol_places,
+)
 from nncompiler.errors import CompilerBug
 
 _READ = (".hash", ".dynsym", ".dynstr", ".rela.dyn", ".rodata", ".eh_frame")
 _WRITE = (".data.rel.ro", ".dynamic", ".got", ".data", ".bss")
 _ORDER = (*_READ, ".text", *_WRITE)
+_RUN_BY_LOADER = (".ctors", ".dtors", ".init", ".fini", ".preinit")
+_NAMELESS = ".L"  # constants that LLVM numbers; they would hide the functions
 _OWN_NAMES = {*_ORDER, ".symtab", ".strtab", ".shstrtab"}
 
 
@@ -47,20 +57,21 @@ def link(
     """The shared object `soname` made of `objects`; `sections` are added by name, not loaded."""
     inputs = [read_object(data, index) for index, data in enumerate(objects)]
     outputs, homes = _place(inputs)
-    program = Program(inputs, outputs, homes, _definitions(inputs))
-    _check_exports(program, exports)
+    definitions = _definitions(inputs)
+    places = symbol_places(inputs, homes, definitions)
+    _check_exports(exports, definitions, homes)
     extra = _extra_sections(sections)
 
-    fixups = bind(program)
+    fixups = bind(inputs, homes, places)
     slots, got = offset_table(fixups)
     pointers = [fixup for fixup in fixups if fixup.kind == Reloc.R_X86_64_64]
     tables = DynamicTables(soname, exports, len(pointers) + len(slots))
     loaded = sorted((*outputs, *got, *tables.sections), key=lambda s: _ORDER.index(s.name))
     lay_out(loaded)
 
-    relatives = [(f.where.address, f.target.address + f.addend) for f in pointers]
+    relatives = [(f.section.address + f.offset, f.target.address + f.addend) for f in pointers]
     relatives += [(slot.address, target.address) for target, slot in slots.items()]
-    symbols = _symbols(program, loaded, set(exports))
+    symbols = _symbols(inputs, places, definitions, loaded, set(exports))
     visible = {symbol.name: symbol for symbol in symbols if symbol.binding != STB_LOCAL}
     tables.fill([visible[name] for name in exports], relatives)
     image = load(loaded)
@@ -95,6 +106,10 @@ def _home(section: Section) -> tuple[str, Region] | None:
     if section.align > PAGE:
         raise CompilerBug(
             "NN0564", f"expected alignment within {PAGE}, but {section.name} has {section.align}"
+        )
+    if section.name.startswith(_RUN_BY_LOADER):
+        raise CompilerBug(
+            "NN0564", f"expected nothing to run at load time, but found section {section.name}"
         )
     has_bytes = section.kind in (SHT.PROGBITS, SHT.X86_64_UNWIND)
     rights = section.flags & (SHF_WRITE | SHF_EXECINSTR | SHF_TLS)
@@ -148,11 +163,12 @@ def _definitions(objects: Sequence[Object]) -> dict[str, tuple[Object, Symbol]]:
     return found
 
 
-def _check_exports(program: Program, exports: Sequence[str]) -> None:
+def _check_exports(exports: Sequence[str], definitions: Definitions, homes: Homes) -> None:
     if len(set(exports)) != len(exports):
         raise CompilerBug("NN0565", f"expected distinct exports, but found {', '.join(exports)}")
     for name in exports:
-        if name not in program.definitions or program.place(*program.definitions[name]) is None:
+        found = definitions.get(name)
+        if found is None or (found[0].index, found[1].section) not in homes:
             raise CompilerBug("NN0565", f"exported symbol {name} is not defined")
 
 
@@ -168,18 +184,23 @@ def _extra_sections(sections: Mapping[str, bytes]) -> list[OutputSection]:
 
 
 def _symbols(
-    program: Program, loaded: Sequence[OutputSection], exports: set[str]
+    objects: Sequence[Object],
+    places: Sequence[Sequence[Place | None]],
+    definitions: Definitions,
+    loaded: Sequence[OutputSection],
+    exports: set[str],
 ) -> list[OutputSymbol]:
-    """The symbols of every object, once each; those that are not exported become local."""
+    """Named functions and variables, once each; those that are not exported become local."""
     index = {section.name: i for i, section in enumerate(loaded, 1)}
     found = []
-    for item in program.objects:
-        for symbol in item.symbols:
+    for item in objects:
+        for symbol, place in zip(item.symbols, places[item.index], strict=True):
             is_global = symbol.binding != STB_LOCAL
-            if is_global and program.definitions[symbol.name][1] is not symbol:
+            if place is None or symbol.kind == STT_SECTION:
                 continue
-            place = program.place(item, symbol)
-            if place is None or not symbol.name or symbol.kind == STT_SECTION:
+            if not is_global and symbol.name.startswith(_NAMELESS):
+                continue
+            if is_global and definitions[symbol.name][1] is not symbol:
                 continue
             binding = STB_GLOBAL if symbol.name in exports and is_global else STB_LOCAL
             found.append(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nncompiler.codegen.elf_image import OutputSection, Region, StringTable
 from nncompiler.codegen.elf_read import RELA, SHT, STB_LOCAL, SYMBOL, Reloc
@@ -19,8 +19,7 @@ _DT_RELASZ, _DT_RELAENT, _DT_STRSZ, _DT_SYMENT, _DT_SONAME = 8, 9, 10, 11, 14
 _DT_RELACOUNT = 0x6FFFFFF9
 
 
-@dataclass(frozen=True, slots=True)
-class OutputSymbol:
+class OutputSymbol(NamedTuple):
     """A symbol of the shared object; `section` is the index of its section header."""
 
     name: str

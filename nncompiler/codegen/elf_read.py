@@ -83,8 +83,7 @@ class Relocation(NamedTuple):
     addend: int
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+class Symbol(NamedTuple):
     """An entry of the symbol table; `section` is an index or one of the SHN values."""
 
     name: str
@@ -137,14 +136,6 @@ class _Raw(NamedTuple):
     entry: int
 
 
-def text(table: memoryview, offset: int) -> str:
-    """The zero-terminated string at `offset` of a string table."""
-    end = offset
-    while table[end]:
-        end += 1
-    return bytes(table[offset:end]).decode()
-
-
 def read_object(data: bytes, index: int = 0) -> Object:
     """Parse a relocatable object."""
     try:
@@ -160,17 +151,18 @@ def _read(data: memoryview, index: int) -> Object:
     table, count, names = header[6], header[12], header[13]
     raws = [_Raw._make(SECTION.unpack_from(data, table + i * SECTION.size)) for i in range(count)]
     bodies = [_body(data, raw) for raw in raws]
+    section_names = bytes(bodies[names])
     relocations: dict[int, tuple[Relocation, ...]] = {}
     symbols: tuple[Symbol, ...] = ()
     for raw, body in zip(raws, bodies, strict=True):
         if raw.kind == SHT.RELA:
             relocations[raw.info] = tuple(map(Relocation._make, RELA.iter_unpack(body)))
         elif raw.kind == SHT.SYMTAB:
-            symbols = _symbols(body, bodies[raw.link])
+            symbols = _symbols(body, bytes(bodies[raw.link]))
         elif raw.kind == SHT.REL:
             raise CompilerBug("NN0560", f"object {index} has relocations without addends")
     sections = tuple(
-        Section(text(bodies[names], raw.name), raw.kind, raw.flags, raw.size, max(1, raw.align),
+        Section(_text(section_names, raw.name), raw.kind, raw.flags, raw.size, max(1, raw.align),
                 body, relocations.get(i, ()))
         for i, (raw, body) in enumerate(zip(raws, bodies, strict=True))
     )  # fmt: skip
@@ -185,8 +177,13 @@ def _body(data: memoryview, raw: _Raw) -> memoryview:
     return data[raw.offset : raw.offset + raw.size]
 
 
-def _symbols(body: memoryview, strings: memoryview) -> tuple[Symbol, ...]:
+def _text(table: bytes, offset: int) -> str:
+    """The zero-terminated string at `offset` of a string table."""
+    return table[offset : table.index(0, offset)].decode()
+
+
+def _symbols(body: memoryview, strings: bytes) -> tuple[Symbol, ...]:
     return tuple(
-        Symbol(text(strings, name), info >> 4, info & 15, section, value, size)
+        Symbol(_text(strings, name), info >> 4, info & 15, section, value, size)
         for name, info, _, section, value, size in SYMBOL.iter_unpack(body)
     )

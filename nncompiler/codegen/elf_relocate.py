@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from nncompiler.codegen.elf_image import OutputSection, Region
 from nncompiler.codegen.elf_read import (
@@ -36,6 +35,12 @@ class Place(NamedTuple):
         return self.section.address + self.offset
 
 
+# Where each loaded input section went, by the index of its object and its own.
+Homes: TypeAlias = Mapping[tuple[int, int], Place]
+# The object that defines each global name, and the symbol there.
+Definitions: TypeAlias = Mapping[str, tuple[Object, Symbol]]
+
+
 class Fixup(NamedTuple):
     """A relocation whose symbol is bound.
 
@@ -43,46 +48,45 @@ class Fixup(NamedTuple):
     becomes an address computation and needs no table.
     """
 
-    where: Place
+    section: OutputSection
+    offset: int
     kind: int
     target: Place
     addend: int
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """The inputs, with a place for every section that is loaded and an owner for every name."""
+def symbol_places(
+    objects: Sequence[Object], homes: Homes, definitions: Definitions
+) -> list[list[Place | None]]:
+    """Where each symbol of each object lies; None for what is not in memory, as a file's name."""
 
-    objects: Sequence[Object]
-    outputs: Sequence[OutputSection]
-    homes: Mapping[tuple[int, int], Place]
-    definitions: Mapping[str, tuple[Object, Symbol]]
-
-    def place(self, owner: Object, symbol: Symbol) -> Place | None:
-        """Where a symbol lies; None when it has no place in memory, as the name of a file."""
+    def place(owner: Object, symbol: Symbol) -> Place | None:
         if symbol.binding != STB_LOCAL:
-            owner, symbol = self.definitions[symbol.name]
-        home = self.homes.get((owner.index, symbol.section))
+            owner, symbol = definitions[symbol.name]
+        home = homes.get((owner.index, symbol.section))
         return home and Place(home.section, home.offset + symbol.value)
 
+    return [[place(item, symbol) for symbol in item.symbols] for item in objects]
 
-def bind(program: Program) -> list[Fixup]:
+
+def bind(
+    objects: Sequence[Object], homes: Homes, places: Sequence[Sequence[Place | None]]
+) -> list[Fixup]:
     """Every relocation of what is loaded."""
     fixups: list[Fixup] = []
-    for item in program.objects:
-        places = [program.place(item, symbol) for symbol in item.symbols]
+    for item in objects:
         for index, section in enumerate(item.sections):
-            home = program.homes.get((item.index, index))
+            home = homes.get((item.index, index))
             for relocation in section.relocations if home else ():
                 assert home is not None
                 if relocation.kind == Reloc.R_X86_64_NONE:
                     continue
                 kind = _kind(section, relocation)
-                target = places[relocation.symbol]
+                target = places[item.index][relocation.symbol]
                 if kind is None or target is None:
                     raise _refusal(item, section, relocation)
-                where = Place(home.section, home.offset + relocation.offset)
-                fixups.append(Fixup(where, kind, target, relocation.addend))
+                offset = home.offset + relocation.offset
+                fixups.append(Fixup(home.section, offset, kind, target, relocation.addend))
     return fixups
 
 
@@ -125,23 +129,23 @@ def offset_table(fixups: Sequence[Fixup]) -> tuple[dict[Place, Place], list[Outp
 
 def apply(image: bytearray, fixups: Sequence[Fixup], slots: Mapping[Place, Place]) -> None:
     """Patch the image; addresses are final."""
-    for where, kind, target, addend in fixups:
-        at = where.address
-        if kind == Reloc.R_X86_64_64:
-            _QUAD.pack_into(image, at, target.address + addend)
-            continue
+    for section, offset, kind, target, addend in fixups:
         if kind == Reloc.R_X86_64_GOTPCREL:
             target = slots[target]
-        elif kind == Reloc.R_X86_64_GOTPCRELX:
-            image[at - 2] = _LEA
-        distance = target.address + addend - at
-        if kind == Reloc.R_X86_64_PC64:
+        at = section.address + offset
+        value = target.section.address + target.offset + addend
+        distance = value - at
+        if kind == Reloc.R_X86_64_64:
+            _QUAD.pack_into(image, at, value)
+        elif kind == Reloc.R_X86_64_PC64:
             _QUAD.pack_into(image, at, distance)
         elif -(2**31) <= distance < 2**31:
+            if kind == Reloc.R_X86_64_GOTPCRELX:
+                image[at - 2] = _LEA
             _WORD.pack_into(image, at, distance)
         else:
             raise CompilerBug(
                 "NN0567",
-                f"expected {target.section.name} within 2 GiB of {where.section.name}, "
+                f"expected {target.section.name} within 2 GiB of {section.name}, "
                 f"but found a distance of {distance}",
             )
