@@ -87,6 +87,7 @@ class Skyline:
         counts = [len(m) for m in members]
         self.members = [np.array(m, dtype=np.int64) for m in members]
         self.flat = np.concatenate(self.members)
+        self.flat_size = self.size[self.flat]
         self.begin = np.cumsum([0, *counts[:-1]])
         self.counts = np.array(counts, dtype=np.int64)
         self.load: Ints = np.add.reduceat(self.size[self.flat], self.begin)
@@ -157,11 +158,18 @@ class Skyline:
 
     def _settle(self, node: _Node) -> bool:
         """Raise each section to the lowest offset any of its intervals can have; False if one cannot pay for it."""
-        floor = np.minimum.reduceat(node.lowest[self.flat], self.begin)
+        lowest = node.lowest[self.flat]
+        floor = np.minimum.reduceat(lowest, self.begin)
         waste = np.where(floor == PLACED, 0, floor - node.height)
         node.height, node.slack = floor, node.slack - waste
-        worst = int(node.slack.argmin())
-        if node.slack[worst] < 0:
+        fits = lowest == np.repeat(floor, self.counts)
+        filling = np.add.reduceat(np.where(fits, self.flat_size, 0), self.begin)
+        lowest[fits] = PLACED
+        next_floor = np.minimum.reduceat(lowest, self.begin)
+        gap = np.where(next_floor == PLACED, 0, next_floor - floor - filling)
+        left = node.slack - np.maximum(gap, 0)
+        worst = int(left.argmin())
+        if left[worst] < 0:
             self.weight[worst] += 1
             return False
         return True
