@@ -1,0 +1,381 @@
+"""Why a token does not fit: the mistake behind it, in the language's words.
+
+`explain` gets the tokens, the position of the one that does not fit, and the kinds that would.
+Each rule looks for one plausible mistake; the first that recognises its own wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nncompiler.errors import Note, UserError
+from nncompiler.lang.lex import CLOSERS, OPENERS, Lexed, Token
+from nncompiler.lang.tables import END, tables
+
+_ITEMS = frozenset({"MODEL", "TRAIN", "FN", "LAYER", "IMPORT"})
+_DECLARATIONS = frozenset({"INPUT", "TARGET", "PARAM", "STATE"})
+_STATEMENTS = _DECLARATIONS | {
+    "OUTPUT", "LOSS", "METRIC", "IF", "FOR", "RETURN", "YIELD", "MINIMIZE"}
+_SOFT = frozenset({"AXIS", "OVER", "CARRY"})
+_NAMES = _SOFT | {"NAME"}
+_LITERALS = frozenset({"INT", "FLOAT", "STRING", "TRUE", "FALSE"})
+_STARTS = _NAMES | _LITERALS | {"LPAR", "CALL", "LSQB", "INDEX", "MINUS", "NOT", "SCAN"}
+_COMPARISONS = frozenset({"EQEQ", "NOTEQ", "LESS", "LESSEQ", "MORE", "MOREEQ"})
+_OPERATORS = _COMPARISONS | {
+    "PLUS", "MINUS", "STAR", "SLASH", "AT", "POWER", "AND", "OR", "PIPE"}
+_OPERAND_ENDS = _NAMES | _LITERALS | {"RPAR", "RSQB"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """The place of a syntax error."""
+
+    lexed: Lexed
+    position: int
+    accepts: frozenset[str]
+
+    @property
+    def token(self) -> Token:
+        return self.lexed.tokens[self.position]
+
+    @property
+    def kind(self) -> str:
+        return self.token.kind
+
+    @property
+    def before(self) -> Token | None:
+        return self.lexed.tokens[self.position - 1] if self.position else None
+
+    @property
+    def on_new_line(self) -> bool:
+        return self.before is None or self.before.span.line != self.token.span.line
+
+    @property
+    def after_operand(self) -> bool:
+        return self.before is not None and self.before.kind in _OPERAND_ENDS
+
+    @property
+    def open(self) -> list[Token]:
+        """The brackets open here, outermost first."""
+        stack: list[Token] = []
+        for token in self.lexed.tokens[: self.position]:
+            if token.text in CLOSERS:
+                stack.append(token)
+            elif token.text in OPENERS and stack:
+                while stack and stack.pop().text != OPENERS[token.text]:
+                    pass
+        return stack
+
+    def kind_at(self, offset: int) -> str:
+        """The kind of the token `offset` places from this one; empty outside the file."""
+        position = self.position + offset
+        return self.lexed.tokens[position].kind if 0 <= position < len(self.lexed.tokens) else ""
+
+    def error(self, code: str, message: str, *, help: str | None = None,
+              notes: tuple[Note, ...] = (), at: Token | None = None) -> UserError:
+        return UserError(code, message, (at or self.token).span, notes=notes, help=help)
+
+
+def explain(lexed: Lexed, position: int, accepts: frozenset[str]) -> UserError:
+    """The error for token `position`, where only kinds in `accepts` fit."""
+    site = _Site(lexed, position, accepts)
+    for rule in _RULES:
+        if error := rule(site):
+            return error
+    return _unexpected(site)
+
+
+# The mistakes, most telling first ---------------------------------------------------------------
+
+
+def _unclosed(site: _Site) -> UserError | None:
+    """An opener that nothing closes, noticed where its content stops making sense."""
+    open_ = site.open
+    if not open_:
+        return None
+    opener = open_[-1]
+    if site.kind == END:
+        note = Note("the file ends here", site.token.span)
+    elif opener not in site.lexed.unclosed:
+        return None
+    elif site.kind in _ITEMS if opener.text == "{" else site.on_new_line:
+        note = Note(f"`{site.token.text}` here cannot be inside", site.token.span)
+    else:
+        return None
+    return site.error("NN0011", f"`{opener.text}` is never closed", at=opener, notes=(note,),
+                      help=f"add the missing `{CLOSERS[opener.text]}`")
+
+
+def _end_of_file(site: _Site) -> UserError | None:
+    if site.kind != END:
+        return None
+    return site.error("NN0021", f"expected {_wanted(site.accepts)}, but the file ends here")
+
+
+def _bracket_on_new_line(site: _Site) -> UserError | None:
+    applied = {"LPAR": "CALL", "LSQB": "INDEX"}.get(site.kind)
+    if applied not in site.accepts or not site.after_operand or not site.on_new_line:
+        return None
+    what = "a call" if applied == "CALL" else "an index"
+    return site.error(
+        "NN0033", f"a line cannot begin with the `{site.token.text}` of {what}",
+        help=f"put the `{site.token.text}` on the line of what it applies to")
+
+
+def _operator_after_stage(site: _Site) -> UserError | None:
+    """``x |> block + x``."""
+    inside = {"PIPE", "CALL"} <= site.accepts and "PLUS" not in site.accepts
+    if not inside or not (site.kind in _OPERATORS or site.kind in {"INDEX", "DOT"}):
+        return None
+    start = site.position - 1
+    while start and site.lexed.tokens[start].kind != "PIPE":
+        start -= 1
+    stage = _text(site.lexed, start + 1, site.position)
+    if site.kind in {"INDEX", "DOT"}:
+        return site.error("NN0027", "the right side of `|>` must be a name with its call lists",
+                          help=f"write `(x |> {stage}){site.token.text}...`, "
+                               "or bind the layer to a name first")
+    op = site.token.text
+    return site.error("NN0027", f"`|>` binds looser than `{op}`",
+                      help=f"write `(x |> {stage}) {op} ...`")
+
+
+def _text(lexed: Lexed, start: int, stop: int) -> str:
+    """The source from token `start` up to token `stop`, shortened."""
+    last = lexed.tokens[stop - 1]
+    text = lexed.source.text[lexed.tokens[start].offset : last.offset + len(last.text)]
+    return text if len(text) <= 40 and "\n" not in text else "..."
+
+
+def _chained_comparison(site: _Site) -> UserError | None:
+    if site.kind not in _COMPARISONS or "AND" not in site.accepts or not site.after_operand:
+        return None
+    return site.error("NN0026", "comparisons cannot be chained",
+                      help="write `a < b and b < c`")
+
+
+def _equals(site: _Site) -> UserError | None:
+    """``=`` for ``==``, the reverse, and a keyword bound like a name."""
+    before = site.before
+    if site.kind == "EQEQ" and "EQUAL" in site.accepts:
+        return site.error("NN0025", "expected `=`, but found `==`",
+                          help="`=` binds a name, `==` compares")
+    if site.kind != "EQUAL" or before is None:
+        return None
+    if before.kind in _STATEMENTS | _ITEMS:
+        return _keyword(site, before)
+    if "EQEQ" in site.accepts:
+        return site.error("NN0024", "`=` is not part of an expression",
+                          help="compare with `==`; bind a name in a statement of its own")
+    return None
+
+
+def _keyword(site: _Site, token: Token) -> UserError:
+    return site.error("NN0022", f"`{token.text}` is a keyword and cannot be used as a name",
+                      at=token, help=f"choose another name, such as `{token.text}_1`")
+
+
+def _missing_type(site: _Site) -> UserError | None:
+    if "COLON" in site.accepts and site.kind_at(-2) in _DECLARATIONS:
+        word, name = site.lexed.tokens[site.position - 2 : site.position]
+        return site.error("NN0042",
+                          f"expected the type of `{name.text}`, but found {_found(site)}",
+                          help=f"write `{word.text} {name.text} : f32[...]` with its sizes")
+    if site.accepts == {"INDEX"}:
+        assert site.before is not None
+        dtype = site.before.text
+        return site.error("NN0041", f"expected a shape after `{dtype}`, but found {_found(site)}",
+                          help=f"write `{dtype}[batch, 3]`, or `{dtype}[]` for a scalar")
+    return None
+
+
+def _conditional(site: _Site) -> UserError | None:
+    """``a if c else b``."""
+    if not (site.kind == "ELSE" and "LBRACE" in site.accepts
+            or site.kind == "IF" and site.after_operand and "PLUS" in site.accepts):
+        return None
+    return site.error("NN0029", f"`{site.token.text}` is not part of an expression",
+                      help="write `where(c, a, b)` for tensors, or an `if` statement")
+
+
+def _block(site: _Site) -> UserError | None:
+    """A block without its brace, or a definition with the wrong number of lists."""
+    if "LBRACE" in site.accepts:
+        if site.kind == "COLON":
+            return site.error("NN0032", "expected `{`, but found `:`",
+                              help="a block is written in braces: `{ ... }`")
+        if site.kind in {"CALL", "LPAR"}:
+            return site.error("NN0039", "only a layer has a second parameter list",
+                              help="write `layer` instead, or put all parameters into one list")
+        if "RANGE" not in site.accepts and (site.on_new_line or site.kind in _STATEMENTS):
+            return site.error("NN0032", f"expected `{{`, but found {_found(site)}",
+                              help="a block is written in braces: `{ ... }`")
+    if site.kind == "LBRACE" and site.accepts == {"CALL", "LPAR"}:
+        if site.kind_at(-1) == "RPAR":
+            return site.error("NN0039", "expected the second parameter list of the layer",
+                              help="a layer is `layer NAME(sizes)(x) { ... }`: "
+                                   "sizes first, then tensors")
+        return site.error("NN0039", "expected a parameter list", help="write `()` if it is empty")
+    return None
+
+
+def _range(site: _Site) -> UserError | None:
+    if site.kind == "RANGE":
+        return site.error("NN0049", "`..` stands between the bounds of a `for` only",
+                          help="a slice is `x[1:3]`; any number of axes is `...`")
+    if "RANGE" in site.accepts and site.kind not in _OPERATORS:
+        return site.error("NN0049", f"expected `..`, but found {_found(site)}",
+                          help="a loop is `for i in 0..n { ... }`")
+    return None
+
+
+def _missing_comma(site: _Site) -> UserError | None:
+    open_ = site.open
+    if ("COMMA" not in site.accepts or not open_ or open_[-1].text == "{"
+            or site.kind not in _STARTS | {"LBRACE"} or not site.after_operand):
+        return None
+    assert site.before is not None
+    return site.error("NN0023", f"expected `,` between `{site.before.text}` "
+                      f"and `{site.token.text}`", help="separate the parts with a comma")
+
+
+def _statement_start(site: _Site) -> UserError | None:
+    """A statement that begins with a name but binds nothing."""
+    if site.accepts != {"EQUAL", "COMMA"}:
+        return None
+    assert site.before is not None
+    name = site.before.text
+    if site.kind in {"INDEX", "DOT"}:
+        return site.error("NN0052", "only a name can be bound, not a part of a value",
+                          help="values do not change; build the new one and bind it to a name")
+    if site.kind in {"CALL", "LPAR"} | _OPERATORS or site.kind == "RBRACE":
+        return site.error("NN0030", "expected a statement, but found an expression",
+                          at=site.before, help=f"bind its value: `y = {name}{_gap(site)}...`")
+    if site.kind == "COLON":
+        return site.error("NN0050", f"`{name}` is bound by `=` and takes no type",
+                          help="only input, target, param, state and arguments have types")
+    if name in {"let", "var", "const", "val", "auto"} and site.kind in _NAMES:
+        return site.error("NN0031", f"`{name}` is not a word of this language", at=site.before,
+                          help=f"write `{site.token.text} = ...`")
+    previous = site.kind_at(-2)
+    if previous in _OPERAND_ENDS:
+        last = site.lexed.tokens[site.position - 2]
+        if last.span.line == site.before.span.line:
+            return site.error(
+                "NN0051", f"expected an operator between `{last.text}` and `{name}`",
+                at=site.before, help="a product is `a * b`, a call `f(a)`")
+    return None
+
+
+def _gap(site: _Site) -> str:
+    return site.token.text if site.kind == "CALL" else f" {site.token.text} "
+
+
+def _placement(site: _Site) -> UserError | None:
+    """Statements outside a block, definitions inside one, and values where a statement begins."""
+    if site.accepts >= _ITEMS:
+        if site.kind in _STATEMENTS | _NAMES:
+            return site.error("NN0034", f"`{site.token.text}` stands outside of any definition",
+                              help="statements belong into `model NAME { ... }`, a fn or a layer")
+        return None
+    if "RBRACE" not in site.accepts or not site.accepts >= _STATEMENTS:
+        return None
+    if site.kind in _ITEMS:
+        return site.error("NN0053", f"`{site.token.text}` cannot stand inside a block",
+                          help="close the block before with `}`; definitions do not nest")
+    if site.kind == "ELSE":
+        return site.error("NN0054", "`else` without an `if` before it",
+                          help="write `if c { ... } else { ... }`")
+    if site.after_operand and site.kind in _LITERALS | {"LPAR", "LSQB"} and not site.on_new_line:
+        assert site.before is not None
+        return site.error("NN0051", f"expected an operator between `{site.before.text}` "
+                          f"and `{site.token.text}`", help="a product is `a * b`, a call `f(a)`")
+    if site.kind in _STARTS:
+        return site.error("NN0030", "expected a statement, but found an expression",
+                          help="bind its value to a name: `y = ...`")
+    return None
+
+
+def _keyword_as_name(site: _Site) -> UserError | None:
+    literal = tables().literals.get(site.token.text, "")
+    if "NAME" not in site.accepts or not literal.isalpha() or literal in _SOFT:
+        return None
+    if site.kind in _OPERATORS | {"NOT", "TRUE", "FALSE", "AS", "IN"} and "INT" in site.accepts:
+        return None
+    if "INT" in site.accepts and site.on_new_line and site.kind in _STATEMENTS | _ITEMS:
+        return site.error(
+            "NN0020", f"expected {_wanted(site.accepts)}, but found the statement "
+            f"`{site.token.text}`", help="the expression before is not finished")
+    return _keyword(site, site.token)
+
+
+def _unexpected(site: _Site) -> UserError:
+    help = None
+    if site.kind == "PLUS" and "INT" in site.accepts:
+        help = "there is no unary `+`; leave it out"
+    elif site.kind == "DOTS":
+        help = "`...` stands for axes in a type or an index"
+    elif site.accepts == {"AXIS"}:
+        help = "a scan is `scan z over xs axis 1 carry h = e { ... yield h }`"
+    elif site.accepts <= {"OVER", "DOT"} and "OVER" in site.accepts:
+        help = "write `minimize NAME over PREFIX` or `scan z over xs axis 1 ...`"
+    return site.error("NN0020", f"expected {_wanted(site.accepts)}, but found {_found(site)}",
+                      help=help)
+
+
+_RULES: tuple[Callable[[_Site], UserError | None], ...] = (
+    _unclosed, _end_of_file, _bracket_on_new_line, _operator_after_stage, _equals,
+    _chained_comparison, _missing_type, _conditional, _block, _range, _missing_comma,
+    _statement_start, _placement, _keyword_as_name)
+
+
+# Words ------------------------------------------------------------------------------------------
+
+
+def _found(site: _Site) -> str:
+    token = site.token
+    match token.kind:
+        case "NAME":
+            return f"the name `{token.text}`"
+        case "INT" | "FLOAT":
+            return f"the number `{token.text}`"
+        case "STRING":
+            return "a string"
+    word = "the keyword " if token.text.isalpha() else ""
+    return f"{word}`{token.text}`"
+
+
+def _wanted(accepts: frozenset[str]) -> str:
+    """The acceptable kinds in words, groups first."""
+    rest, words = set(accepts), []
+    if rest >= _STATEMENTS:
+        rest -= _STATEMENTS | _NAMES
+        words.append("a statement")
+    if rest >= _ITEMS:
+        rest -= _ITEMS
+        words.append("a definition (model, train, fn or layer)")
+    if rest >= _LITERALS:
+        rest -= _STARTS
+        words.append("an expression")
+    if "NAME" in rest:
+        rest -= _NAMES
+        words.append("a name")
+    if rest >= {"PLUS", "STAR"}:
+        rest -= _OPERATORS | {"CALL", "INDEX", "DOT", "AS"}
+        if not rest:
+            words.append("an operator")
+    spelling = {kind: text for text, kind in tables().literals.items()}
+    spelling |= {"CALL": "(", "INDEX": "["}
+    rest -= {"LPAR"} if "CALL" in rest else set()
+    rest -= {"LSQB"} if "INDEX" in rest else set()
+    if END in rest:
+        rest.remove(END)
+        words.append("the end of the file")
+    if "STRING" in rest:
+        rest.remove("STRING")
+        words.append("a string")
+    words += sorted(f"`{spelling[kind]}`" for kind in rest)
+    if len(words) > 1:
+        return ", ".join(words[:-1]) + f" or {words[-1]}"
+    return words[0]
