@@ -23,7 +23,6 @@ from nncompiler.errors import CompilerBug, Limitation
 from nncompiler.passes.allocation_search import MAX_TOTAL, Skyline, sections
 
 DEFAULT_BUDGET = 20_000
-_RUNGS = (0, 0, 0, 0, 1, 2, 4, 6)  # eighths of the way from the floor to the best peak
 _PAIRS_PER_STEP = 8192  # a step on a larger problem costs more of the budget: it takes longer
 
 
@@ -189,29 +188,29 @@ class _Part:
     def improve(self, enough: int, budget: int) -> int:
         """Search for a peak nearer to `enough`; the steps spent.
 
-        Each round aims at the floor, then at rungs between the floor and the best peak, with a few more steps per
-        aim than the round before. Failed proofs raise the floor, finds lower the peak.
+        Every second search aims at the floor. The others aim between the floor and the best peak: nearer to the
+        floor after a find, nearer to the peak after a failure. A proof that an aim is too low raises the floor.
         """
         if self.peak <= enough or budget <= 0:
             return 0
         skyline = Skyline(self.spans, self.sizes)
         price = 1 + len(skyline.flat) // _PAIRS_PER_STEP
-        spent, attempt, limit = 0, 0, 500 + len(self.sizes)
-        while True:
-            for eighth in _RUNGS:
-                aim = enough + (self.peak - 1 - enough) * eighth // 8
-                outcome = skyline.search(aim, attempt, min(limit, (budget - spent) // price))
-                attempt += 1
-                spent += price * max(1, outcome.steps)
-                if outcome.offsets is not None:
-                    self._keep(outcome.offsets, "search")
-                elif outcome.exhausted:
-                    enough = aim + 1
-                if self.peak <= enough or spent + price > budget:
-                    return spent
-                if outcome.offsets is not None:
-                    break
-            limit += limit // 4
+        spent, attempt, limit, share = 0, 0, 500 + len(self.sizes), 32
+        while self.peak > enough and spent + price <= budget:
+            between = attempt % 2
+            aim = enough + between * ((self.peak - 1 - enough) * share // 64)
+            outcome = skyline.search(aim, attempt, min(limit, (budget - spent) // price))
+            spent += price * max(1, outcome.steps)
+            if outcome.offsets is not None:
+                self._keep(outcome.offsets, "search")
+                share = share // 2 if between else share
+            elif outcome.exhausted:
+                enough = aim + 1
+            elif between:
+                share = (share + 64) // 2
+            attempt += 1
+            limit += limit // 16
+        return spent
 
 
 class Greedy:

@@ -94,21 +94,28 @@ class Skyline:
         self.weight = np.ones(len(members))
         self.orders = self._orders(spans)
 
-    def _orders(self, spans: Sequence[tuple[int, int]]) -> list[list[float]]:
-        width = [float(last - first) for first, last in self.runs]
-        area = [w * size for w, size in zip(width, self.sizes)]
-        lifetime = [float(end - start) for start, end in spans]
-        return [[float(size) for size in self.sizes], width, area, lifetime]
+    def _orders(self, spans: Sequence[tuple[int, int]]) -> list[list[int]]:
+        # Wide before large: what spans many sections cannot be fitted in later. Integers, as powers of
+        # floats are not the same on every machine.
+        items = [(last - first, end - start, size) for (first, last), (start, end), size
+                 in zip(self.runs, spans, self.sizes)]
+        return [
+            [width**3 * size for width, _, size in items],
+            [width**2 * size for width, _, size in items],
+            [width**5 * size for width, _, size in items],
+            [width * size for width, _, size in items],
+            [width * life * size for width, life, size in items],
+        ]
 
     def search(self, capacity: int, attempt: int, limit: int) -> Outcome:
         """Look for offsets with no top above `capacity`, in at most `limit` steps.
 
-        `attempt` selects which intervals are preferred: 0 to 3 are plain orders, later ones disturb them.
+        `attempt` selects which intervals are preferred: 0 to 4 are plain orders, later ones disturb them.
         """
-        prefer = self.orders[attempt % len(self.orders)]
+        prefer: list[float] = [float(p) for p in self.orders[attempt % len(self.orders)]]
         if attempt >= len(self.orders):
             random_state = random.Random(attempt)
-            prefer = [p * (0.85 + 0.3 * random_state.random()) for p in prefer]
+            prefer = [p * (0.8 + 0.4 * random_state.random()) for p in prefer]
         zeros = np.zeros(len(self.members), dtype=np.int64)
         root = _Node(zeros, np.zeros(len(self.sizes), dtype=np.int64), capacity - self.load)
         if not self._settle(root):
