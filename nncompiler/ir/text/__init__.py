@@ -9,6 +9,6 @@ from nncompiler.ir.text.graph import (
 from nncompiler.ir.text.plan import parse_plan, parse_plans, plan_lines, print_plan
 
 __all__ = [
-    "function_lines", "parse_function", "parse_functions", "parse_plan", "parse_plans", "plan_lines",
-    "print_function", "print_plan",
+    "function_lines", "parse_function", "parse_functions", "parse_plan", "parse_plans",
+    "plan_lines", "print_function", "print_plan",
 ]  # fmt: skip

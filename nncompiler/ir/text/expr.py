@@ -245,7 +245,7 @@ def _atom(scan: Scanner, scope: Scope) -> Expr:
         return Ref(name, scope.locals[name])
     if name in scope.axes:
         return Iota(Affine.axis(name))
-    _unknown(scan, "local or axis", name, [*scope.locals, *scope.axes], found.start())
+    return _unknown(scan, "local or axis", name, [*scope.locals, *scope.axes], found.start())
 
 
 def _call(scan: Scanner, scope: Scope, name: str, start: int) -> Expr:

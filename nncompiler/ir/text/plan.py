@@ -119,6 +119,7 @@ def _plan(scan: Scanner) -> Plan:
         scan.expect("B", " for bytes")
         if what != "state":
             scan.expect(",")
+    arena, bound, state = sizes
     scan.expect("{")
     arguments = _arguments(scan)
     checks = []
@@ -132,7 +133,7 @@ def _plan(scan: Scanner) -> Plan:
         buffers.append(_parse_buffer(scan, scope))
     steps = _parse_steps(scan, scope)
     scan.expect("}")
-    return Plan(name, arguments, tuple(buffers), steps, *sizes, checks=tuple(checks))
+    return Plan(name, arguments, tuple(buffers), steps, arena, bound, state, tuple(checks))
 
 
 def _arguments(scan: Scanner) -> tuple[Argument, ...]:

@@ -1,4 +1,4 @@
-"""What graph text and plan text share: a scanner with positions, names, literals, printed lines."""
+"""What graph text and plan text share: scanner, names, literals, printed lines."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Scanner:
     depth: int = 0
 
     def here(self) -> int:
-        """Where the next token begins. The cursor stays: a comment before it may hold positions."""
+        """Where the next token begins. The cursor stays: a comment in between may hold spans."""
         found = _BLANK.match(self.source.text, self.pos)
         return found.end() if found else self.pos
 
