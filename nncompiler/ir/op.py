@@ -34,6 +34,10 @@ class Lowering(Protocol):
         """Combine ``element(axes)`` over new axes of the given extents; gives one local per value."""
         ...
 
+    def let(self, value: Expr) -> Expr:
+        """A local that holds `value`, for what is used more than once."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -108,6 +112,10 @@ class Operator(ABC):
     def leaf_only(self, node: Node) -> bool:
         """True where an input is read at shifted, gathered or repeated places, so its producer must be in memory."""
         return False
+
+    def index_bounds(self, node: Node) -> tuple[tuple[int, int], ...]:
+        """(input number, extent) for inputs whose elements are indices and must lie in ``0 <= x < extent``."""
+        return ()
 
     def operations(self, node: Node) -> int:
         """Multiply-adds (contractions) or elements computed (others), for the report."""

@@ -2,9 +2,12 @@
 
 from nncompiler.ir.ops import (  # noqa: F401
     contract,
+    control,
     elementwise,
     index,
+    join,
     random,
     reduce,
     shape,
+    unary,
 )

@@ -1,0 +1,232 @@
+"""Reductions over axes: sum, max, min, prod {axes, keepdims}, and argmax, argmin {axis, keepdims} of dtype i32.
+
+NaN propagates through max and min. argmax and argmin give the first among ties, and NaN beats every number.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nncompiler.ir.graph import Builder, Node, Value
+from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, expect_inputs, index_expr
+from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, expect_axis, integer, only, sample
+from nncompiler.ir.ops.shape import inverse
+from nncompiler.ir.scalar import Affine, Expr, Index
+from nncompiler.ir.types import F32, F64, I32, Array, TensorType
+
+
+def kept(shape: tuple[int, ...], axes: Sequence[int], keepdims: bool) -> tuple[int, ...]:
+    """The shape that is left when `axes` are reduced."""
+    if keepdims:
+        return tuple(1 if d in axes else n for d, n in enumerate(shape))
+    return tuple(n for d, n in enumerate(shape) if d not in axes)
+
+
+class Reduction(Operator):
+    """The common part. `combine` names the combination of scalars; `empty` says whether an empty axis has a value."""
+
+    kind = "fold"
+    combine: ClassVar[str]
+    empty: ClassVar[bool] = True
+
+    def axes(self, node: Node) -> tuple[int, ...]:
+        return node.ints("axes")
+
+    def infer(self, node: Node) -> tuple[TensorType, ...]:
+        expect_inputs(node, 1)
+        found, axes = node.inputs[0].type, self.axes(node)
+        for axis in axes:
+            expect_axis(node, axis, found.rank)
+        expect(list(axes) == sorted(set(axes)), f"'{node.op}' expected axes in order, each once, but found {list(axes)}")
+        expect(found.dtype.kind != "bool", f"'{node.op}' does not take bool operands")
+        expect(
+            self.empty or all(found.shape[a] for a in axes),
+            f"'{node.op}' of no elements has no value, but an axis of {found} is empty",
+        )
+        return (found.with_shape(kept(found.shape, axes, bool(node.attr("keepdims")))),)
+
+    @abstractmethod
+    def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+        """The meaning, on a NumPy array."""
+
+    def reference(self, node: Node, *inputs: Array) -> Array:
+        with np.errstate(all="ignore"):
+            found = self.value(inputs[0], self.axes(node), bool(node.attr("keepdims")))
+        return np.asarray(found, self.infer(node)[0].dtype.numpy)
+
+    def samples(self) -> Sequence[Sample]:
+        rows: list[tuple[tuple[int, ...], tuple[int, ...], bool]] = [
+            ((1,), (0,), False), ((17,), (0,), False), ((3, 33), (1,), True), ((16, 5), (0,), False),
+            ((2, 3, 15), (0, 2), False), ((2, 3, 15), (0, 1), True), ((0, 31), (1,), False), ((2, 3), (), False),
+        ]  # fmt: skip
+        if self.empty:
+            rows.append(((3, 0), (1,), False))
+        found = [sample(s, attrs={"axes": a, "keepdims": k}) for s, a, k in rows]
+        found.append(sample((4, 5), dtype=F64, attrs={"axes": (0, 1), "keepdims": False}))
+        return [*found, sample((4, 5), dtype=I32, attrs={"axes": (1,), "keepdims": False})]
+
+    def places(self, node: Node, index: tuple[Index, ...], axes: Sequence[Index]) -> tuple[Index, ...]:
+        """The operand's index at a point of the result and a point of the reduced axes."""
+        reduced, outer = self.axes(node), iter(index)
+        inner = iter(axes)
+        if not node.attr("keepdims"):
+            return tuple(next(inner if d in reduced else outer) for d in range(node.inputs[0].type.rank))
+        return tuple(next(inner) if d in reduced else index[d] for d in range(node.inputs[0].type.rank))
+
+    def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
+        extents = [node.inputs[0].shape[a] for a in self.axes(node)]
+        if not extents:
+            return ctx.read(0, index)
+
+        def element(axes: tuple[Affine, ...]) -> tuple[Expr, ...]:
+            return (ctx.read(0, self.places(node, index, axes)),)
+
+        return ctx.fold(self.combine, extents, element)[0]
+
+    def dims(self, node: Node) -> DimMap:
+        reduced, keepdims = self.axes(node), bool(node.attr("keepdims"))
+        outer = [d for d in range(node.inputs[0].type.rank) if d not in reduced]
+        return tuple((0, d, d if keepdims else j) for j, d in enumerate(outer))
+
+    def operations(self, node: Node) -> int:
+        return node.inputs[0].type.size
+
+    def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
+        if all(node.inputs[0].shape[a] == 1 for a in self.axes(node)):
+            return b.emit("reshape", node.inputs[0], shape=node.output.shape)
+        return None
+
+    def spread(self, b: Builder, node: Node, value: Value) -> Value:
+        """A value of the result's shape with its reduced axes put back as extents of 1."""
+        shape = kept(node.inputs[0].shape, self.axes(node), True)
+        return value if value.shape == shape else b.emit("reshape", value, shape=shape)
+
+
+class Sum(Reduction):
+    name = "reduce_sum"
+    combine = "sum"
+
+    def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+        return np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
+
+    def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
+        d = self.spread(b, node, only(cotangents))
+        return (b.emit("broadcast", d, shape=node.inputs[0].shape),)
+
+
+class Prod(Reduction):
+    name = "reduce_prod"
+    combine = "prod"
+
+    def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+        return np.prod(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
+
+    def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
+        """The product of all other elements: with one zero only that zero has any, with two nothing has."""
+        x, dtype = node.inputs[0], node.output.dtype
+        zero, one = b.const(0.0, dtype), b.const(1.0, dtype)
+        is_zero = b.emit("eq", x, zero)
+        safe = b.emit("where", is_zero, one, x)
+        over = {"axes": self.axes(node), "keepdims": True}
+        product = b.emit("reduce_prod", safe, **over)
+        zeros = b.emit("reduce_sum", b.emit("cast", is_zero, dtype=dtype.name), **over)
+        at_zero = b.emit("where", b.emit("eq", zeros, one), product, zero)
+        elsewhere = b.emit("where", b.emit("eq", zeros, zero), b.emit("div", product, safe), zero)
+        others = b.emit("where", is_zero, at_zero, elsewhere)
+        return (b.emit("mul", self.spread(b, node, only(cotangents)), others),)
+
+
+class Extremum(Reduction):
+    """The largest or smallest element. All of the gradient goes to the first element that has the extreme value."""
+
+    empty = False
+    arg: ClassVar[str]
+
+    def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
+        x, axes, d = node.inputs[0], self.axes(node), only(cotangents)
+        if not axes:
+            return (d,)
+        zero = b.const(0.0, node.output.dtype)
+        outer = [a for a in range(x.type.rank) if a not in axes]
+        perm = (*outer, *axes)
+        lead = tuple(x.shape[a] for a in outer)
+        count = int(np.prod([x.shape[a] for a in axes]))
+        rows = b.emit("reshape", b.emit("transpose", x, perm=perm), shape=(*lead, count))
+        first = b.emit(self.arg, rows, axis=len(lead), keepdims=True)
+        taken = b.emit("eq", b.emit("iota", extent=count, dtype=I32.name), first)
+        routed = b.emit("where", taken, b.emit("reshape", d, shape=(*lead, 1)), zero)
+        unflat = b.emit("reshape", routed, shape=tuple(x.shape[p] for p in perm))
+        return (b.emit("transpose", unflat, perm=inverse(perm)),)
+
+
+class Max(Extremum):
+    __doc__ = Extremum.__doc__
+    name = "reduce_max"
+    combine = "max"
+    arg = "argmax"
+
+    def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+        return np.max(x, axis=axes, keepdims=keepdims)
+
+
+class Min(Extremum):
+    __doc__ = Extremum.__doc__
+    name = "reduce_min"
+    combine = "min"
+    arg = "argmin"
+
+    def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+        return np.min(x, axis=axes, keepdims=keepdims)
+
+
+class ArgReduction(Reduction):
+    """The position of an extremum along one axis."""
+
+    differentiable = False
+    empty = False
+
+    def axes(self, node: Node) -> tuple[int, ...]:
+        return (integer(node, "axis"),)
+
+    def infer(self, node: Node) -> tuple[TensorType, ...]:
+        return (super().infer(node)[0].with_dtype(I32),)
+
+    def samples(self) -> Sequence[Sample]:
+        rows: list[tuple[tuple[int, ...], int, bool]] = [
+            ((1,), 0, False), ((33,), 0, True), ((16, 3), 0, False), ((2, 17, 3), 1, False), ((0, 15), 1, True),
+        ]  # fmt: skip
+        found = [sample(s, dtype=d, attrs={"axis": a, "keepdims": k}) for d in (F32, I32) for s, a, k in rows]
+        return [*found, sample((4, 5), dtype=F64, attrs={"axis": 1, "keepdims": False})]
+
+    def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
+        (axis,) = self.axes(node)
+
+        def element(axes: tuple[Affine, ...]) -> tuple[Expr, ...]:
+            return ctx.read(0, self.places(node, index, axes)), index_expr(axes[0])
+
+        return ctx.fold(self.combine, [node.inputs[0].shape[axis]], element)[1]
+
+    def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
+        if node.inputs[0].shape[self.axes(node)[0]] == 1:
+            return b.full(0, node.output.type)
+        return None
+
+
+class ArgMax(ArgReduction):
+    name = "argmax"
+    combine = "argmax"
+
+    def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+        return np.argmax(x, axis=axes[0], keepdims=keepdims)
+
+
+class ArgMin(ArgReduction):
+    name = "argmin"
+    combine = "argmin"
+
+    def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+        return np.argmin(x, axis=axes[0], keepdims=keepdims)

@@ -1,0 +1,303 @@
+"""Operators that make or move data without arithmetic: constants, ramps, reshape, transpose, broadcast.
+
+Those that cut and join (slice, pad, concat) are in `join`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from nncompiler.errors import CompilerBug
+from nncompiler.ir.graph import Builder, Node, Value
+from nncompiler.ir.op import (
+    DimMap, Lowering, Operator, Sample, broadcast_dims, broadcast_index, expect, expect_inputs,
+    fill_shape, index_expr, scaled,
+)  # fmt: skip
+from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, integer, only, producer, sample
+from nncompiler.ir.scalar import Affine, Expr, Index, apply, cast, const
+from nncompiler.ir.types import DTYPES, F32, F64, I32, Array, DType, TensorType, broadcast_shapes
+
+
+def dtype_of(node: Node) -> DType:
+    """The attribute `dtype`."""
+    name = node.attr("dtype")
+    expect(name in DTYPES, f"'{node.op}' expected a dtype, but found '{name}'")
+    return DTYPES[str(name)]
+
+
+class Constant(Operator):
+    """``constant {value, dtype}``: a scalar; larger constants are broadcasts of one."""
+
+    name = "constant"
+    differentiable = False
+    cheap = True
+
+    def infer(self, node: Node) -> tuple[TensorType, ...]:
+        expect_inputs(node, 0)
+        dtype, value = dtype_of(node), node.attr("value")
+        if dtype.is_float:
+            fits = isinstance(value, (int, float))
+        elif dtype.kind == "bool":
+            fits = value in (0, 1)
+        else:
+            low = 0 if dtype.kind == "uint" else -(2 ** (8 * dtype.bytes - 1))
+            fits = isinstance(value, int) and low <= value < low + 2 ** (8 * dtype.bytes)
+        expect(fits, f"'constant' expected a value of dtype {dtype}, but found {value!r}")
+        return (TensorType(dtype),)
+
+    def reference(self, node: Node, *inputs: Array) -> Array:
+        return np.asarray(node.attr("value"), dtype_of(node).numpy)
+
+    def samples(self) -> Sequence[Sample]:
+        rows = ((1.5, "f32"), (0.1, "f64"), (-0.0, "f32"), (math.inf, "f32"), (-7, "i32"), (True, "bool"),
+                (2**32 - 1, "u32"))  # fmt: skip
+        return [sample(attrs={"value": v, "dtype": d}) for v, d in rows]
+
+    def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
+        value = node.attr("value")
+        assert isinstance(value, (int, float))
+        return const(value, dtype_of(node))
+
+
+class Iota(Operator):
+    """``iota {dtype, extent}``: the ramp 0, 1, …, extent - 1."""
+
+    name = "iota"
+    differentiable = False
+    cheap = True
+
+    def infer(self, node: Node) -> tuple[TensorType, ...]:
+        expect_inputs(node, 0)
+        dtype, extent = dtype_of(node), integer(node, "extent")
+        expect(dtype.kind != "bool", "'iota' does not make bool")
+        expect(0 <= extent < 2**31, f"'iota' expected an extent that fits i32, but found {extent}")
+        return (TensorType(dtype, (extent,)),)
+
+    def reference(self, node: Node, *inputs: Array) -> Array:
+        return np.arange(integer(node, "extent")).astype(dtype_of(node).numpy)
+
+    def samples(self) -> Sequence[Sample]:
+        rows = ((0, "i32"), (1, "i32"), (17, "i32"), (33, "f32"), (5, "u32"), (3, "f64"))
+        return [sample(attrs={"extent": n, "dtype": d}) for n, d in rows]
+
+    def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
+        return cast(index_expr(index[0]), dtype_of(node))
+
+
+# --- reshape ---------------------------------------------------------------------------------------------------------
+
+Groups = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+
+
+def reshape_groups(source: tuple[int, ...], target: tuple[int, ...]) -> Groups | None:
+    """The finest matching of dimensions: (source dims, target dims) of equal size, extents of 1 left out.
+
+    >>> reshape_groups((6, 1, 4), (2, 3, 4))
+    (((0,), (0, 1)), ((2,), (2,)))
+
+    None for an empty tensor unless the extents themselves agree.
+    """
+    a = [d for d, n in enumerate(source) if n != 1]
+    b = [d for d, n in enumerate(target) if n != 1]
+    if math.prod(source) == 0:
+        same = [source[d] for d in a] == [target[d] for d in b]
+        return tuple(((x,), (y,)) for x, y in zip(a, b, strict=True)) if same else None
+    groups, i, j = [], 0, 0
+    while i < len(a):
+        left, right, i0, j0 = source[a[i]], target[b[j]], i, j
+        while left != right:
+            if left < right:
+                i += 1
+                left *= source[a[i]]
+            else:
+                j += 1
+                right *= target[b[j]]
+        i, j = i + 1, j + 1
+        groups.append((tuple(a[i0:i]), tuple(b[j0:j])))
+    return tuple(groups)
+
+
+def reshape_is_affine(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether every source index is affine in the target's: dimensions are split, or 1s added, but none are merged."""
+    groups = reshape_groups(source, target)
+    return groups is not None and all(len(dims) == 1 for dims, _ in groups)
+
+
+def linear_index(index: Sequence[Index], extents: Sequence[int]) -> Index:
+    """The row-major number of a point in a box."""
+    total: Index = Affine()
+    for i, n in zip(index, extents, strict=True):
+        total = scaled(total, n, 0) if total != Affine() else total
+        if isinstance(total, Affine) and isinstance(i, Affine):
+            total = total + i
+        else:
+            total = i if total == Affine() else apply("add", index_expr(total), index_expr(i))
+    return total
+
+
+class Reshape(Operator):
+    """``reshape {shape}``: the same elements in row-major order under another shape."""
+
+    name = "reshape"
+    kind = "view"
+    cheap = True
+
+    def infer(self, node: Node) -> tuple[TensorType, ...]:
+        expect_inputs(node, 1)
+        found, shape = node.inputs[0].type, node.ints("shape")
+        expect(
+            min(shape, default=0) >= 0 and math.prod(shape) == found.size,
+            f"'reshape' expected a shape of {found.size} elements for {found}, but found {list(shape)}",
+        )
+        return (found.with_shape(shape),)
+
+    def reference(self, node: Node, *inputs: Array) -> Array:
+        return inputs[0].reshape(node.ints("shape")).copy()
+
+    def samples(self) -> Sequence[Sample]:
+        pairs: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+            ((0, 3), (3, 0)), ((0, 3), (0, 1, 3)), ((17,), (1, 17, 1)), ((1, 1), ()), ((6, 1, 4), (2, 3, 4)),
+            ((33, 4), (33, 2, 2)), ((2, 3, 4), (6, 4)), ((4, 6), (3, 8)),
+        ]  # fmt: skip
+        found = [sample(a, attrs={"shape": b}) for a, b in pairs]
+        return [*found, sample((15,), dtype=F64, attrs={"shape": (3, 5)}), sample((8,), dtype=I32, attrs={"shape": (2, 4)})]
+
+    def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
+        return (b.emit("reshape", only(cotangents), shape=node.inputs[0].shape),)
+
+    def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
+        source, target = node.inputs[0].shape, node.ints("shape")
+        groups = reshape_groups(source, target)
+        if groups is None or not reshape_is_affine(source, target):
+            raise CompilerBug("NN0394", f"reshape of {list(source)} to {list(target)} merges dimensions; it is a view")
+        place: list[Index] = [Affine()] * len(source)
+        for (d,), parts in groups:
+            place[d] = linear_index([index[p] for p in parts], [target[p] for p in parts])
+        return ctx.read(0, tuple(place))
+
+    def dims(self, node: Node) -> DimMap:
+        groups = reshape_groups(node.inputs[0].shape, node.ints("shape")) or ()
+        return tuple((0, a[0], b[0]) for a, b in groups if len(a) == len(b) == 1)
+
+    def leaf_only(self, node: Node) -> bool:
+        groups = reshape_groups(node.inputs[0].shape, node.ints("shape"))
+        return groups is None or any(len(a) != 1 or len(b) != 1 for a, b in groups)
+
+    def operations(self, node: Node) -> int:
+        return 0
+
+    def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
+        x, shape = node.inputs[0], node.ints("shape")
+        if x.shape == shape:
+            return x
+        if inner := producer(x, "reshape", definitions):
+            return b.emit("reshape", inner.inputs[0], shape=shape)
+        inner = producer(x, "broadcast", definitions)
+        if inner and not inner.inputs[0].shape:
+            return b.emit("broadcast", inner.inputs[0], shape=shape)
+        return None
+
+
+# --- transpose and broadcast -----------------------------------------------------------------------------------------
+
+
+class Transpose(Operator):
+    """``transpose {perm}``: dimension `j` of the result is dimension ``perm[j]`` of the operand."""
+
+    name = "transpose"
+    cheap = True
+
+    def infer(self, node: Node) -> tuple[TensorType, ...]:
+        expect_inputs(node, 1)
+        found, perm = node.inputs[0].type, node.ints("perm")
+        expect(
+            sorted(perm) == list(range(found.rank)),
+            f"'transpose' expected a permutation of {found.rank} dimensions, but found {list(perm)}",
+        )
+        return (found.with_shape(tuple(found.shape[p] for p in perm)),)
+
+    def reference(self, node: Node, *inputs: Array) -> Array:
+        return np.array(np.transpose(inputs[0], node.ints("perm")), order="C")
+
+    def samples(self) -> Sequence[Sample]:
+        rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+            ((), ()), ((17,), (0,)), ((0, 3), (1, 0)), ((16, 33), (1, 0)), ((2, 3, 15), (2, 0, 1)),
+            ((2, 1, 3, 5), (0, 2, 3, 1)),
+        ]  # fmt: skip
+        found = [sample(s, dtype=d, attrs={"perm": p}) for s, p in rows for d in (F32,)]
+        return [*found, sample((3, 4, 5), dtype=F64, attrs={"perm": (1, 2, 0)})]
+
+    def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
+        return (b.emit("transpose", only(cotangents), perm=inverse(node.ints("perm"))),)
+
+    def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
+        back = inverse(node.ints("perm"))
+        return ctx.read(0, tuple(index[j] for j in back))
+
+    def dims(self, node: Node) -> DimMap:
+        return tuple((0, p, j) for j, p in enumerate(node.ints("perm")))
+
+    def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
+        x, perm = node.inputs[0], node.ints("perm")
+        if perm == tuple(range(len(perm))):
+            return x
+        if inner := producer(x, "transpose", definitions):
+            first = inner.ints("perm")
+            return b.emit("transpose", inner.inputs[0], perm=tuple(first[p] for p in perm))
+        inner = producer(x, "broadcast", definitions)
+        if inner and not inner.inputs[0].shape:
+            return b.emit("broadcast", inner.inputs[0], shape=node.output.shape)
+        if [p for p in perm if x.shape[p] != 1] == [p for p in range(x.type.rank) if x.shape[p] != 1]:
+            return b.emit("reshape", x, shape=node.output.shape)  # only extents of 1 move
+        return None
+
+
+def inverse(perm: Sequence[int]) -> tuple[int, ...]:
+    """The permutation that undoes `perm`."""
+    return tuple(sorted(range(len(perm)), key=lambda j: perm[j]))
+
+
+class Broadcast(Operator):
+    """``broadcast {shape}``: NumPy's rule, to exactly `shape`."""
+
+    name = "broadcast"
+    cheap = True
+
+    def infer(self, node: Node) -> tuple[TensorType, ...]:
+        expect_inputs(node, 1)
+        found, shape = node.inputs[0].type, node.ints("shape")
+        expect(
+            broadcast_shapes(found.shape, shape) == shape,
+            f"'broadcast' expected an operand that broadcasts to {list(shape)}, but found {found}",
+        )
+        return (found.with_shape(shape),)
+
+    def reference(self, node: Node, *inputs: Array) -> Array:
+        return fill_shape(inputs[0], node.ints("shape"))
+
+    def samples(self) -> Sequence[Sample]:
+        rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+            ((), ()), ((), (17,)), ((1,), (0,)), ((33,), (2, 33)), ((3, 1), (3, 16)), ((2, 1, 5), (2, 2, 3, 5)),
+        ]  # fmt: skip
+        found = [sample(a, attrs={"shape": b}) for a, b in rows]
+        return [*found, sample((1, 3), dtype=F64, attrs={"shape": (4, 3)}), sample((), dtype=I32, attrs={"shape": (3,)})]
+
+    def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
+        return (only(cotangents),)  # the sweep sums over what was broadcast
+
+    def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
+        return ctx.read(0, broadcast_index(index, node.inputs[0].shape))
+
+    def dims(self, node: Node) -> DimMap:
+        return broadcast_dims(node.inputs[0].shape, node.ints("shape"), 0)
+
+    def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
+        x, shape = node.inputs[0], node.ints("shape")
+        if x.shape == shape:
+            return x
+        if inner := producer(x, "broadcast", definitions):
+            return b.emit("broadcast", inner.inputs[0], shape=shape)
+        return None

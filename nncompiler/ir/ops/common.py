@@ -1,0 +1,86 @@
+"""What several families of operators share: reading constants, fitting shapes, test shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from nncompiler.ir.graph import Attr, Builder, Node, Value
+from nncompiler.ir.op import Sample, expect
+from nncompiler.ir.types import F32, DType, TensorType
+
+Grads: TypeAlias = "Sequence[Value | None]"
+Cotangents: TypeAlias = "tuple[Value | None, ...]"
+Definitions: TypeAlias = "dict[Value, Node]"
+
+#: Extents around the widths of vectors and tiles.
+AWKWARD = (0, 1, 2, 3, 15, 16, 17, 31, 33)
+
+
+def only(cotangents: Cotangents) -> Value:
+    """The cotangent of a single result (the sweep never asks without one)."""
+    assert cotangents[0] is not None
+    return cotangents[0]
+
+
+def producer(value: Value, op: str, definitions: Definitions) -> Node | None:
+    """The node that defines `value` if it applies `op`."""
+    node = definitions.get(value)
+    return node if node is not None and node.op == op else None
+
+
+def constant_of(value: Value, definitions: Definitions) -> float | int | bool | None:
+    """The number every element of `value` has, if it is a constant, broadcast or reshaped or not."""
+    node = definitions.get(value)
+    while node is not None and node.op in ("broadcast", "reshape"):
+        node = definitions.get(node.inputs[0])
+    if node is None or node.op != "constant":
+        return None
+    found = node.attr("value")
+    assert isinstance(found, (int, float))
+    return found
+
+
+def is_constant(value: Value, number: float, definitions: Definitions) -> bool:
+    """Whether `value` is exactly `number`; 0.0 and -0.0 differ in floats."""
+    found = constant_of(value, definitions)
+    if found is None or found != number:
+        return False
+    return not value.dtype.is_float or repr(float(found)) == repr(float(number))
+
+
+def fit(b: Builder, value: Value, type: TensorType) -> Value:
+    """`value` broadcast to the shape of `type` where it is smaller."""
+    return value if value.type == type else b.emit("broadcast", value, shape=type.shape)
+
+
+def attribute(node: Node, name: str, default: Attr) -> Attr:
+    """An attribute that may be left out."""
+    return next((v for k, v in node.attrs if k == name), default)
+
+
+def expect_axis(node: Node, axis: int, rank: int) -> None:
+    expect(0 <= axis < rank, f"'{node.op}' expected an axis in 0..{rank - 1}, but found {axis}")
+
+
+def integer(node: Node, name: str) -> int:
+    """An attribute that must be an integer."""
+    value = node.attr(name)
+    expect(
+        isinstance(value, int) and not isinstance(value, bool),
+        f"'{node.op}' expected an integer for '{name}', but found {value!r}",
+    )
+    assert isinstance(value, int)
+    return value
+
+
+def sample(
+    *shapes: tuple[int, ...],
+    dtype: DType = F32,
+    low: float = -2.0,
+    high: float = 2.0,
+    attrs: Mapping[str, Attr] | None = None,
+) -> Sample:
+    """A `Sample` whose inputs share one dtype."""
+    types = tuple(TensorType(dtype, s) for s in shapes)
+    return Sample(types, tuple(sorted((attrs or {}).items())), low, high)

@@ -1,0 +1,328 @@
+"""Operators that cut and join: slice, pad, concat. They read at shifted places, so their operands are in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from nncompiler.ir.graph import Attr, Builder, Node, Value
+from nncompiler.ir.op import (
+    DimMap, Lowering, Operator, Sample, expect, expect_inputs, index_expr, scaled,
+)  # fmt: skip
+from nncompiler.ir.ops.common import (
+    Cotangents, Definitions, Grads, attribute, expect_axis, integer, only, producer, sample,
+)  # fmt: skip
+from nncompiler.ir.ops.elementwise import common_dtype
+from nncompiler.ir.scalar import Affine, Const, Expr, Index, Load, apply, const, rewrite
+from nncompiler.ir.types import F64, I32, Array, TensorType
+
+
+def guarded(expr: Expr, condition: Expr | None, fill: Const) -> Expr:
+    """`expr` where `condition` holds, `fill` elsewhere; elsewhere its loads touch no memory."""
+    if condition is None:
+        return expr
+    held = condition
+
+    def guard(e: Expr) -> Expr:
+        if not isinstance(e, Load):
+            return e
+        if e.guard is None:
+            return replace(e, guard=held, fill=fill if e is expr else const(0, e.dtype))
+        return replace(e, guard=apply("and", held, e.guard))
+
+    if isinstance(expr, Load) and expr.guard is None and all(isinstance(i, Affine) for i in expr.index):
+        return guard(expr)
+    return apply("select", held, rewrite(expr, guard), fill)
+
+
+def conjunction(conditions: Sequence[Expr]) -> Expr | None:
+    """All of them; None when there are none."""
+    total: Expr | None = None
+    for c in conditions:
+        total = c if total is None else apply("and", total, c)
+    return total
+
+
+def within(index: Index, low: int | None, high: int | None) -> list[Expr]:
+    """The conditions of ``low <= index < high``, bounds of None left out."""
+    i = index_expr(index)
+    found: list[Expr] = [] if low is None else [apply("ge", i, const(low, I32))]
+    return found if high is None else [*found, apply("lt", i, const(high, I32))]
+
+
+class Slice(Operator):
+    """``slice {start, step, stop}``: elements start, start + step, … before `stop`, along every dimension.
+
+    Bounds are plain positions, so the reversal of n elements is start n - 1, stop -1, step -1.
+    """
+
+    name = "slice"
+    cheap = True
+
+    def infer(self, node: Node) -> tuple[TensorType, ...]:
+        expect_inputs(node, 1)
+        found = node.inputs[0].type
+        bounds = [node.ints(name) for name in ("start", "stop", "step")]
+        expect(
+            all(len(values) == found.rank for values in bounds),
+            f"'slice' expected {found.rank} starts, stops and steps for {found}",
+        )
+        shape = []
+        for n, start, stop, step in zip(found.shape, *bounds, strict=True):
+            expect(step != 0, "'slice' expected a step other than 0")
+            extent = len(range(start, stop, step))
+            last = start + (extent - 1) * step
+            expect(
+                not extent or (0 <= start < n and 0 <= last < n),
+                f"'slice' expected positions in 0..{n - 1}, but found {start}:{stop}:{step}",
+            )
+            shape.append(extent)
+        return (found.with_shape(tuple(shape)),)
+
+    def reference(self, node: Node, *inputs: Array) -> Array:
+        found = inputs[0]
+        bounds = zip(node.ints("start"), node.ints("stop"), node.ints("step"), strict=True)
+        for axis, (start, stop, step) in enumerate(bounds):
+            found = np.take(found, np.arange(start, stop, step), axis)
+        return found.copy()
+
+    def samples(self) -> Sequence[Sample]:
+        rows: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = [
+            ((17,), (0,), (17,), (1,)), ((17,), (3,), (3,), (1,)), ((33,), (1,), (33,), (2,)),
+            ((16,), (15,), (-1,), (-1,)), ((5, 31), (1, 0), (4, 31), (1, 1)), ((9, 8), (8, 1), (-1, 7), (-3, 5)),
+        ]  # fmt: skip
+        found = [sample(s, attrs={"start": a, "stop": o, "step": e}) for s, a, o, e in rows]
+        return [*found, sample((15,), dtype=F64, attrs={"start": (2,), "stop": (14,), "step": (3,)})]
+
+    def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
+        d, source = only(cotangents), node.inputs[0].shape
+        start, step, shape = node.ints("start"), node.ints("step"), node.output.shape
+        if min(step, default=1) < 0:
+            d = b.emit(
+                "slice", d,
+                start=tuple(n - 1 if e < 0 else 0 for e, n in zip(step, shape, strict=True)),
+                stop=tuple(-1 if e < 0 else n for e, n in zip(step, shape, strict=True)),
+                step=tuple(-1 if e < 0 else 1 for e in step),
+            )  # fmt: skip
+        low, high = [], []
+        for first, e, extent, n in zip(start, step, shape, source, strict=True):
+            if extent == 0:
+                low, high = [*low, n], [*high, 0]
+                continue
+            last = first + (extent - 1) * e
+            low.append(min(first, last))
+            high.append(n - 1 - max(first, last))
+        attrs: dict[str, Attr] = {"low": tuple(low), "high": tuple(high), "value": 0.0}
+        if any(abs(e) != 1 for e in step):
+            attrs["interior"] = tuple(abs(e) - 1 for e in step)
+        return (b.emit("pad", d, **attrs),)
+
+    def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
+        places = zip(index, node.ints("start"), node.ints("step"), strict=True)
+        return ctx.read(0, tuple(scaled(i, step, start) for i, start, step in places))
+
+    def dims(self, node: Node) -> DimMap:
+        return tuple((0, d, d) for d in range(node.inputs[0].type.rank) if self.whole(node, d))
+
+    def leaf_only(self, node: Node) -> bool:
+        return not all(self.whole(node, d) for d in range(node.inputs[0].type.rank))
+
+    def whole(self, node: Node, d: int) -> bool:
+        """Whether dimension `d` is taken whole and in order."""
+        bounds = tuple(node.ints(name)[d] for name in ("start", "stop", "step"))
+        return bounds == (0, node.inputs[0].shape[d], 1)
+
+    def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
+        x = node.inputs[0]
+        if not self.leaf_only(node):
+            return x
+        inner = definitions.get(x)
+        if inner is None:
+            return None
+        if inner.op == "broadcast" and not inner.inputs[0].shape:
+            return b.emit("broadcast", inner.inputs[0], shape=node.output.shape)
+        return self._of_concat(b, node, inner) if inner.op == "concat" else None
+
+    def _of_concat(self, b: Builder, node: Node, inner: Node) -> Value | None:
+        """A slice that lies in one piece of a concatenation is a slice of that piece."""
+        axis = integer(inner, "axis")
+        start, extent, step = node.ints("start")[axis], node.output.shape[axis], node.ints("step")[axis]
+        if extent == 0:
+            return None
+        ends = (start, start + (extent - 1) * step)
+        offset = 0
+        for piece in inner.inputs:
+            n = piece.shape[axis]
+            if offset <= min(ends) and max(ends) < offset + n:
+                shift = [offset if d == axis else 0 for d in range(piece.type.rank)]
+                moved = {
+                    name: tuple(p - s for p, s in zip(node.ints(name), shift, strict=True))
+                    for name in ("start", "stop")
+                }
+                return b.emit("slice", piece, step=node.ints("step"), **moved)
+            offset += n
+        return None
+
+
+class Pad(Operator):
+    """``pad {high, low, value}``: `value` before and after each dimension; ``interior`` many between neighbours."""
+
+    name = "pad"
+    cheap = True
+
+    def amounts(self, node: Node) -> tuple[tuple[int, int, int], ...]:
+        """(low, high, interior) of every dimension."""
+        rank = node.inputs[0].type.rank
+        interior = attribute(node, "interior", (0,) * rank)
+        assert isinstance(interior, tuple)
+        low, high = node.ints("low"), node.ints("high")
+        expect(
+            len(low) == len(high) == len(interior) == rank and min(low + high + interior, default=0) >= 0,
+            f"'pad' expected {rank} amounts, none negative, but found low {list(low)}, high {list(high)}, "
+            f"interior {list(interior)}",
+        )
+        return tuple(zip(low, high, interior, strict=True))
+
+    def infer(self, node: Node) -> tuple[TensorType, ...]:
+        expect_inputs(node, 1)
+        found = node.inputs[0].type
+        sizes = zip(found.shape, self.amounts(node), strict=True)
+        expect(isinstance(node.attr("value"), (int, float)), "'pad' expected a number for 'value'")
+        return (found.with_shape(tuple(lo + n + max(n - 1, 0) * mid + hi for n, (lo, hi, mid) in sizes)),)
+
+    def reference(self, node: Node, *inputs: Array) -> Array:
+        result = np.full(self.infer(node)[0].shape, node.attr("value"), inputs[0].dtype)
+        places = zip(inputs[0].shape, self.amounts(node), strict=True)
+        result[tuple(slice(lo, lo + max(n * (mid + 1) - mid, 0), mid + 1) for n, (lo, _, mid) in places)] = inputs[0]
+        return result
+
+    def samples(self) -> Sequence[Sample]:
+        rows: list[tuple[tuple[int, ...], dict[str, Attr]]] = [
+            ((0,), {"low": (2,), "high": (1,), "value": 1.0}),
+            ((17,), {"low": (0,), "high": (15,), "value": 0.0}),
+            ((3, 5), {"low": (1, 2), "high": (1, 0), "value": -1.5}),
+            ((2, 16), {"low": (0, 1), "high": (0, 0), "value": 3.0}),
+            ((3, 4), {"low": (1, 0), "high": (0, 2), "interior": (1, 2), "value": 0.0}),
+            ((1, 2, 3), {"low": (0, 0, 0), "high": (0, 0, 0), "interior": (3, 0, 1), "value": 0.0}),
+        ]
+        found = [sample(shape, attrs=attrs) for shape, attrs in rows]
+        whole: dict[str, Attr] = {"low": (1,), "high": (1,), "value": 7}
+        return [*found, sample((5,), dtype=F64, attrs=whole), sample((5,), dtype=I32, attrs=whole)]
+
+    def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
+        amounts, shape = self.amounts(node), node.inputs[0].shape
+        low = tuple(lo for lo, _, _ in amounts)
+        step = tuple(mid + 1 for _, _, mid in amounts)
+        stop = tuple(
+            lo + (n - 1) * (mid + 1) + 1 if n else lo for n, (lo, _, mid) in zip(shape, amounts, strict=True)
+        )
+        return (b.emit("slice", only(cotangents), start=low, stop=stop, step=step),)
+
+    def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
+        conditions: list[Expr] = []
+        places: list[Index] = []
+        for i, n, (lo, hi, mid) in zip(index, node.inputs[0].shape, self.amounts(node), strict=True):
+            place = scaled(i, 1, -lo) if lo else i
+            span = max(n * (mid + 1) - mid, 0)
+            conditions += within(place, 0 if lo else None, span if hi or not n else None)
+            if mid:
+                step = const(mid + 1, I32)
+                conditions.append(apply("eq", apply("rem", index_expr(place), step), const(0, I32)))
+                place = apply("div", index_expr(place), step)
+            places.append(place)
+        fill = node.attr("value")
+        assert isinstance(fill, (int, float))
+        element = ctx.read(0, tuple(places))
+        return guarded(element, conjunction(conditions), const(fill, node.inputs[0].dtype))
+
+    def dims(self, node: Node) -> DimMap:
+        return tuple((0, d, d) for d, amount in enumerate(self.amounts(node)) if not any(amount))
+
+    def leaf_only(self, node: Node) -> bool:
+        return any(any(amount) for amount in self.amounts(node))
+
+    def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
+        return None if node.output.shape != node.inputs[0].shape else node.inputs[0]
+
+
+class Concat(Operator):
+    """``concat {axis}``: any number of operands, one behind the other along `axis`."""
+
+    name = "concat"
+    cheap = True
+
+    def infer(self, node: Node) -> tuple[TensorType, ...]:
+        expect(bool(node.inputs), "'concat' expected at least one operand")
+        dtype, first = common_dtype(node, node.inputs), node.inputs[0].type
+        axis = integer(node, "axis")
+        expect_axis(node, axis, first.rank)
+        rest = {(*v.shape[:axis], *v.shape[axis + 1 :]) for v in node.inputs if v.type.rank == first.rank}
+        expect(
+            len(rest) == 1 and all(v.type.rank == first.rank for v in node.inputs),
+            f"'concat' expected operands that differ along axis {axis} only, but found "
+            f"{' and '.join(str(v.type) for v in node.inputs)}",
+        )
+        total = sum(v.shape[axis] for v in node.inputs)
+        return (TensorType(dtype, (*first.shape[:axis], total, *first.shape[axis + 1 :])),)
+
+    def reference(self, node: Node, *inputs: Array) -> Array:
+        return np.concatenate(inputs, integer(node, "axis"))
+
+    def samples(self) -> Sequence[Sample]:
+        return [
+            sample((17,), attrs={"axis": 0}),
+            sample((3,), (0,), (15,), attrs={"axis": 0}),
+            sample((2, 16), (2, 1), (2, 33), attrs={"axis": 1}),
+            sample((1, 2, 3), (4, 2, 3), attrs={"axis": 0}),
+            sample((2, 3), (2, 2), dtype=F64, attrs={"axis": 1}),
+            sample((2,), (2,), dtype=I32, attrs={"axis": 0}),
+        ]
+
+    def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
+        axis, d, offset, found = integer(node, "axis"), only(cotangents), 0, []
+        for v in node.inputs:
+            start = tuple(offset if k == axis else 0 for k in range(v.type.rank))
+            offset += v.shape[axis]
+            stop = tuple(offset if k == axis else n for k, n in enumerate(v.shape))
+            found.append(b.emit("slice", d, start=start, stop=stop, step=(1,) * v.type.rank))
+        return found
+
+    def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
+        axis = integer(node, "axis")
+        pieces, offset = [], 0
+        for k, v in enumerate(node.inputs):
+            if v.shape[axis]:
+                pieces.append((k, offset, offset + v.shape[axis]))
+            offset += v.shape[axis]
+        if not pieces:  # nothing to read: the result is empty
+            return const(0, node.inputs[0].dtype)
+        found: Expr | None = None
+        for k, low, high in reversed(pieces):
+            place = (*index[:axis], scaled(index[axis], 1, -low) if low else index[axis], *index[axis + 1 :])
+            bounds = within(index[axis], low or None, high if high < offset else None)
+            zero = const(0, node.inputs[0].dtype)
+            piece = guarded(ctx.read(k, place), conjunction(bounds), zero)
+            behind = apply("ge", index_expr(index[axis]), const(high, I32))
+            found = piece if found is None else apply("select", behind, found, piece)
+        assert found is not None
+        return found
+
+    def dims(self, node: Node) -> DimMap:
+        axis, rank = integer(node, "axis"), node.inputs[0].type.rank
+        return tuple((k, d, d) for k in range(len(node.inputs)) for d in range(rank) if d != axis)
+
+    def leaf_only(self, node: Node) -> bool:
+        return len(node.inputs) > 1
+
+    def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
+        axis = integer(node, "axis")
+        full = [v for v in node.inputs if v.shape[axis]] or [node.inputs[0]]
+        if len(full) == 1:
+            return full[0]
+        flat: list[Value] = []
+        for v in full:
+            inner = producer(v, "concat", definitions)
+            flat += inner.inputs if inner and inner.attr("axis") == axis else [v]
+        return b.emit("concat", *flat, axis=axis) if flat != list(node.inputs) else None
