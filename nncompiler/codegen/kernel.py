@@ -1,0 +1,104 @@
+"""One kernel as one LLVM function, whatever its strategy.
+
+The text depends on the structure of the kernel and the layout of its buffers, not on any name, so that equal kernels
+have equal text. Distinct pointers are `noalias`: buffers whose bytes overlap (views, in-place partners) share one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nncompiler.codegen.contract import emit_contraction
+from nncompiler.codegen.emitter import Emitter, Place
+from nncompiler.codegen.expand import Expansion
+from nncompiler.codegen.loops import Nest
+from nncompiler.codegen.target import Target
+from nncompiler.codegen.writer import Writer
+from nncompiler.errors import CompilerBug
+from nncompiler.ir.kernel import Buffer, Kernel, loads, stores
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCode:
+    """``define internal void @SYMBOL(ptr, ...)``. `pointers[n]` are the buffers parameter n serves; it takes the
+    address of the first of them."""
+
+    text: str
+    pointers: tuple[tuple[str, ...], ...]
+    declarations: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """The bytes of one buffer: `owner` tells memory blocks apart, offsets count inside one."""
+
+    name: str
+    owner: str
+    start: int
+    stop: int
+
+
+def emit_kernel(kernel: Kernel, buffers: Mapping[str, Buffer], target: Target, symbol: str) -> KernelCode:
+    """The function `symbol` that runs `kernel`."""
+    written = {s.buffer for s in stores(kernel)}
+    used = list(dict.fromkeys([x.buffer for x in loads(kernel)] + [s.buffer for s in stores(kernel)]))
+    groups = _share([_extent(name, buffers) for name in used])
+    places: dict[str, Place] = {}
+    parameters = []
+    for n, group in enumerate(groups):
+        for e in group:
+            b = buffers[e.name]
+            places[e.name] = Place(f"%p{n}", e.start - group[0].start, b.type.dtype, b.layout)
+        read_only = not any(e.name in written for e in group)
+        parameters.append(f"{_attributes(group, buffers, read_only)} %p{n}")
+    writer = Writer()
+    emitter = Emitter(writer, target, places, Expansion(target))
+    match kernel.schedule.strategy:
+        case "loops":
+            Nest(emitter, kernel.schedule.vector).run(kernel.body)
+        case "contract":
+            emit_contraction(kernel, emitter)
+        case other:
+            raise CompilerBug("NN0593", f"no strategy '{other}'")
+    head = f"define internal void @{symbol}({', '.join(parameters)}) {target.attributes} {{\nentry:\n"
+    text = head + "\n".join(writer.lines) + "\n  ret void\n}\n"
+    return KernelCode(text, tuple(tuple(e.name for e in g) for g in groups), frozenset(writer.declarations))
+
+
+def _extent(name: str, buffers: Mapping[str, Buffer]) -> _Extent:
+    """Where a buffer's bytes are, views looked through. A buffer without an offset is a block of its own."""
+    buffer = found = buffers[name]
+    shift = 0
+    while found.space == "view" and found.base is not None:
+        shift += found.offset or 0
+        found = buffers[found.base]
+    if found.space in ("arena", "state") and found.offset is not None:
+        start = found.offset + shift
+        return _Extent(name, found.space, start, start + buffer.nbytes)
+    return _Extent(name, f"{found.space} {found.name}", shift, shift + buffer.nbytes)
+
+
+def _share(extents: list[_Extent]) -> list[list[_Extent]]:
+    """Groups of overlapping buffers, each in order of address, the groups in order of first use."""
+    order = {e.name: n for n, e in enumerate(extents)}
+    groups: list[list[_Extent]] = []
+    for e in sorted(extents, key=lambda e: (e.owner, e.start, order[e.name])):
+        last = groups[-1] if groups else []
+        if last and last[0].owner == e.owner and (e.start < max(x.stop for x in last) or e.start == last[0].start):
+            last.append(e)
+        else:
+            groups.append([e])
+    return sorted(groups, key=lambda g: min(order[e.name] for e in g))
+
+
+def _attributes(group: list[_Extent], buffers: Mapping[str, Buffer], read_only: bool) -> str:
+    first = group[0]
+    size = max(e.stop for e in group) - first.start
+    align = buffers[first.name].type.dtype.bytes
+    if first.owner in ("arena", "state"):
+        align = math.gcd(first.start, 64) or 64
+    words = ["ptr noalias noundef nonnull", f"align {align}"]
+    words += [f"dereferenceable({size})"] if size else []
+    return " ".join(words + (["readonly"] if read_only else []))

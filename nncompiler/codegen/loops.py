@@ -1,0 +1,252 @@
+"""The strategy for any nest: every statement in order, chosen axes over SIMD lanes.
+
+An axis named in `Schedule.vector` is cut into pieces: a loop over wide vectors (several registers each, which hides
+latencies and gives a fold independent partial results), one over single registers, and a masked last one. A fold keeps
+one vector of partial results per piece and combines their lanes at the end by halves: a fixed order, so the same bits on
+every run. Other axes are plain loops; under a vector axis a fold's partial results are whole vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from nncompiler.codegen.emitter import At, Emitter, Lanes
+from nncompiler.codegen.writer import Counter, Value, active_mask, literal
+from nncompiler.errors import CompilerBug
+from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store, expressions, statements
+from nncompiler.ir.scalar import (
+    COMBINES,
+    Affine,
+    Apply,
+    Combine,
+    Const,
+    Expr,
+    Iota,
+    Load,
+    Ref,
+    children,
+)
+
+#: Number of distinct expressions up to which a body runs on vectors of 4 or 2 registers.
+_SIMPLE = ((12, 4), (40, 2))
+
+Leaf = Callable[[list[Value], "Piece | None"], list[Value]]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a vector axis: steps of `lanes` from `start` to `stop`, the last `active` lanes wide."""
+
+    start: int
+    stop: int
+    lanes: int
+    active: int
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What statements mention: axes and locals; the number of distinct expressions; the widest element in bytes."""
+
+    axes: frozenset[str]
+    names: frozenset[str]
+    cost: int
+    widest: int
+
+
+def pieces(extent: int, lanes: int, interleave: int) -> tuple[Piece, ...]:
+    """Cut an axis into a wide part, a part of single registers and a masked rest."""
+    found, start = [], 0
+    for width in (lanes * interleave, lanes):
+        whole = (extent - start) // width * width
+        if whole and (width == lanes or interleave > 1):
+            found.append(Piece(start, start + whole, width, width))
+            start += whole
+    if rest := extent - start:
+        width = min(lanes, max(2, 1 << (rest - 1).bit_length()))
+        found.append(Piece(start, extent, width, rest))
+    return tuple(found)
+
+
+class Nest:
+    """Writes statements through an `Emitter`."""
+
+    def __init__(self, emitter: Emitter, vector: Iterable[str]) -> None:
+        self.e = emitter
+        self.w = emitter.w
+        self.vector = frozenset(vector)
+
+    def run(self, body: Iterable[Stmt]) -> None:
+        """Emit statements in order."""
+        for statement in body:
+            match statement:
+                case Let(name, value):
+                    self.e.locals[name] = self.e.value(value)
+                case Store(buffer, index, value):
+                    self.e.store(buffer, index, value)
+                case For(axes, inner, ordered):
+                    self._for(axes, inner, ordered)
+                case Fold():
+                    self._fold(statement)
+
+    # --- loops ---
+
+    def _for(self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], ordered: bool) -> None:
+        if ordered and any(a.name in self.vector for a in axes):
+            raise CompilerBug("NN0592", "an ordered axis cannot run over lanes")
+
+        def leaf(carried: list[Value], piece: Piece | None) -> list[Value]:
+            self.run(inner)
+            return carried
+
+        self._nest(axes, self._cut(axes, inner, ()), [], leaf)
+
+    def _cut(self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], values: tuple[Expr, ...]) -> tuple[Piece, ...]:
+        """The pieces of the vector axis among these axes; none when there is none, or lanes are taken already."""
+        chosen = [a for a in axes if a.name in self.vector]
+        if not chosen:
+            return ()
+        if len(chosen) > 1 or self.e.lanes is not None:
+            raise CompilerBug("NN0592", f"axis '{chosen[-1].name}' runs over lanes inside another that does")
+        print_ = self._footprint(inner, values)
+        lanes = self.e.target.vector_bytes // print_.widest
+        interleave = next((n for cost, n in _SIMPLE if print_.cost <= cost), 1)
+        return pieces(chosen[0].extent, lanes, interleave)
+
+    def _nest(self, axes: tuple[Axis, ...], cut: tuple[Piece, ...], carried: list[Value], leaf: Leaf) -> list[Value]:
+        """Loops over `axes`; `leaf` gets the carried values of its piece and returns them renewed."""
+        if not axes:
+            return leaf(carried, None)
+        axis, rest = axes[0], axes[1:]
+        if not (cut and axis.name in self.vector):
+
+            def body(at: Counter, inside: list[Value]) -> list[Value]:
+                with self.e.scope({axis.name: At.of(at)}):
+                    return self._nest(rest, cut, inside, leaf)
+
+            return self.w.loop(0, axis.extent, 1, carried, body)
+
+        share = len(carried) // len(cut)
+        found: list[Value] = []
+        for n, piece in enumerate(cut):
+            found += self._piece(axis, piece, rest, carried[n * share : (n + 1) * share], leaf)
+        return found
+
+    def _piece(
+        self, axis: Axis, piece: Piece, rest: tuple[Axis, ...], carried: list[Value], leaf: Leaf
+    ) -> list[Value]:
+        lanes = Lanes(axis.name, piece.lanes, piece.active)
+
+        def body(at: Counter, inside: list[Value]) -> list[Value]:
+            with self.e.scope({axis.name: At.of(at)}, lanes):
+                return self._nest(rest, (), inside, lambda c, _: leaf(c, piece))
+
+        return self.w.loop(piece.start, piece.stop, piece.lanes, carried, body)
+
+    # --- folds ---
+
+    def _fold(self, fold: Fold) -> None:
+        combine = COMBINES[fold.combine]
+        dtypes = tuple(v.dtype for v in fold.values)
+        identity = combine.identity(dtypes)
+        cut = self._cut(fold.axes, fold.body, fold.values)
+        start = identity if cut or fold.init is None else fold.init
+        widths = [p.lanes for p in cut] or [self._lanes_of(fold)]
+        carried = [literal(c, lanes) for lanes in widths for c in start]
+
+        def leaf(partial: list[Value], piece: Piece | None) -> list[Value]:
+            self.run(fold.body)
+            renewed = self._accumulate(combine, partial, fold.values)
+            if piece is None or piece.active == piece.lanes:
+                return renewed
+            mask = active_mask(piece.active, piece.lanes)
+            return [self.w.choose(mask, new, old) for new, old in zip(renewed, partial, strict=True)]
+
+        found = self._nest(fold.axes, cut, carried, leaf)
+        if cut:
+            found = self._gather_up(combine, cut, found)
+            if fold.init is not None and fold.init != identity:
+                found = self._combine(combine, [literal(c) for c in fold.init], found)
+        self.e.locals.update(zip(fold.names, found, strict=True))
+
+    def _lanes_of(self, fold: Fold) -> int:
+        """Under a vector axis, the width of a fold's partial results: 0 when they do not depend on it."""
+        lanes = self.e.lanes
+        if lanes is None:
+            return 0
+        print_ = self._footprint(fold.body, fold.values)
+        varying = any(n in self.e.locals and self.e.locals[n].lanes for n in print_.names)
+        return lanes.count if varying or lanes.axis in print_.axes else 0
+
+    def _accumulate(self, combine: Combine, partial: list[Value], values: tuple[Expr, ...]) -> list[Value]:
+        """The partial results with one more point; a sum of products is a chain of fused multiply-adds."""
+        lanes = partial[0].lanes
+        whole = self.e.expand(values[0])
+        match whole:
+            case Apply("mul", (_, _), dtype) if combine.name == "sum" and dtype.is_float and self.e.target.fma:
+                a, b = self.e.values(whole.args)
+                return [self.w.overloaded("fma", [self._spread(a, lanes), self._spread(b, lanes), partial[0]])]
+        new = [self._spread(v, lanes) for v in self.e.values(values)]
+        return self._combine(combine, partial, new)
+
+    def _spread(self, value: Value, lanes: int) -> Value:
+        return self.w.splat(value, lanes) if lanes else value
+
+    def _combine(self, combine: Combine, left: list[Value], right: list[Value]) -> list[Value]:
+        names = [(f"left.{i}", f"right.{i}") for i in range(combine.width)]
+        with self.e.scope({}):
+            for (l_name, r_name), l_value, r_value in zip(names, left, right, strict=True):
+                self.e.locals |= {l_name: l_value, r_name: r_value}
+            result = combine.result(
+                tuple(Ref(n, v.dtype) for (n, _), v in zip(names, left, strict=True)),
+                tuple(Ref(n, v.dtype) for (_, n), v in zip(names, right, strict=True)),
+            )
+            return self.e.values(result)
+
+    def _gather_up(self, combine: Combine, cut: tuple[Piece, ...], partial: list[Value]) -> list[Value]:
+        """One scalar tuple from the pieces' vectors: each is halved to the width of the next and joined to it."""
+        width = combine.width
+        total = partial[:width]
+        for n, piece in enumerate(cut[1:], 1):
+            total = self._halve(combine, total, piece.lanes)
+            total = self._combine(combine, total, partial[n * width : (n + 1) * width])
+        return self._halve(combine, total, 1)
+
+    def _halve(self, combine: Combine, values: list[Value], lanes: int) -> list[Value]:
+        while (count := values[0].lanes) > lanes:
+            low = [self.w.shuffle(v, None, range(count // 2)) for v in values]
+            high = [self.w.shuffle(v, None, range(count // 2, count)) for v in values]
+            values = self._combine(combine, low, high)
+        return values
+
+    # --- facts about statements ---
+
+    def _footprint(self, body: tuple[Stmt, ...], values: tuple[Expr, ...]) -> Footprint:
+        roots = [self.e.expand(v) for v in values]
+        axes: set[str] = set()
+        for s in statements(body):
+            roots += [self.e.expand(x) for x in expressions(s)]
+            if isinstance(s, Store):
+                axes.update(a for i in s.index if isinstance(i, Affine) for a in i.axes)
+        names: set[str] = set()
+        seen: set[int] = set()
+        widest, todo = 1, list(roots)
+        while todo:
+            expr = todo.pop()
+            if id(expr) in seen:
+                continue
+            seen.add(id(expr))
+            todo += children(expr)
+            widest = max(widest, expr.dtype.bytes)
+            match expr:
+                case Ref(name):
+                    names.add(name)
+                case Iota(index):
+                    axes.update(index.axes)
+                case Load(_, index):
+                    axes.update(a for i in index if isinstance(i, Affine) for a in i.axes)
+                case Const():
+                    seen.discard(id(expr))
+                case _:
+                    pass
+        return Footprint(frozenset(axes), frozenset(names), len(seen), widest)

@@ -1,0 +1,102 @@
+"""What the generated code may assume about the processor.
+
+A target is a level of the x86-64 psABI (``x86-64-v2``, ``-v3``, ``-v4``), optionally tuned for one processor; ``host`` is
+the highest level this machine has, tuned for it. Code never needs more than its level, so the features listed in an
+artifact are few and the same for every processor of that level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from nncompiler.errors import Limitation, UserError, nearest
+
+TRIPLE = "x86_64-unknown-linux-gnu"
+
+# Names as in /proc/cpuinfo, each level adding to the one before.
+_V2 = ("cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3")
+_V3 = (*_V2, "abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
+_V4 = (*_V3, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
+
+# What decides the level of a machine, in LLVM's names.
+_DECISIVE = {
+    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    "x86-64-v3": ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"),
+    "x86-64-v2": ("cx16", "popcnt", "sse4.1", "sse4.2", "ssse3"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`cpu` is the level, `tune` the processor to schedule for; `required_features` as in /proc/cpuinfo."""
+
+    cpu: str
+    tune: str
+    vector_bytes: int
+    registers: int
+    fma: bool
+    masks: bool
+    required_features: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.cpu if self.tune == "generic" else f"{self.cpu}, tuned for {self.tune}"
+
+    @property
+    def attributes(self) -> str:
+        """The attributes every generated function bears, in LLVM's text."""
+        bits = 8 * self.vector_bytes
+        return (
+            f'nounwind "no-builtins" "target-cpu"="{self.cpu}" "tune-cpu"="{self.tune}" '
+            f'"prefer-vector-width"="{bits}" "min-legal-vector-width"="{bits}"'
+        )
+
+
+_LEVELS = {
+    "x86-64-v2": Target("x86-64-v2", "generic", 16, 16, False, False, _V2),
+    "x86-64-v3": Target("x86-64-v3", "generic", 32, 16, True, False, _V3),
+    "x86-64-v4": Target("x86-64-v4", "generic", 64, 32, True, True, _V4),
+}
+NAMES = ("host", *_LEVELS)
+
+
+def select(name: str) -> Target:
+    """The target called `name` on the command line; `UserError` NN0501 when there is none."""
+    if name == "host":
+        return host()
+    if name in _LEVELS:
+        return _LEVELS[name]
+    close = nearest(name, NAMES)
+    raise UserError(
+        "NN0501",
+        f"expected a processor level ({', '.join(NAMES)}), but found '{name}'",
+        help=f"write {close}" if close else None,
+    )
+
+
+@cache
+def host() -> Target:
+    """The highest level of this machine, tuned for it."""
+    have = llvm.get_host_cpu_features()
+    for level, needed in _DECISIVE.items():
+        if all(have.get(feature) for feature in needed):
+            found = _LEVELS[level]
+            return Target(
+                found.cpu, llvm.get_host_cpu_name(), found.vector_bytes, found.registers, found.fma,
+                found.masks, found.required_features,
+            )  # fmt: skip
+    raise Limitation("NN0502", "expected a processor with at least SSE4.2 (x86-64-v2)")
+
+
+@cache
+def machine(target: Target) -> Any:
+    """LLVM's target machine. Position-independent small code: the artifact is a shared object without outside symbols."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_triple(TRIPLE).create_target_machine(
+        cpu=target.cpu, features="", opt=3, reloc="pic", codemodel="small"
+    )

@@ -1,0 +1,95 @@
+"""Compiles hand-built kernels and runs them on NumPy arrays, for the tests of code generation."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from nncompiler.codegen.kernel import emit_kernel
+from nncompiler.codegen.target import TRIPLE, Target, host, machine
+from nncompiler.ir.kernel import Axis, Buffer, Kernel, Schedule
+from nncompiler.ir.scalar import Affine, Load
+from nncompiler.ir.types import DTYPES, TensorType
+
+
+def buffer(name: str, array: np.ndarray, **fields) -> Buffer:
+    """A buffer that an array fits; its strides are the array's."""
+    dtype = DTYPES[{"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "u8",
+                    "uint32": "u32", "uint64": "u64", "bool": "bool"}[array.dtype.name]]
+    strides = tuple(s // array.itemsize for s in array.strides)
+    fields = {"space": "argument", "strides": strides} | fields
+    return Buffer(name, TensorType(dtype, array.shape), **fields)
+
+
+def module_text(code, symbol: str = "kernel") -> str:
+    """A module with an entry point ``run(void **pointers)`` around one kernel."""
+    slots = range(len(code.pointers))
+    fetch = [f"  %s{n} = getelementptr ptr, ptr %table, i64 {n}\n  %a{n} = load ptr, ptr %s{n}" for n in slots]
+    call = f"  call void @{symbol}({', '.join(f'ptr %a{n}' for n in slots)})"
+    run = "\n".join(["define void @run(ptr %table) {", *fetch, call, "  ret void", "}"])
+    declarations = "\n".join(sorted(code.declarations))
+    return f'target triple = "{TRIPLE}"\n{declarations}\n{code.text}\n{run}\n'
+
+
+def optimised(text: str, target: Target):
+    """The parsed, verified module after LLVM's scalar optimisations."""
+    module = llvm.parse_assembly(text)
+    module.verify()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
+    passes = llvm.create_pass_builder(machine(target), tuning)
+    passes.getModulePassManager().run(module, passes)
+    return module
+
+
+class Compiled:
+    """A kernel in memory; call it with arrays by buffer name."""
+
+    def __init__(self, kernel: Kernel, buffers: Mapping[str, Buffer], target: Target | None = None) -> None:
+        target = target or host()
+        self.code = emit_kernel(kernel, buffers, target, "kernel")
+        module = optimised(module_text(self.code), target)
+        fresh = llvm.Target.from_triple(TRIPLE).create_target_machine(
+            cpu=target.cpu, features="", opt=3, reloc="pic", codemodel="small"
+        )
+        self._engine = llvm.create_mcjit_compiler(module, fresh)
+        self._engine.finalize_object()
+        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._engine.get_function_address("run"))
+
+    def bind(self, arrays: Mapping[str, np.ndarray]):
+        """A call without arguments, for timing."""
+        table = (ctypes.c_void_p * len(self.code.pointers))(*(arrays[g[0]].ctypes.data for g in self.code.pointers))
+        return lambda: self._run(table)
+
+    def __call__(self, **arrays: np.ndarray) -> None:
+        self.bind(arrays)()
+
+
+def run(kernel: Kernel, target: Target | None = None, **arrays: np.ndarray) -> None:
+    """Compile for the layouts of these arrays and run once on them."""
+    Compiled(kernel, {n: buffer(n, a) for n, a in arrays.items()}, target)(**arrays)
+
+
+def axes(**extents: int) -> tuple[Axis, ...]:
+    return tuple(Axis(n, e) for n, e in extents.items())
+
+
+def load(name: str, array: np.ndarray, *index: object, **fields) -> Load:
+    """``name[index]``, where an index is an axis name, a number or an index form."""
+    return Load(name, at(*index), DTYPES[_dtype(array)], **fields)
+
+
+def at(*index: object) -> tuple:
+    forms = {str: Affine.axis, int: lambda n: Affine((), n)}
+    return tuple(forms.get(type(i), lambda i: i)(i) for i in index)
+
+
+def _dtype(array: np.ndarray) -> str:
+    return buffer("", array).type.dtype.name
+
+
+def kernel(*body, **schedule) -> Kernel:
+    return Kernel("k", tuple(body), Schedule(**schedule))
