@@ -1,12 +1,13 @@
 """Static memory allocation: one offset for each live range, and a peak as low as can be found.
 
-A pure algorithm, independent of any IR. An interval occupies `size` bytes in every instant of [start, end); two
-intervals that are live together must not overlap in memory. The peak cannot be lower than the largest sum of live
-bytes, `live_bound`, and a solution that reaches it is optimal.
+A pure algorithm, independent of any IR. An interval occupies `size` bytes in every instant of
+[start, end); two intervals that are live together must not overlap in memory. The peak cannot be
+lower than the largest sum of live bytes, `live_bound`, and a solution that reaches it is optimal.
 
-`allocate` first tries greedy placements, which reach the bound for most programs. Where they do not, it narrows the
-gap between the bound and the best peak with an exact search (`allocation_search`). The result depends on the problem
-and the budget only: budgets are counted in steps, never in seconds.
+`allocate` first tries greedy placements, which reach the bound for most programs. Where they do
+not, it narrows the gap between the bound and the best peak with an exact search
+(`allocation_search`). The result depends on the problem and the budget only: budgets are counted
+in steps, never in seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -45,13 +47,15 @@ class Problem:
 
     def __post_init__(self) -> None:
         if self.alignment < 1:
-            raise CompilerBug("NN0470", f"expected an alignment of at least 1, but found {self.alignment}")
+            found = f"but found {self.alignment}"
+            raise CompilerBug("NN0470", f"expected an alignment of at least 1, {found}")
         for i in self.intervals:
             if i.size < 0 or i.size % self.alignment:
-                wanted = f"a size that is a multiple of {self.alignment}"
-                raise CompilerBug("NN0471", f"expected {wanted}, but found {i.size} bytes for {i.name}")
+                found = f"but found {i.size} bytes for {i.name}"
+                raise CompilerBug("NN0471", f"expected a multiple of {self.alignment}, {found}")
             if i.end < i.start:
-                raise CompilerBug("NN0472", f"expected a live range, but found [{i.start}, {i.end}) for {i.name}")
+                found = f"but found [{i.start}, {i.end}) for {i.name}"
+                raise CompilerBug("NN0472", f"expected a live range, {found}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,10 @@ class Solution:
     offsets: tuple[int, ...]
     peak: int
     strategy: str
+
+
+def _occupies(i: Interval) -> bool:
+    return i.size > 0 and i.start < i.end
 
 
 def live_bound(problem: Problem) -> int:
@@ -79,17 +87,20 @@ def live_bound(problem: Problem) -> int:
 def validate(problem: Problem, solution: Solution) -> list[str]:
     """What is wrong with a solution, in words; empty when it is valid.
 
-    One sweep over time with the live intervals sorted by offset. While no overlap has been found, an interval can only
-    overlap its two neighbours; so each first overlap is reported, though not every pair of a heap of them.
+    One sweep over time with the live intervals sorted by offset. While no overlap has been found,
+    an interval can only overlap its two neighbours; so each first overlap is reported, though not
+    every pair of a heap of them.
     """
     intervals, offsets = problem.intervals, solution.offsets
     if len(offsets) != len(intervals):
         return [f"expected {len(intervals)} offsets, but found {len(offsets)}"]
     problems = []
-    for i, offset in zip(intervals, offsets):
+    for i, offset in zip(intervals, offsets, strict=True):
         if offset < 0 or offset % problem.alignment:
-            problems.append(f"{i.name}: offset {offset} is not a non-negative multiple of {problem.alignment}")
-    top = max((offset + i.size for i, offset in zip(intervals, offsets)), default=0)
+            wanted = f"a non-negative multiple of {problem.alignment}"
+            problems.append(f"{i.name}: offset {offset} is not {wanted}")
+    used = [offset + i.size for i, offset in zip(intervals, offsets, strict=True) if _occupies(i)]
+    top = max(used, default=0)
     if top != solution.peak:
         problems.append(f"expected a peak of {top}, but found {solution.peak}")
     return problems + _overlaps(intervals, offsets)
@@ -99,7 +110,7 @@ def _overlaps(intervals: Sequence[Interval], offsets: Sequence[int]) -> list[str
     # At equal times, ends (0) come before starts (1): live ranges are half open.
     events = []
     for k, i in enumerate(intervals):
-        if i.size and i.start < i.end:
+        if _occupies(i):
             events += [(i.start, 1, k), (i.end, 0, k)]
     problems = []
     live: list[tuple[int, int]] = []
@@ -109,10 +120,11 @@ def _overlaps(intervals: Sequence[Interval], offsets: Sequence[int]) -> list[str
         if not starts:
             del live[at]
             continue
-        for below, above in zip([*live[max(0, at - 1) : at], entry], [entry, *live[at : at + 1]]):
-            if below != above and below[0] + intervals[below[1]].size > above[0]:
-                a, b = intervals[below[1]], intervals[above[1]]
-                problems.append(f"{a.name} and {b.name} overlap at offset {above[0]}, time {time}")
+        around = live[max(0, at - 1) : at] + [entry] + live[at : at + 1]
+        for below, above in pairwise(around):
+            if below[0] + intervals[below[1]].size > above[0]:
+                a, b = intervals[below[1]].name, intervals[above[1]].name
+                problems.append(f"{a} and {b} overlap at offset {above[0]}, time {time}")
         insort(live, entry)
     return problems
 
@@ -125,23 +137,24 @@ def allocate(problem: Problem, budget: int = DEFAULT_BUDGET) -> Solution:
     bound = live_bound(problem)
     if bound >= MAX_TOTAL:
         raise Limitation("NN0473", f"expected less than {MAX_TOTAL} live bytes, but found {bound}")
-    used = [k for k, i in enumerate(problem.intervals) if i.size and i.start < i.end]
+    used = [k for k, i in enumerate(problem.intervals) if _occupies(i)]
     if not used:
         return Solution((0,) * len(problem.intervals), 0, "empty")
     unit = math.gcd(*(problem.intervals[k].size for k in used))
-    # Working in units of the common divisor of all sizes loses nothing, and is a multiple of the alignment.
+    # Working in units of the common divisor of all sizes loses nothing, and is a multiple of
+    # the alignment.
     groups = _components(problem.intervals, used)
     parts = [_Part(g, [problem.intervals[k] for k in g], unit) for g in groups]
     floor = bound // unit
     for part in parts:
         part.place_greedily(floor)
     parts.sort(key=lambda p: -p.peak)
-    for left, part in zip(range(len(parts), 0, -1), parts):
+    for left, part in zip(range(len(parts), 0, -1), parts, strict=True):
         budget -= part.improve(floor, budget // left)
         floor = max(floor, part.peak)
     offsets = [0] * len(problem.intervals)
     for part in parts:
-        for k, offset in zip(part.indices, part.offsets):
+        for k, offset in zip(part.indices, part.offsets, strict=True):
             offsets[k] = offset * unit
     highest = max(parts, key=lambda p: p.peak)
     return Solution(tuple(offsets), highest.peak * unit, highest.strategy)
@@ -172,7 +185,7 @@ class _Part:
         self.strategy = ""
 
     def _keep(self, offsets: Sequence[int], strategy: str) -> None:
-        peak = max(offset + size for offset, size in zip(offsets, self.sizes))
+        peak = max(offset + size for offset, size in zip(offsets, self.sizes, strict=True))
         if peak < self.peak:
             self.offsets, self.peak, self.strategy = tuple(offsets), peak, strategy
 
@@ -181,15 +194,17 @@ class _Part:
         greedy = Greedy(self.spans, self.sizes)
         for name, order in greedy.orders().items():
             for fit in ("first", "best"):
-                self._keep(greedy.place(order, best_fit=fit == "best"), f"greedy by {name}, {fit} fit")
+                offsets = greedy.place(order, best_fit=fit == "best")
+                self._keep(offsets, f"greedy by {name}, {fit} fit")
                 if self.peak <= enough:
                     return
 
     def improve(self, enough: int, budget: int) -> int:
         """Search for a peak nearer to `enough`; the steps spent.
 
-        Every second search aims at the floor. The others aim between the floor and the best peak: nearer to the
-        floor after a find, nearer to the peak after a failure. A proof that an aim is too low raises the floor.
+        Every second search aims at the floor. The others aim between the floor and the best peak:
+        nearer to the floor after a find, nearer to the peak after a failure. A proof that an aim
+        is too low raises the floor.
         """
         if self.peak <= enough or budget <= 0:
             return 0
@@ -214,7 +229,8 @@ class _Part:
 
 
 class Greedy:
-    """Places intervals one after the other, each into a gap between those that are placed already."""
+    """Places intervals one after the other, each into a gap between those that are placed already.
+    """
 
     def __init__(self, spans: Sequence[tuple[int, int]], sizes: Sequence[int]) -> None:
         self.runs = sections(spans)
@@ -237,7 +253,9 @@ class Greedy:
         return {name: sorted(range(len(size)), key=key) for name, key in keys.items()}
 
     def place(self, order: Sequence[int], best_fit: bool) -> list[int]:
-        """Offsets when intervals are placed in `order`, into the lowest or the tightest gap that is large enough."""
+        """Offsets when intervals are placed in `order`, into the lowest or the tightest gap that
+        is large enough.
+        """
         n = len(order)
         first, last, low, top = (np.zeros(n, dtype=np.int64) for _ in range(4))
         offsets = [0] * n

@@ -1,17 +1,20 @@
 """Exact search for offsets under a given capacity: a branch and bound over the skyline.
 
-Time is cut into *sections*, the maximal sets of intervals that are live together; an interval covers a run of
-consecutive sections. Offsets are assigned from the bottom up, so all that matters of what is placed is one height per
-section, the skyline. A section can afford `capacity - live bytes` of waste, its slack; a gap under an interval is paid
-from it, and the search backs out as soon as a section cannot pay.
+Time is cut into *sections*, the maximal sets of intervals that are live together; an interval
+covers a run of consecutive sections. Offsets are assigned from the bottom up, so all that matters
+of what is placed is one height per section, the skyline. A section can afford `capacity - live
+bytes` of waste, its slack; a gap under an interval is paid from it, and the search backs out as
+soon as a section cannot pay.
 
-Every branch decides what lies next on one section in a valley of the skyline: one of the intervals that fit into the
-valley, or nothing. These cases exclude each other, so no arrangement is seen twice, and together they cover all
-arrangements in which nothing can be moved down: an exhausted search proves that the capacity is too small.
+Every branch decides what lies next on one section in a valley of the skyline: one of the intervals
+that fit into the valley, or nothing. These cases exclude each other, so no arrangement is seen
+twice, and together they cover all arrangements in which nothing can be moved down: an exhausted
+search proves that the capacity is too small.
 
-Follows MiniMalloc (Moffitt, ASPLOS 2023) in sections, floors and slack; the branching on valleys is that of strip
-packing, the choice of the valley by counted failures that of constraint solvers (dom/wdeg). Nothing depends on clocks
-or on hashing: equal arguments give equal results on every machine.
+Follows MiniMalloc (Moffitt, ASPLOS 2023) in sections, floors and slack; the branching on valleys
+is that of strip packing, the choice of the valley by counted failures that of constraint solvers
+(dom/wdeg). Nothing depends on clocks or on hashing: equal arguments give equal results on every
+machine.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ MAX_TOTAL = 1 << 60  # sums of sizes below this cannot overflow or be mistaken f
 def sections(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """For each live range [start, end), its run [first, last) of sections.
 
-    Only a start that is followed by an end begins a section: the live set before the next start is contained in it.
+    Only a start that is followed by an end begins a section: the live set before the next start is
+    contained in it.
     """
     starts, ends = {s for s, _ in spans}, {e for _, e in spans}
     points: list[int] = []
@@ -49,7 +53,9 @@ def sections(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a search found: offsets, or none; `exhausted` without offsets is a proof that there are none."""
+    """What a search found: offsets, or none; `exhausted` without offsets is a proof that there are
+    none.
+    """
 
     offsets: tuple[int, ...] | None
     exhausted: bool
@@ -60,7 +66,8 @@ class Outcome:
 class _Node:
     """A partial arrangement and the choices still to be tried at `section`.
 
-    A choice (interval, offset) places the interval; (-1, height) leaves the section empty up to that height.
+    A choice (interval, offset) places the interval; (-1, height) leaves the section empty up to
+    that height.
     """
 
     height: Ints
@@ -72,7 +79,9 @@ class _Node:
 
 
 class Skyline:
-    """One connected problem, prepared for searches; it learns from failures which sections are hard."""
+    """One connected problem, prepared for searches; it learns from failures which sections are
+    hard.
+    """
 
     def __init__(self, spans: Sequence[tuple[int, int]], sizes: Sequence[int]) -> None:
         runs = sections(spans)
@@ -95,10 +104,11 @@ class Skyline:
         self.orders = self._orders(spans)
 
     def _orders(self, spans: Sequence[tuple[int, int]]) -> list[list[int]]:
-        # Wide before large: what spans many sections cannot be fitted in later. Integers, as powers of
+        # Wide before large: what spans many sections cannot be fitted in later.
+        # Integers, as powers of
         # floats are not the same on every machine.
         items = [(last - first, end - start, size) for (first, last), (start, end), size
-                 in zip(self.runs, spans, self.sizes)]
+                 in zip(self.runs, spans, self.sizes, strict=True)]
         return [
             [width**3 * size for width, _, size in items],
             [width**2 * size for width, _, size in items],
@@ -110,12 +120,14 @@ class Skyline:
     def search(self, capacity: int, attempt: int, limit: int) -> Outcome:
         """Look for offsets with no top above `capacity`, in at most `limit` steps.
 
-        `attempt` selects which intervals are preferred: 0 to 4 are plain orders, later ones disturb them.
+        `attempt` selects which intervals are preferred: 0 to 4 are plain orders, later ones
+        disturb them.
         """
         prefer: list[float] = [float(p) for p in self.orders[attempt % len(self.orders)]]
         if attempt >= len(self.orders):
             random_state = random.Random(attempt)
             prefer = [p * (0.8 + 0.4 * random_state.random()) for p in prefer]
+        self.weight = np.sqrt(self.weight)  # what failed lately counts most
         zeros = np.zeros(len(self.members), dtype=np.int64)
         root = _Node(zeros, np.zeros(len(self.sizes), dtype=np.int64), capacity - self.load)
         if not self._settle(root):
@@ -164,7 +176,9 @@ class Skyline:
         return _Node(height, lowest, node.slack)
 
     def _settle(self, node: _Node) -> bool:
-        """Raise each section to the lowest offset any of its intervals can have; False if one cannot pay for it."""
+        """Raise each section to the lowest offset any of its intervals can have; False if one
+        cannot pay for it.
+        """
         lowest = node.lowest[self.flat]
         floor = np.minimum.reduceat(lowest, self.begin)
         waste = np.where(floor == PLACED, 0, floor - node.height)
@@ -182,7 +196,9 @@ class Skyline:
         return True
 
     def _branch(self, node: _Node, prefer: list[float]) -> None:
-        """Choose the section in a valley with the fewest choices per failure seen there, and list its choices."""
+        """Choose the section in a valley with the fewest choices per failure seen there, and list
+        its choices.
+        """
         height, lowest = node.height, node.lowest
         edges = np.flatnonzero(height[1:] != height[:-1]) + 1
         begins = np.concatenate(([0], edges))
@@ -199,7 +215,9 @@ class Skyline:
     def _choices(
         self, node: _Node, begin: int, end: int, prefer: list[float]
     ) -> tuple[tuple[int, int], ...]:
-        """The distinct intervals that fit at the bottom of the valley, best first, then the empty choice."""
+        """The distinct intervals that fit at the bottom of the valley, best first, then the empty
+        choice.
+        """
         section, lowest = node.section, node.lowest
         bottom = int(node.height[section])
         covering = self.members[section]
@@ -209,7 +227,8 @@ class Skyline:
         choices = sorted(distinct.values(), key=lambda c: (-prefer[c[0]], c[0]))
         if node.slack[section] > 0:
             inside = (self.first < end) & (self.last > begin) & (lowest < PLACED)
-            # What fills the gap's top is either standing already or will be an interval of this valley.
+            # What fills the gap's top is either standing already or will be an
+            # interval of this valley.
             next_height = bottom + int(self.size[inside].min())
             above = offsets[(offsets > bottom) & (offsets < PLACED)]
             if len(above):

@@ -1,0 +1,204 @@
+"""Which nodes may share one kernel: iteration spaces as labels on dimensions.
+
+Dimensions that run together (by `Operator.dims`) get one label; dimensions of extent 1 get none. A group of nodes has
+one nest if its labels admit a *frame*: the parallel axes that every computed value has. A softmax over rows has frame
+(i) and inner axis (j); an elementwise chain has all its axes as frame; a contraction's frame are its output's axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from nncompiler.ir.graph import Node, Value
+from nncompiler.ir.op import lookup
+from nncompiler.ir.scalar import PRIMITIVES
+
+Label = tuple[Value, int]
+Labels = tuple["Label | None", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The axes of a group's nest. `cross` is the one fold over the whole frame (a loss), where there is one.
+
+    `labels` names the iteration axis of every dimension of every value the group touches.
+    """
+
+    axes: tuple[Label, ...]
+    extents: tuple[int, ...]
+    labels: dict[Value, Labels]
+    cross: Node | None = None
+
+
+@dataclass(slots=True)
+class _Union:
+    """Union-find over (value, dimension)."""
+
+    parent: dict[Label, Label] = field(default_factory=dict)
+
+    def find(self, x: Label) -> Label:
+        root = x
+        while (up := self.parent.get(root, root)) != root:
+            root = up
+        while (up := self.parent.get(x, x)) != root:
+            self.parent[x] = root
+            x = up
+        return root
+
+    def join(self, x: Label, y: Label) -> None:
+        a, b = self.find(x), self.find(y)
+        if a != b:
+            self.parent[a] = b
+
+
+def label_dimensions(nodes: Iterable[Node]) -> dict[Value, Labels]:
+    """The label of every dimension of every value the nodes touch; None for extent 1."""
+    union = _Union()
+    values: dict[Value, None] = {}
+    for node in nodes:
+        for v in (*node.inputs, *node.outputs):
+            values[v] = None
+        for k, d, e in lookup(node.op).dims(node):
+            if node.inputs[k].shape[d] != 1:
+                union.join((node.inputs[k], d), (node.output, e))
+    return {
+        v: tuple(None if n == 1 else union.find((v, d)) for d, n in enumerate(v.shape)) for v in values
+    }
+
+
+def is_view(node: Node) -> bool:
+    """The same bytes under another shape, in a way that no affine index expresses: it must look at memory."""
+    operator = lookup(node.op)
+    return operator.kind == "view" and operator.leaf_only(node)
+
+
+def expensive(node: Node) -> bool:
+    """Whether computing one element again costs more than storing and loading it."""
+    primitive = PRIMITIVES.get(node.op)
+    return node.op in ("div", "sqrt", "rsqrt") or (primitive is not None and primitive.transcendental)
+
+
+def find_frame(nodes: Sequence[Node], outputs: Sequence[Value]) -> Frame | None:
+    """The frame under which `nodes` (in order) form one nest that yields `outputs`, or None where there is none."""
+    labels = label_dimensions(nodes)
+    made = {v for n in nodes for v in n.outputs}
+    if any(_repeats(labels[v]) for v in made):
+        return None
+    if any(lookup(n.op).leaf_only(n) and any(_computed(nodes, v) for v in n.inputs) for n in nodes):
+        return None
+    contracts = [n for n in nodes if lookup(n.op).kind == "contract"]
+    folds = [n for n in nodes if lookup(n.op).kind == "fold"]
+    if contracts:
+        return _contract_frame(nodes, contracts, folds, outputs, labels)
+    return _loop_frame(nodes, folds, outputs, labels)
+
+
+def _repeats(labels: Labels) -> bool:
+    present = [x for x in labels if x is not None]
+    return len(set(present)) != len(present)
+
+
+def _axes(labels: Labels) -> tuple[Label, ...]:
+    return tuple(x for x in labels if x is not None)
+
+
+def _frame(axes: tuple[Label, ...], labels: dict[Value, Labels], cross: Node | None = None) -> Frame:
+    extents = {x: v.shape[d] for v, ls in labels.items() for d, x in enumerate(ls) if x is not None}
+    return Frame(axes, tuple(extents[a] for a in axes), labels, cross)
+
+
+def _contract_frame(
+    nodes: Sequence[Node],
+    contracts: Sequence[Node],
+    folds: Sequence[Node],
+    outputs: Sequence[Value],
+    labels: dict[Value, Labels],
+) -> Frame | None:
+    """One contraction, then elementwise work on its result: the epilogue. Its operands must be in memory."""
+    (anchor, *more) = contracts
+    if more or folds:
+        return None
+    axes = _axes(labels[anchor.output])
+    after = {anchor.output}
+    for node in nodes:
+        if node is anchor:
+            continue
+        if any(v in after for v in node.inputs):
+            after.update(node.outputs)
+        elif not lookup(node.op).cheap and _axes(labels[node.output]) not in ((), axes):
+            # beside the tile only scalars, or work on the very elements of the tile (a slot times its decay)
+            return None
+    if any(v in after for v in anchor.inputs) or any(_computed(nodes, v) for v in anchor.inputs):
+        return None
+    if any(_axes(labels[v]) != axes for v in outputs):
+        return None
+    if any(not set(_axes(labels[v])) <= set(axes) for v in after):
+        return None
+    return _frame(axes, labels)
+
+
+def _computed(nodes: Sequence[Node], value: Value) -> bool:
+    """Whether arithmetic inside the group (not mere data movement) makes `value`."""
+    maker = next((n for n in nodes if value in n.outputs), None)
+    if maker is None:
+        return False
+    return not lookup(maker.op).cheap or any(_computed(nodes, v) for v in maker.inputs)
+
+
+def _loop_frame(
+    nodes: Sequence[Node], folds: Sequence[Node], outputs: Sequence[Value], labels: dict[Value, Labels]
+) -> Frame | None:
+    heavy = [v for n in nodes if not lookup(n.op).cheap for v in n.outputs]
+    for cross in (*[f for f in folds if not _axes(labels[f.output])], None):
+        after = _scalars_after(nodes, cross, labels)
+        if after is None:
+            continue
+        rows = [f for f in folds if f is not cross]
+        inside = [v for v in outputs if v not in after]
+        axes = _common(labels, [f.output for f in rows] + inside, cross)
+        if axes is None or (cross and set(axes) != set(_axes(labels[cross.inputs[0]]))):
+            continue
+        if cross and not axes:
+            continue
+        if _fits(axes, labels, [v for v in heavy if v not in after], inside):
+            return _frame(axes, labels, cross)
+    return None
+
+
+def _scalars_after(nodes: Sequence[Node], cross: Node | None, labels: dict[Value, Labels]) -> set[Value] | None:
+    """The result of `cross` and what follows from it; None where that is not all scalars."""
+    after: set[Value] = set(cross.outputs) if cross else set()
+    for node in nodes:
+        if any(v in after for v in node.inputs):
+            after.update(node.outputs)
+    return after if all(not _axes(labels[v]) for v in after) else None
+
+
+def _common(labels: dict[Value, Labels], values: Sequence[Value], cross: Node | None) -> tuple[Label, ...] | None:
+    """Axes that all of `values` have, in the order of the first; the axes of the fold where there are no values."""
+    if not values:
+        return _axes(labels[cross.inputs[0]]) if cross else None
+    axes = _axes(labels[values[0]])
+    for v in values[1:]:
+        own = set(_axes(labels[v]))
+        axes = tuple(a for a in axes if a in own)
+    return axes
+
+
+def _fits(
+    axes: tuple[Label, ...], labels: dict[Value, Labels], computed: Sequence[Value], outputs: Sequence[Value]
+) -> bool:
+    """Every computed value is a scalar, or runs over the frame and at most one common inner space."""
+    frame, inner = set(axes), set[Label]()
+    for v in computed:
+        own = set(_axes(labels[v]))
+        if not own:
+            continue
+        if not own >= frame:
+            return False
+        extra = own - frame
+        if extra and inner and extra != inner:
+            return False
+        inner |= extra
+    return all(set(_axes(labels[v])) >= frame for v in outputs)

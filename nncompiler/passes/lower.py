@@ -1,0 +1,244 @@
+"""From a group of nodes to one loop nest.
+
+Elements are *pulled*: the nest asks every output for its element at the loop axes, which asks the operators for theirs.
+Each element is bound once, in the outermost scope whose axes determine it; that hoists row statistics out of the inner
+loop and scalars out of everything. A value that must be in memory is stored where it is first computed.
+
+    %0 = sub %z, %m                        for i < 64 {
+    %1 = exp %0                 ──▶          s = sum j < 10 { exp(z[i,j] - m[i]) }
+    %2 = reduce_sum %1 {axes=[1]}            %2[i] = s
+                                           }
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from nncompiler.errors import CompilerBug
+from nncompiler.ir.graph import Node, Value
+from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
+from nncompiler.ir.op import lookup
+from nncompiler.ir.scalar import Affine, Const, Expr, Index, Iota, Load, Ref, axes_of, walk
+from nncompiler.passes.grouping import Frame, expensive
+from nncompiler.passes.tidy import tidy
+
+AXIS_NAMES = "ijklmnpqrstuvw"
+
+
+def lower_group(
+    nodes: Sequence[Node], outputs: Sequence[Value], frame: Frame, buffers: dict[Value, str]
+) -> tuple[tuple[Stmt, ...], tuple[Value, ...]]:
+    """The body of the kernel for `nodes`, and the values it keeps in scratch buffers of its own.
+
+    `buffers` names the buffer of every value read or stored; a scratch value's buffer is its own name. Values that are
+    costly and needed by two inner loops become scratch, found by lowering until no more turn up.
+    """
+    scratch: dict[Value, None] = {}
+    while True:
+        nest = _Nest(nodes, (*outputs, *scratch), frame, {**{v: v.name for v in scratch}, **buffers})
+        body = nest.build(outputs)
+        more = [v for v in nest.repeated if v not in scratch and v not in outputs]
+        if not more:
+            return tidy(body), tuple(scratch)
+        scratch.update(dict.fromkeys(more))
+
+
+@dataclass(slots=True)
+class _Scope:
+    axes: tuple[Axis, ...]
+    statements: list[Stmt] = field(default_factory=list)
+    known: dict[tuple[Value, tuple[Index, ...]], Expr] = field(default_factory=dict)
+
+
+class _Nest:
+    """One attempt at a nest. The scope stack is: whole kernel, frame (if any), inner loop or fold (if any), …"""
+
+    def __init__(
+        self, nodes: Sequence[Node], kept: Iterable[Value], frame: Frame, buffers: dict[Value, str]
+    ) -> None:
+        self.frame, self.buffers = frame, buffers
+        self.makers = {v: n for n in nodes for v in n.outputs}
+        self.kept = dict.fromkeys(kept)
+        self.stored: set[Value] = set()
+        self.computed: set[Value] = set()
+        self.repeated: dict[Value, None] = {}
+        self.scopes = [_Scope(())]
+        self.extents: dict[str, int] = {}
+        self.names: set[str] = set()
+        self.axis_of = dict(
+            zip(frame.axes, (a.name for a in self.new_axes(frame.extents)), strict=True)
+        )
+
+    # --- the nest from outside in ---
+
+    def build(self, outputs: Sequence[Value]) -> tuple[Stmt, ...]:
+        frame_axes = tuple(Axis(self.axis_of[x], n) for x, n in zip(self.frame.axes, self.frame.extents, strict=True))
+        self.frame_axes = frame_axes
+        self.inside = [v for v in outputs if not self.frame.cross or self.labels_of(v)]
+        if self.frame.cross:
+            self.element(self.frame.cross.output, ())
+        elif frame_axes:
+            self.scopes.append(_Scope(frame_axes))
+            self.store_all(self.inside)
+            self.close(lambda body: For(frame_axes, body))
+        else:
+            self.store_all(self.inside)
+        self.store_all([v for v in outputs if v not in self.inside])
+        return tuple(self.scopes[0].statements)
+
+    def labels_of(self, value: Value) -> tuple[object, ...]:
+        return tuple(x for x in self.frame.labels[value] if x is not None)
+
+    def store_all(self, values: Iterable[Value]) -> None:
+        for value in values:
+            if value in self.stored:
+                continue
+            labels = self.frame.labels[value]
+            inner = [x for x in labels if x is not None and x not in self.axis_of]
+            extents = [n for x, n in zip(labels, value.shape, strict=True) if x in inner]
+            axes = self.new_axes(extents)
+            names = {**self.axis_of, **dict(zip(inner, (a.name for a in axes), strict=True))}
+            index = tuple(Affine() if x is None else Affine.axis(names[x]) for x in labels)
+            if not axes:
+                self.element(value, index)
+                continue
+            self.scopes.append(_Scope(axes))
+            self.element(value, index)
+            self.close(lambda body, axes=axes: For(axes, body))  # type: ignore[misc]
+
+    def close(self, wrap: Callable[[tuple[Stmt, ...]], Stmt]) -> None:
+        body = tuple(self.scopes.pop().statements)
+        self.scopes[-1].statements.append(wrap(body))
+
+    def new_axes(self, extents: Sequence[int]) -> tuple[Axis, ...]:
+        """Axes named differently from those in scope; a sibling loop's name is used again where extents agree."""
+        taken = {a.name for s in self.scopes for a in s.axes}
+        if hasattr(self, "axis_of"):
+            taken |= set(self.axis_of.values())
+        axes = []
+        for n in extents:
+            pool = [*AXIS_NAMES, *(f"x{k}" for k in range(64))]
+            name = next(x for x in pool if x not in taken and self.extents.get(x, n) == n)
+            taken.add(name)
+            self.extents[name] = n
+            axes.append(Axis(name, n))
+        return tuple(axes)
+
+    # --- elements ---
+
+    def depth(self, index: tuple[Index, ...]) -> int:
+        """The outermost scope in which an index has a value."""
+        axes: set[str] = set()
+        locals_: set[str] = set()
+        for i in index:
+            if isinstance(i, Affine):
+                axes.update(i.axes)
+            else:
+                axes |= axes_of(i)
+                locals_.update(e.name for e in walk(i) if isinstance(e, Ref))
+        deepest = 0
+        for d, scope in enumerate(self.scopes):
+            bound = {s.name for s in scope.statements if isinstance(s, Let)}
+            bound |= {n for s in scope.statements if isinstance(s, Fold) for n in s.names}
+            if axes & {a.name for a in scope.axes} or locals_ & bound:
+                deepest = d
+        return deepest
+
+    def element(self, value: Value, index: Sequence[Index]) -> Expr:
+        """The value's element at `index`: bound once per scope, loaded where memory holds it, else computed."""
+        at = tuple(Affine() if n == 1 else i for i, n in zip(index, value.shape, strict=True))
+        depth = self.depth(at)
+        scope = self.scopes[depth]
+        if (value, at) in scope.known:
+            return scope.known[value, at]
+        inner, self.scopes = self.scopes[depth + 1 :], self.scopes[: depth + 1]
+        expr = self.bind(scope, value, self.evaluate(value, at))
+        scope.known[value, at] = expr
+        if value in self.kept and value not in self.stored and self.covers(value, at):
+            self.stored.add(value)
+            scope.statements.append(Store(self.buffers[value], at, expr))
+        self.scopes += inner
+        return expr
+
+    def evaluate(self, value: Value, index: tuple[Index, ...]) -> Expr:
+        node = self.makers.get(value)
+        if node is None or value in self.stored:
+            return Load(self.buffers[value], index, value.dtype)
+        if value in self.computed and expensive(node) and self.labels_of(value):
+            self.repeated[value] = None
+        self.computed.add(value)
+        return lookup(node.op).lower(node, index, _Pull(self, node))
+
+    def bind(self, scope: _Scope, value: Value, expr: Expr) -> Expr:
+        if isinstance(expr, (Const, Ref, Iota)):
+            return expr
+        name = self.local(value.name)
+        scope.statements.append(Let(name, expr))
+        return Ref(name, expr.dtype)
+
+    def local(self, hint: str) -> str:
+        base = re.sub(r"\W", "_", hint)
+        base = f"v{base}" if base[0].isdigit() else base
+        name, count = base, 1
+        while name in self.names or name in self.extents:
+            count += 1
+            name = f"{base}_{count}"
+        self.names.add(name)
+        return name
+
+    def covers(self, value: Value, index: tuple[Index, ...]) -> bool:
+        """Whether the loops around here visit every element of `value` once at this index."""
+        axes = [i.single if isinstance(i, Affine) else None for i, n in zip(index, value.shape, strict=True) if n != 1]
+        if None in axes or len(set(axes)) != len(axes):
+            return False
+        extents = [n for n in value.shape if n != 1]
+        around = {a.name for s in self.scopes for a in s.axes}
+        return around == set(axes) and all(self.extents[str(a)] == n for a, n in zip(axes, extents, strict=True))
+
+    # --- reductions ---
+
+    def fold(
+        self, node: Node, combine: str, extents: Sequence[int], element: Callable[[tuple[Affine, ...]], tuple[Expr, ...]]
+    ) -> tuple[Expr, ...]:
+        cross = node is self.frame.cross
+        axes = self.frame_axes if cross else self.new_axes([n for n in extents if n != 1])
+        self.scopes.append(_Scope(axes))
+        values = element(self.cross_index(node) if cross else _affine(extents, axes))
+        if cross:
+            self.store_all(self.inside)
+        names = tuple(self.local("acc" if lookup(node.op).kind == "contract" else node.output.name) for _ in values)
+        self.close(lambda body: Fold(names, combine, axes, values, body))
+        return tuple(Ref(name, v.dtype) for name, v in zip(names, values, strict=True))
+
+    def cross_index(self, node: Node) -> tuple[Affine, ...]:
+        """The frame's axes in the order in which the fold reduces its input's dimensions."""
+        kept = {d for _, d, _ in lookup(node.op).dims(node)}
+        labels = self.frame.labels[node.inputs[0]]
+        reduced = [x for d, x in enumerate(labels) if d not in kept]
+        return tuple(Affine() if x is None else Affine.axis(self.axis_of[x]) for x in reduced)
+
+
+def _affine(extents: Sequence[int], axes: tuple[Axis, ...]) -> tuple[Affine, ...]:
+    left = iter(axes)
+    return tuple(Affine() if n == 1 else Affine.axis(next(left).name) for n in extents)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pull:
+    """What an operator's `lower` sees of the nest (`ir.op.Lowering`)."""
+
+    nest: _Nest
+    node: Node
+
+    def read(self, k: int, index: Sequence[Index]) -> Expr:
+        value = self.node.inputs[k]
+        if len(index) != len(value.shape):
+            raise CompilerBug("NN0491", f"'{self.node.op}' reads operand {k} with {len(index)} indices")
+        return self.nest.element(value, index)
+
+    def fold(
+        self, combine: str, extents: Sequence[int], element: Callable[[tuple[Affine, ...]], tuple[Expr, ...]]
+    ) -> tuple[Expr, ...]:
+        return self.nest.fold(self.node, combine, extents, element)

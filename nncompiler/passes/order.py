@@ -1,0 +1,99 @@
+"""The order of kernels: any order that respects the data is right, and one that keeps little alive is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nncompiler.ir.kernel import Buffer, Kernel, reads_and_writes
+from nncompiler.ir.model import align
+
+
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    """Per kernel: the root buffers it reads and writes, and the kernels it must follow."""
+
+    reads: tuple[frozenset[str], ...]
+    writes: tuple[frozenset[str], ...]
+    after: tuple[frozenset[int], ...]
+    sizes: Mapping[str, int]
+
+
+def root_name(buffers: Mapping[str, Buffer], name: str) -> str:
+    """The buffer that owns the bytes of `name`."""
+    while (base := buffers[name].base) is not None:
+        name = base
+    return name
+
+
+def best_order(kernels: Sequence[Kernel], buffers: Mapping[str, Buffer]) -> list[Kernel]:
+    """`kernels`, given in an order of dependence except for writes in place, reordered for a low peak.
+
+    The given order (made legal) and a greedy one, which always takes the ready kernel that frees most, are compared.
+    """
+    flow = _flow(kernels, buffers)
+    candidates = [_list_order(flow, greedy=False), _list_order(flow, greedy=True)]
+    best = min(candidates, key=lambda order: _peak(flow, order))
+    return [kernels[k] for k in best]
+
+
+def _flow(kernels: Sequence[Kernel], buffers: Mapping[str, Buffer]) -> _Flow:
+    reads, writes = [], []
+    for kernel in kernels:
+        r, w = reads_and_writes(kernel)
+        reads.append(frozenset(root_name(buffers, b) for b in r))
+        writes.append(frozenset(root_name(buffers, b) for b in w))
+    after = []
+    for k in range(len(kernels)):
+        need = set[int]()
+        for m in range(len(kernels)):
+            if m == k:
+                continue
+            state_written = {b for b in writes[m] if buffers[b].space == "state"}
+            if writes[m] & reads[k] - state_written or (writes[m] & writes[k] and m < k):
+                need.add(m)
+            if any(buffers[b].space == "state" for b in writes[k] & reads[m]):
+                need.add(m)
+        after.append(frozenset(need))
+    sizes = {n: align(b.nbytes) for n, b in buffers.items() if b.space == "arena"}
+    return _Flow(tuple(reads), tuple(writes), tuple(after), sizes)
+
+
+def _list_order(flow: _Flow, greedy: bool) -> list[int]:
+    """List scheduling: the first ready kernel, or with `greedy` the one after which fewest bytes are alive."""
+    order: list[int] = []
+    waiting = list(range(len(flow.reads)))
+    uses: dict[str, int] = {}
+    for r in flow.reads:
+        for b in r:
+            uses[b] = uses.get(b, 0) + 1
+    placed: set[int] = set()
+
+    def growth(k: int) -> int:
+        made = sum(flow.sizes.get(b, 0) for b in flow.writes[k])
+        freed = sum(flow.sizes.get(b, 0) for b in flow.reads[k] if uses[b] == 1)
+        return made - freed
+
+    while waiting:
+        ready = [k for k in waiting if flow.after[k] <= placed]
+        k = min(ready, key=lambda k: (growth(k), k)) if greedy else ready[0]
+        waiting.remove(k)
+        placed.add(k)
+        order.append(k)
+        for b in flow.reads[k]:
+            uses[b] -= 1
+    return order
+
+
+def _peak(flow: _Flow, order: Sequence[int]) -> int:
+    """The largest sum of live arena bytes, no two buffers sharing."""
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for t, k in enumerate(order):
+        for b in flow.reads[k] | flow.writes[k]:
+            if b in flow.sizes:
+                first.setdefault(b, t)
+                last[b] = t
+    return max(
+        (sum(flow.sizes[b] for b in first if first[b] <= t <= last[b]) for t in range(len(order))), default=0
+    )

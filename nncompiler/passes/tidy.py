@@ -1,0 +1,78 @@
+"""Make a nest short to read: a local used once, in the same scope, is written where it is used.
+
+    v1 = x[i]                          y[i] = exp(x[i])
+    v2 = exp(v1)              ──▶
+    y[i] = v2
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from nncompiler.ir.kernel import Fold, For, Let, Stmt, Store, expressions, statements
+from nncompiler.ir.scalar import Expr, Load, Ref, rewrite, walk
+
+
+def tidy(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    """Inline single-use locals and drop unused ones. A load never moves across a store to the same buffer."""
+    uses: Counter[str] = Counter()
+    for s in statements(body):
+        for e in expressions(s):
+            uses.update(x.name for x in walk(e) if isinstance(x, Ref))
+    return _tidy(body, uses, {})[0]
+
+
+def _tidy(body: tuple[Stmt, ...], uses: Counter[str], pending: dict[str, Expr]) -> tuple[tuple[Stmt, ...], dict[str, Expr]]:
+    """Rewrite one scope; `pending` are the locals waiting for their single use in it."""
+    pending = dict(pending)
+    done: list[Stmt] = []
+    for s in body:
+        match s:
+            case Let(name, value):
+                value = _substitute(value, pending)
+                if uses[name] == 0:
+                    continue
+                if uses[name] == 1 and _used_here(name, body):
+                    pending[name] = value
+                    continue
+                done.append(Let(name, value))
+            case Store(buffer, index, value):
+                after = _substitute(value, pending)
+                index = tuple(_substitute(i, pending) if not hasattr(i, "terms") else i for i in index)  # type: ignore[arg-type]
+                _flush(done, pending, {buffer})
+                done.append(Store(buffer, index, after))
+            case For() | Fold():
+                written = {t.buffer for t in statements((s,)) if isinstance(t, Store)}
+                _flush(done, pending, written)
+                inner, left = _tidy(s.body, uses, {})
+                if isinstance(s, Fold):
+                    s = replace(s, values=tuple(_substitute(v, left) for v in s.values))
+                done.append(replace(s, body=inner))
+    return tuple(done), pending
+
+
+def _used_here(name: str, body: tuple[Stmt, ...]) -> bool:
+    """Whether the use stands in this scope itself, or nowhere in a loop inside it (a fold's values count as its scope)."""
+    return not any(
+        isinstance(x, Ref) and x.name == name
+        for s in body
+        if isinstance(s, (For, Fold))
+        for t in statements((s,))
+        for e in expressions(t)
+        for x in walk(e)
+    )
+
+
+def _substitute(expr: Expr, pending: dict[str, Expr]) -> Expr:
+    def change(e: Expr) -> Expr:
+        return pending.pop(e.name) if isinstance(e, Ref) and e.name in pending else e
+
+    return rewrite(expr, change)
+
+
+def _flush(done: list[Stmt], pending: dict[str, Expr], written: set[str]) -> None:
+    """Bind waiting locals that load from a buffer about to be written."""
+    for name, value in list(pending.items()):
+        if any(isinstance(x, Load) and x.buffer in written for x in walk(value)):
+            done.append(Let(name, pending.pop(name)))
