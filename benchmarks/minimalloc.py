@@ -1,4 +1,4 @@
-"""Peak memory on the eleven MiniMalloc problems, as a Markdown table: greedy placement against `allocate`."""
+"""Peak memory on the eleven MiniMalloc problems as a Markdown table: greedy and `allocate`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import csv
 import time
 from pathlib import Path
 
-from nncompiler.passes.allocation import DEFAULT_BUDGET, Greedy, Interval, Problem, allocate, live_bound, validate
+from nncompiler.passes.allocation import (
+    DEFAULT_BUDGET,
+    Greedy,
+    Interval,
+    Problem,
+    allocate,
+    live_bound,
+    validate,
+)
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "tests" / "data" / "minimalloc"
@@ -16,8 +24,9 @@ DATA = HERE.parent / "tests" / "data" / "minimalloc"
 def load(path: Path) -> Problem:
     """The problem in a MiniMalloc file: rows of id, lower, upper, size."""
     with path.open(newline="") as file:
-        rows = [(row["id"], *(int(row[k]) for k in ("size", "lower", "upper"))) for row in csv.DictReader(file)]
-    return Problem(tuple(Interval(*row) for row in rows))
+        rows = list(csv.DictReader(file))
+    keys = ("size", "lower", "upper")
+    return Problem(tuple(Interval(row["id"], *(int(row[k]) for k in keys)) for row in rows))
 
 
 def greedy_by_size(problem: Problem) -> int:
@@ -25,7 +34,7 @@ def greedy_by_size(problem: Problem) -> int:
     sizes = [i.size for i in problem.intervals]
     greedy = Greedy([(i.start, i.end) for i in problem.intervals], sizes)
     offsets = greedy.place(greedy.orders()["size"], best_fit=False)
-    return max(offset + size for offset, size in zip(offsets, sizes))
+    return max(offset + size for offset, size in zip(offsets, sizes, strict=True))
 
 
 def main() -> None:
@@ -33,7 +42,9 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=DEFAULT_BUDGET, help="search steps (default: %(default)s)")
     parser.add_argument("names", nargs="*", help="instances, such as A D (default: all)")
     options = parser.parse_args()
-    print("| instance | buffers | live bound | capacity | greedy by size | ours | ours / bound | strategy | seconds |")
+    heads = ["instance", "buffers", "live bound", "capacity", "greedy by size", "ours"]
+    heads += ["ours / bound", "strategy", "seconds"]
+    print("| " + " | ".join(heads) + " |")
     print("|---|---:|---:|---:|---:|---:|---:|---|---:|")
     for path in sorted(DATA.glob("*.csv")):
         name, capacity = path.name.split(".")[:2]

@@ -192,8 +192,9 @@ class _Part:
     def place_greedily(self, enough: int) -> None:
         """Try the greedy strategies until one has a peak of at most `enough`."""
         greedy = Greedy(self.spans, self.sizes)
-        for name, order in greedy.orders().items():
-            for fit in ("first", "best"):
+        orders = greedy.orders()
+        for fit in ("first", "best"):
+            for name, order in orders.items():
                 offsets = greedy.place(order, best_fit=fit == "best")
                 self._keep(offsets, f"greedy by {name}, {fit} fit")
                 if self.peak <= enough:
@@ -256,21 +257,20 @@ class Greedy:
         """Offsets when intervals are placed in `order`, into the lowest or the tightest gap that
         is large enough.
         """
-        n = len(order)
-        first, last, low, top = (np.zeros(n, dtype=np.int64) for _ in range(4))
-        offsets = [0] * n
+        # Columns sorted by offset; rows: first and last section, offset, top.
+        table = np.zeros((4, len(order)), dtype=np.int64)
+        offsets = [0] * len(order)
         for m, k in enumerate(order):
             (a, b), size = self.runs[k], self.sizes[k]
-            conflict = (first[:m] < b) & (last[:m] > a)
-            ceilings = np.append(low[:m][conflict], MAX_TOTAL)
-            floors = np.zeros(len(ceilings), dtype=np.int64)
-            np.maximum.accumulate(top[:m][conflict], out=floors[1:])
-            gaps = ceilings - floors
-            fitting = np.flatnonzero(gaps >= size)
+            low, top = table[2:, :m].compress((table[0, :m] < b) & (table[1, :m] > a), axis=1)
+            floors = np.zeros(len(low) + 1, dtype=np.int64)
+            np.maximum.accumulate(top, out=floors[1:])
+            gaps = np.full(len(low) + 1, MAX_TOTAL)
+            gaps[:-1] = low - floors[:-1]
+            fitting = (gaps >= size).nonzero()[0]
             gap = fitting[gaps[fitting].argmin()] if best_fit else fitting[0]
             offsets[k] = offset = int(floors[gap])
-            at = int(np.searchsorted(low[:m], offset))
-            for column, value in ((first, a), (last, b), (low, offset), (top, offset + size)):
-                column[at + 1 : m + 1] = column[at:m].copy()
-                column[at] = value
+            at = int(table[2, :m].searchsorted(offset))
+            table[:, at + 1 : m + 1] = table[:, at:m]
+            table[:, at] = a, b, offset, offset + size
         return offsets
