@@ -134,18 +134,18 @@ def allocate(problem: Problem, budget: int = DEFAULT_BUDGET) -> Solution:
 
     A step takes about 0.1 ms. The result is the same on every machine and in every run.
     """
-    bound = live_bound(problem)
-    if bound >= MAX_TOTAL:
-        raise Limitation("NN0473", f"expected less than {MAX_TOTAL} live bytes, but found {bound}")
     used = [k for k, i in enumerate(problem.intervals) if _occupies(i)]
     if not used:
         return Solution((0,) * len(problem.intervals), 0, "empty")
     unit = math.gcd(*(problem.intervals[k].size for k in used))
     # Working in units of the common divisor of all sizes loses nothing, and is a multiple of
     # the alignment.
+    total = sum(problem.intervals[k].size for k in used) // unit
+    if total >= MAX_TOTAL:
+        raise Limitation("NN0473", f"expected fewer than {MAX_TOTAL} units of {unit} bytes, but found {total}")
     groups = _components(problem.intervals, used)
     parts = [_Part(g, [problem.intervals[k] for k in g], unit) for g in groups]
-    floor = bound // unit
+    floor = live_bound(problem) // unit
     for part in parts:
         part.place_greedily(floor)
     parts.sort(key=lambda p: -p.peak)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-PLACED = 1 << 62  # the lowest offset of an interval that is placed, the height of a finished section
+PLACED = 1 << 62  # lowest offset of an interval that is placed, height of a finished section
 MAX_TOTAL = 1 << 60  # sums of sizes below this cannot overflow or be mistaken for PLACED
 
 

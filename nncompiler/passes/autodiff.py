@@ -20,6 +20,8 @@ happens here, once, for every operator. The output is plain graph, so it can be 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Builder, Function, Node, Value
@@ -100,3 +102,15 @@ def unbroadcast(b: Builder, cotangent: Value, value: Value) -> Value:
     return cotangent
 
 
+
+
+@dataclass(frozen=True, slots=True)
+class Autodiff:
+    """As a pass: the gradient of the result `loss` with respect to every parameter of kind `of`."""
+
+    name: ClassVar[str] = "autodiff"
+    loss: str = "loss"
+    of: str = "param"
+
+    def run(self, function: Function) -> Function:
+        return differentiate(function, self.loss, function.params_of(self.of), function.name)

@@ -242,3 +242,6 @@ class _Pull:
         self, combine: str, extents: Sequence[int], element: Callable[[tuple[Affine, ...]], tuple[Expr, ...]]
     ) -> tuple[Expr, ...]:
         return self.nest.fold(self.node, combine, extents, element)
+
+    def let(self, value: Expr) -> Expr:
+        return self.nest.bind(self.nest.scopes[-1], self.node.output, value)

@@ -11,9 +11,13 @@ from html import escape
 
 from nncompiler.passes.allocation import Interval, Problem, Solution, live_bound
 
-_PALETTE = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#edc948", "#b07aa1", "#9c755f", "#ff9da7")
+_PALETTE = (
+    *("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2"),
+    *("#edc948", "#b07aa1", "#9c755f", "#ff9da7"),
+)
 _DARK = {"#4e79a7", "#59a14f", "#e15759", "#b07aa1", "#9c755f"}
 _LEFT, _RIGHT, _TOP, _BOTTOM = 90, 150, 46, 52
+_MIDDLE = ' text-anchor="middle"'
 _CHARACTER = 6.2  # width of a label's character at 10 px
 _STYLE = (
     "text{font:10px sans-serif;fill:#222}.h{font:bold 14px sans-serif}.s{fill:#555}.w{fill:#fff}"
@@ -45,7 +49,9 @@ def svg(
     """The picture of a valid solution; `time_label` says what the numbers on the time axis count.
     """
     shown = [
-        (i, offset) for i, offset in zip(problem.intervals, solution.offsets, strict=True) if i.size and i.start < i.end
+        (i, offset)
+        for i, offset in zip(problem.intervals, solution.offsets, strict=True)
+        if i.size and i.start < i.end
     ]
     begin = min((i.start for i, _ in shown), default=0)
     end = max((i.end for i, _ in shown), default=1)
@@ -62,9 +68,11 @@ def svg(
         gap = f"{solution.peak / bound - 1:.1%} above the bound"
     else:
         gap = "the bound is reached"
-    summary = f"{len(shown)} buffers, peak {human_bytes(solution.peak)}, {gap}; {solution.strategy}"
+    peak = human_bytes(solution.peak)
+    summary = f"{len(shown)} buffers, peak {peak}, {gap}; {solution.strategy}"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}">',
         f"<style>{_STYLE}</style>",
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
         f'<text class="h" x="{_LEFT}" y="20">{escape(title)}</text>',
@@ -81,44 +89,55 @@ def _rectangle(i: Interval, offset: int, number: int, x: Scale, y: Scale) -> str
     left, upper = x(i.start), y(offset + i.size)
     w, h = x(i.end) - left, y(offset) - upper
     colour = _PALETTE[number % len(_PALETTE)]
-    about = f"{i.name}: {i.size} bytes ({human_bytes(i.size)}) at offset {offset}, live [{i.start}, {i.end})"
-    shape = f'<rect class="b" x="{left:.2f}" y="{upper:.2f}" width="{w:.2f}" height="{h:.2f}" fill="{colour}"/>'
+    about = f"{i.name}: {i.size} bytes ({human_bytes(i.size)}) at offset {offset}"
+    about += f", live [{i.start}, {i.end})"
+    shape = f'<rect class="b" x="{left:.2f}" y="{upper:.2f}" width="{w:.2f}" height="{h:.2f}" '
+    shape += f'fill="{colour}"/>'
     label = ""
     if h >= 11 and w >= len(i.name) * _CHARACTER + 6:
         tone = ' class="w"' if colour in _DARK else ""
-        label = f'<text{tone} x="{left + 3:.2f}" y="{upper + h / 2 + 3.5:.2f}">{escape(i.name)}</text>'
+        place = f'x="{left + 3:.2f}" y="{upper + h / 2 + 3.5:.2f}"'
+        label = f"<text{tone} {place}>{escape(i.name)}</text>"
     return f"<g><title>{escape(about)}</title>{shape}{label}</g>"
 
 
 def _axes(x: Scale, y: Scale, span: tuple[int, int], top: int, time_label: str) -> list[str]:
     begin, end = span
-    left, right, bottom = x(begin), x(end), y(0)
-    lines = []
+    left, right, bottom, ceiling = x(begin), x(end), y(0), y(top)
+    parts = []
     for offset in _ticks(0, top, 8, 1024 if top >= 8192 else 10):
-        lines.append(f'<line class="g" x1="{left}" x2="{right}" y1="{y(offset):.2f}" y2="{y(offset):.2f}"/>')
-        lines.append(f'<text x="{left - 6}" y="{y(offset) + 3.5:.2f}" text-anchor="end">{human_bytes(offset)}</text>')
+        parts.append(_line("g", left, right, y(offset), y(offset)))
+        parts.append(_text(left - 6, y(offset) + 3.5, human_bytes(offset), ' text-anchor="end"'))
     for time in _ticks(begin, end, 16, 10):
-        lines.append(f'<line class="g" x1="{x(time):.2f}" x2="{x(time):.2f}" y1="{y(top):.2f}" y2="{bottom + 4}"/>')
-        lines.append(f'<text x="{x(time):.2f}" y="{bottom + 16}" text-anchor="middle">{time}</text>')
-    lines.append(f'<line class="a" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    lines.append(f'<line class="a" x1="{left}" x2="{left}" y1="{y(top):.2f}" y2="{bottom}"/>')
-    middle = (left + right) / 2
-    lines.append(f'<text class="s" x="{middle}" y="{bottom + 34}" text-anchor="middle">{escape(time_label)}</text>')
-    return lines
+        parts.append(_line("g", x(time), x(time), ceiling, bottom + 4))
+        parts.append(_text(x(time), bottom + 16, str(time), _MIDDLE))
+    parts.append(_line("a", left, right, bottom, bottom))
+    parts.append(_line("a", left, left, ceiling, bottom))
+    parts.append(_text((left + right) / 2, bottom + 34, time_label, _MIDDLE + ' class="s"'))
+    return parts
 
 
 def _levels(peak: int, bound: int, left: float, right: float, y: Scale) -> list[str]:
     """The lines of peak and bound with their labels beside the picture, kept apart."""
     high, low = y(peak), y(bound)
     below = max(low, high + 26)
+    x = right + 10
     return [
-        f'<line class="l" x1="{left}" x2="{right + 6}" y1="{low:.2f}" y2="{low:.2f}"/>',
-        f'<line class="p" x1="{left}" x2="{right + 6}" y1="{high:.2f}" y2="{high:.2f}"/>',
-        f'<text x="{right + 10}" y="{high + 3.5:.2f}" style="fill:#c00">peak {human_bytes(peak)}</text>',
-        f'<text x="{right + 10}" y="{high + 15:.2f}" class="s">{peak} bytes</text>',
-        f'<text x="{right + 10}" y="{below + 3.5:.2f}" style="fill:#06c">live bound {human_bytes(bound)}</text>',
-        f'<text x="{right + 10}" y="{below + 15:.2f}" class="s">{bound} bytes</text>',
+        _line("p", left, right + 6, high, high),
+        _line("l", left, right + 6, low, low),
+        _text(x, high + 3.5, f"peak {human_bytes(peak)}", ' style="fill:#c00"'),
+        _text(x, high + 15, f"{peak} bytes", ' class="s"'),
+        _text(x, below + 3.5, f"live bound {human_bytes(bound)}", ' style="fill:#06c"'),
+        _text(x, below + 15, f"{bound} bytes", ' class="s"'),
     ]
+
+
+def _line(kind: str, x1: float, x2: float, y1: float, y2: float) -> str:
+    return f'<line class="{kind}" x1="{x1:.2f}" x2="{x2:.2f}" y1="{y1:.2f}" y2="{y2:.2f}"/>'
+
+
+def _text(x: float, y: float, text: str, attributes: str = "") -> str:
+    return f'<text x="{x:.2f}" y="{y:.2f}"{attributes}>{escape(text)}</text>'
 
 
 def _ticks(begin: int, end: int, count: int, base: int) -> list[int]:

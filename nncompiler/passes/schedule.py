@@ -21,7 +21,7 @@ from nncompiler.ir.kernel import (
     Argument, Axis, Buffer, Check, For, Kernel, Plan, Store,
 )  # fmt: skip
 from nncompiler.ir.model import StateLayout
-from nncompiler.ir.op import lookup
+from nncompiler.ir.sampling import index_bounds
 from nncompiler.ir.scalar import Affine, Load
 from nncompiler.passes.grouping import find_frame, is_view
 from nncompiler.passes.hazards import may_overwrite
@@ -152,22 +152,9 @@ class _Scheduler:
 
     def _checks(self) -> list[Check]:
         """Indices that come straight from an argument are range-checked by the entry point."""
-        makers = {v: n for f in _regions(self.function) for n in f.nodes for v in n.outputs}
-        found: dict[str, int] = {}
-        for f in _regions(self.function):
-            for node in f.nodes:
-                for k, extent in lookup(node.op).index_bounds(node):
-                    value = node.inputs[k]
-                    while (maker := makers.get(value)) is not None and len(maker.inputs) == 1 and lookup(maker.op).cheap:
-                        value = maker.inputs[0]
-                    name = self.place.get(value)
-                    if name and self.buffers[name].space == "argument" and maker is None:
-                        found[name] = min(extent, found.get(name, extent))
-        return [Check(name, extent) for name, extent in found.items()]
-
-
-def _regions(function: Function) -> list[Function]:
-    return [function, *(n.body for n in function.nodes if n.body)]
+        bounds = index_bounds(self.function)
+        arguments = self.function.params_of("input", "target")
+        return [Check(v.name, bounds[v]) for v in arguments if v in bounds]
 
 
 def _spans(nodes: Sequence[Node]) -> tuple[Span, ...]:

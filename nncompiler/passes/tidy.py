@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 
 from nncompiler.ir.kernel import Fold, For, Let, Stmt, Store, expressions, statements
-from nncompiler.ir.scalar import Expr, Load, Ref, rewrite, walk
+from nncompiler.ir.scalar import Affine, Expr, Load, Ref, rewrite, walk
 
 
 def tidy(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
@@ -39,7 +39,7 @@ def _tidy(body: tuple[Stmt, ...], uses: Counter[str], pending: dict[str, Expr]) 
                 done.append(Let(name, value))
             case Store(buffer, index, value):
                 after = _substitute(value, pending)
-                index = tuple(_substitute(i, pending) if not hasattr(i, "terms") else i for i in index)  # type: ignore[arg-type]
+                index = tuple(i if isinstance(i, Affine) else _substitute(i, pending) for i in index)
                 _flush(done, pending, {buffer})
                 done.append(Store(buffer, index, after))
             case For() | Fold():

@@ -1,0 +1,10 @@
+"""The pipelines, and nothing else."""
+
+from nncompiler.passes.cse import CommonSubexpressions
+from nncompiler.passes.dce import DeadCode
+from nncompiler.passes.fuse import Fuse
+from nncompiler.passes.manager import Pass
+from nncompiler.passes.simplify import Simplify
+
+#: What every function goes through before it is scheduled.
+OPTIMISE: tuple[Pass, ...] = (Simplify(), CommonSubexpressions(), DeadCode(), Fuse())
