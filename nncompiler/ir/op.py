@@ -182,4 +182,4 @@ def scaled(index: Index, factor: int, offset: int) -> Index:
 
 def fill_shape(array: Array, shape: tuple[int, ...]) -> Array:
     """A broadcast copy, for references."""
-    return np.ascontiguousarray(np.broadcast_to(array, shape))
+    return np.array(np.broadcast_to(array, shape), order="C")  # ascontiguousarray makes scalars rank 1

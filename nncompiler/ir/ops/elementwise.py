@@ -134,10 +134,10 @@ def without_broadcasts(b: Builder, node: Node, definitions: Definitions) -> Valu
             shorter = [*inputs[:k], source.inputs[0], *inputs[k + 1 :]]
             if common_shape(Node(node.op, tuple(shorter), ())) == shape:
                 inputs = shorter
-    return b.emit(node.op, *inputs, **dict(node.attrs)) if inputs != list(node.inputs) else None
+    return b.emit(node.op, *inputs) if inputs != list(node.inputs) else None
 
 
-# --- arithmetic ------------------------------------------------------------------------------------------------------
+# --- arithmetic ----------------------------------------------------------------------------------
 
 
 class Add(Elementwise):
@@ -318,7 +318,7 @@ class Min(Extremum):
         return np.minimum(*inputs)
 
 
-# --- comparison and logic --------------------------------------------------------------------------------------------
+# --- comparison and logic ------------------------------------------------------------------------
 
 
 class Logic(Elementwise):

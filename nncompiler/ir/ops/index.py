@@ -76,6 +76,9 @@ class Gather(Operator):
     def leaf_only(self, node: Node) -> bool:
         return True
 
+    def index_bounds(self, node: Node) -> tuple[tuple[int, int], ...]:
+        return ((1, node.inputs[0].shape[integer(node, "axis")]),)
+
 
 class OneHot(Operator):
     """``one_hot {depth, dtype}``: a new last axis with 1 at the index and 0 elsewhere; all 0 for one out of range."""
@@ -96,7 +99,8 @@ class OneHot(Operator):
         for place in np.ndindex(inputs[0].shape):
             hot = int(inputs[0][place])
             if 0 <= hot < integer(node, "depth"):
-                result[(*place, hot)] = 1
+                spot = (*place, hot)
+                result[spot] = 1
         return result
 
     def samples(self) -> Sequence[Sample]:
@@ -113,3 +117,6 @@ class OneHot(Operator):
 
     def dims(self, node: Node) -> DimMap:
         return tuple((0, d, d) for d in range(node.inputs[0].type.rank))
+
+    def index_bounds(self, node: Node) -> tuple[tuple[int, int], ...]:
+        return ((0, integer(node, "depth")),)

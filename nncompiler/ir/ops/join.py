@@ -9,10 +9,25 @@ import numpy as np
 
 from nncompiler.ir.graph import Attr, Builder, Node, Value
 from nncompiler.ir.op import (
-    DimMap, Lowering, Operator, Sample, expect, expect_inputs, index_expr, scaled,
+    DimMap,
+    Lowering,
+    Operator,
+    Sample,
+    expect,
+    expect_inputs,
+    index_expr,
+    scaled,
 )  # fmt: skip
 from nncompiler.ir.ops.common import (
-    Cotangents, Definitions, Grads, attribute, expect_axis, integer, only, producer, sample,
+    Cotangents,
+    Definitions,
+    Grads,
+    attribute,
+    expect_axis,
+    integer,
+    only,
+    producer,
+    sample,
 )  # fmt: skip
 from nncompiler.ir.ops.elementwise import common_dtype
 from nncompiler.ir.scalar import Affine, Const, Expr, Index, Load, apply, const, rewrite
@@ -86,7 +101,7 @@ class Slice(Operator):
         bounds = zip(node.ints("start"), node.ints("stop"), node.ints("step"), strict=True)
         for axis, (start, stop, step) in enumerate(bounds):
             found = np.take(found, np.arange(start, stop, step), axis)
-        return found.copy()
+        return np.array(found)
 
     def samples(self) -> Sequence[Sample]:
         rows: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = [
@@ -106,10 +121,12 @@ class Slice(Operator):
                 stop=tuple(-1 if e < 0 else n for e, n in zip(step, shape, strict=True)),
                 step=tuple(-1 if e < 0 else 1 for e in step),
             )  # fmt: skip
-        low, high = [], []
+        low: list[int] = []
+        high: list[int] = []
         for first, e, extent, n in zip(start, step, shape, source, strict=True):
             if extent == 0:
-                low, high = [*low, n], [*high, 0]
+                low.append(n)
+                high.append(0)
                 continue
             last = first + (extent - 1) * e
             low.append(min(first, last))
@@ -117,7 +134,7 @@ class Slice(Operator):
         attrs: dict[str, Attr] = {"low": tuple(low), "high": tuple(high), "value": 0.0}
         if any(abs(e) != 1 for e in step):
             attrs["interior"] = tuple(abs(e) - 1 for e in step)
-        return (b.emit("pad", d, **attrs),)
+        return b.emit_many("pad", (d,), attrs)
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
         places = zip(index, node.ints("start"), node.ints("step"), strict=True)
@@ -157,11 +174,11 @@ class Slice(Operator):
             n = piece.shape[axis]
             if offset <= min(ends) and max(ends) < offset + n:
                 shift = [offset if d == axis else 0 for d in range(piece.type.rank)]
-                moved = {
-                    name: tuple(p - s for p, s in zip(node.ints(name), shift, strict=True))
+                first, end = (
+                    tuple(p - s for p, s in zip(node.ints(name), shift, strict=True))
                     for name in ("start", "stop")
-                }
-                return b.emit("slice", piece, step=node.ints("step"), **moved)
+                )
+                return b.emit("slice", piece, start=first, stop=end, step=node.ints("step"))
             offset += n
         return None
 

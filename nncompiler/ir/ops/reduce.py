@@ -13,7 +13,15 @@ import numpy as np
 
 from nncompiler.ir.graph import Builder, Node, Value
 from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, expect_inputs, index_expr
-from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, expect_axis, integer, only, sample
+from nncompiler.ir.ops.common import (
+    Cotangents,
+    Definitions,
+    Grads,
+    expect_axis,
+    integer,
+    only,
+    sample,
+)
 from nncompiler.ir.ops.shape import inverse
 from nncompiler.ir.scalar import Affine, Expr, Index
 from nncompiler.ir.types import F32, F64, I32, Array, TensorType
@@ -131,9 +139,9 @@ class Prod(Reduction):
         zero, one = b.const(0.0, dtype), b.const(1.0, dtype)
         is_zero = b.emit("eq", x, zero)
         safe = b.emit("where", is_zero, one, x)
-        over = {"axes": self.axes(node), "keepdims": True}
-        product = b.emit("reduce_prod", safe, **over)
-        zeros = b.emit("reduce_sum", b.emit("cast", is_zero, dtype=dtype.name), **over)
+        axes, ones = self.axes(node), b.emit("cast", is_zero, dtype=dtype.name)
+        product = b.emit("reduce_prod", safe, axes=axes, keepdims=True)
+        zeros = b.emit("reduce_sum", ones, axes=axes, keepdims=True)
         at_zero = b.emit("where", b.emit("eq", zeros, one), product, zero)
         elsewhere = b.emit("where", b.emit("eq", zeros, zero), b.emit("div", product, safe), zero)
         others = b.emit("where", is_zero, at_zero, elsewhere)

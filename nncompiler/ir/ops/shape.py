@@ -13,10 +13,27 @@ import numpy as np
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.graph import Builder, Node, Value
 from nncompiler.ir.op import (
-    DimMap, Lowering, Operator, Sample, broadcast_dims, broadcast_index, expect, expect_inputs,
-    fill_shape, index_expr, scaled,
+    DimMap,
+    Lowering,
+    Operator,
+    Sample,
+    broadcast_dims,
+    broadcast_index,
+    expect,
+    expect_inputs,
+    fill_shape,
+    index_expr,
+    scaled,
 )  # fmt: skip
-from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, integer, only, producer, sample
+from nncompiler.ir.ops.common import (
+    Cotangents,
+    Definitions,
+    Grads,
+    integer,
+    only,
+    producer,
+    sample,
+)
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, cast, const
 from nncompiler.ir.types import DTYPES, F32, F64, I32, Array, DType, TensorType, broadcast_shapes
 
@@ -87,7 +104,7 @@ class Iota(Operator):
         return cast(index_expr(index[0]), dtype_of(node))
 
 
-# --- reshape ---------------------------------------------------------------------------------------------------------
+# --- reshape -------------------------------------------------------------------------------------
 
 Groups = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
@@ -155,7 +172,7 @@ class Reshape(Operator):
         return (found.with_shape(shape),)
 
     def reference(self, node: Node, *inputs: Array) -> Array:
-        return inputs[0].reshape(node.ints("shape")).copy()
+        return np.array(inputs[0].reshape(node.ints("shape")))
 
     def samples(self) -> Sequence[Sample]:
         pairs: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
@@ -201,7 +218,7 @@ class Reshape(Operator):
         return None
 
 
-# --- transpose and broadcast -----------------------------------------------------------------------------------------
+# --- transpose and broadcast ---------------------------------------------------------------------
 
 
 class Transpose(Operator):
