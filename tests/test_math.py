@@ -39,7 +39,7 @@ BOUNDS = {
 RANGES = {
     "exp": (-110, 90), "log": (0, 3), "tanh": (-10, 10), "sigmoid": (-110, 20), "erf": (-4.5, 4.5),
     "sin": (-100, 100), "cos": (-100, 100),
-}  # fmt: skip
+}
 
 # --- evaluation ----------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ _NUMPY: dict[str, Callable[..., Array]] = {
     "xor": np.bitwise_xor, "not": np.logical_not, "shl": _shift(np.left_shift),
     "shr": _shift(np.right_shift),
     "select": np.where,
-}  # fmt: skip
+}
 
 
 def evaluate(expr: Expr, values: dict[str, Array]) -> Array:
@@ -127,7 +127,7 @@ _REFERENCE: dict[str, Callable[..., Array]] = {
     "exp": np.exp, "log": np.log, "tanh": np.tanh, "sigmoid": _sigmoid, "sin": np.sin,
     "cos": np.cos, "pow": np.power,
     "erf": lambda x: np.array([math.erf(v) for v in x], x.dtype),
-}  # fmt: skip
+}
 
 
 def reference(op: str, *inputs: Array) -> Array:

@@ -28,7 +28,7 @@ def _rsqrt(x: Value) -> Value:
 FORMULAS: dict[str, Callable[..., Value]] = {
     "exp": exp, "log": log, "tanh": tanh, "sigmoid": sigmoid, "erf": erf, "sin": sin, "cos": cos,
     "pow": power, "rsqrt": _rsqrt,
-}  # fmt: skip
+}
 
 
 def expand(expr: Expr, fma: bool) -> Expr:
