@@ -1,0 +1,96 @@
+"""The Plan interpreter: kernels in NumPy, on a real arena, at the real offsets.
+
+The arena is filled with 0xA5 first, so that a kernel that reads what nobody wrote gives nonsense
+rather than zeros. Every index is checked against its buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nncompiler.errors import CompilerBug, UserError
+from nncompiler.ir.interp_kernel import run_kernel
+from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Step
+from nncompiler.ir.types import Array
+
+
+def run_plan(plan: Plan, state: Any, arguments: Mapping[str, Array]) -> None:
+    """Run every step once. `state` (writable bytes) and the output arguments are changed in place.
+
+    `UserError` NN0331 where an argument does not fit, NN0332 where an index check fails.
+    """
+    block = state if isinstance(state, np.ndarray) else np.frombuffer(state, np.uint8)
+    if block.dtype != np.uint8 or block.ndim != 1 or block.size < plan.state_bytes:
+        raise UserError("NN0331", f"expected a state of {plan.state_bytes} bytes (uint8)")
+    arena = np.full(plan.arena_bytes, 0xA5, np.uint8)
+    arrays = _place(plan, arena, block, arguments)
+    for check in plan.checks:
+        found: Any = arrays[check.buffer]
+        if found.size and not 0 <= found.min() <= found.max() < check.extent:
+            raise UserError(
+                "NN0332", f"every element of '{check.buffer}' must be in 0..{check.extent - 1}"
+            )
+    _steps(plan.steps, arrays, {})
+
+
+def _steps(steps: tuple[Step, ...], arrays: Mapping[str, Array], at: Mapping[str, int]) -> None:
+    for step in steps:
+        match step:
+            case Kernel():
+                run_kernel(step, arrays, at)
+            case Loop(counter, extent, body, reverse):
+                order = reversed(range(extent)) if reverse else range(extent)
+                for k in order:
+                    _steps(body, arrays, {**at, counter: k})
+
+
+def _place(
+    plan: Plan, arena: Array, state: Array, arguments: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Every buffer as an array on its bytes."""
+    table = plan.table()
+    memory: dict[str, Array] = {}
+
+    def bytes_of(buffer: Buffer) -> Array:
+        match buffer.space:
+            case "arena":
+                return arena[buffer.offset or 0 :]
+            case "state":
+                return state[buffer.offset or 0 :]
+            case "constant":
+                return np.frombuffer(buffer.data or b"", np.uint8)
+            case "argument":
+                return _argument(buffer, arguments)
+            case _:
+                if buffer.base not in table or table[buffer.base] is buffer:
+                    raise CompilerBug("NN0392", f"view '{buffer.name}' has no base")
+                return bytes_of(table[buffer.base])[buffer.offset or 0 :]
+
+    for buffer in plan.buffers:
+        data = bytes_of(buffer)
+        if data.size < buffer.nbytes:
+            raise CompilerBug("NN0392", f"buffer '{buffer.name}' ends outside its {buffer.space}")
+        size = buffer.type.dtype.bytes
+        strides = tuple(s * size for s in buffer.layout)
+        # an empty buffer may stand at the very end of its block
+        source = data if buffer.type.size else np.empty(size, np.uint8)
+        memory[buffer.name] = np.ndarray(
+            buffer.type.shape, buffer.type.dtype.numpy, source.data, 0, strides
+        )
+    return memory
+
+
+def _argument(buffer: Buffer, arguments: Mapping[str, Array]) -> Array:
+    array = arguments.get(buffer.name)
+    type = buffer.type
+    if array is None:
+        raise UserError("NN0331", f"expected an array for '{buffer.name}': {type}")
+    if array.shape != type.shape or array.dtype != type.dtype.numpy:
+        found = f"{array.dtype}[{','.join(map(str, array.shape))}]"
+        raise UserError("NN0331", f"expected '{buffer.name}' of type {type}, but found {found}")
+    if not array.flags.c_contiguous:
+        raise UserError("NN0331", f"the array for '{buffer.name}' must be contiguous")
+    return array.reshape(-1).view(np.uint8)
