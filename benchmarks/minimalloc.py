@@ -39,7 +39,8 @@ def greedy_by_size(problem: Problem) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budget", type=int, default=DEFAULT_BUDGET, help="search steps (default: %(default)s)")
+    steps = "search steps (default: %(default)s)"
+    parser.add_argument("--budget", type=int, default=DEFAULT_BUDGET, help=steps)
     parser.add_argument("names", nargs="*", help="instances, such as A D (default: all)")
     options = parser.parse_args()
     heads = ["instance", "buffers", "live bound", "capacity", "greedy by size", "ours"]
@@ -57,7 +58,8 @@ def main() -> None:
         if faults := validate(problem, solution):
             raise SystemExit(f"{path.name}: {faults[0]}")
         bound = live_bound(problem)
-        cells = [name, len(problem.intervals), bound, capacity, greedy_by_size(problem), solution.peak]
+        cells = [name, len(problem.intervals), bound, capacity]
+        cells += [greedy_by_size(problem), solution.peak]
         cells += [f"{solution.peak / bound:.4f}", solution.strategy, f"{seconds:.2f}"]
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 

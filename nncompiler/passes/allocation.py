@@ -142,7 +142,8 @@ def allocate(problem: Problem, budget: int = DEFAULT_BUDGET) -> Solution:
     # the alignment.
     total = sum(problem.intervals[k].size for k in used) // unit
     if total >= MAX_TOTAL:
-        raise Limitation("NN0473", f"expected fewer than {MAX_TOTAL} units of {unit} bytes, but found {total}")
+        limit = f"{MAX_TOTAL} units of {unit} bytes"
+        raise Limitation("NN0473", f"expected fewer than {limit}, but found {total}")
     groups = _components(problem.intervals, used)
     parts = [_Part(g, [problem.intervals[k] for k in g], unit) for g in groups]
     floor = live_bound(problem) // unit
@@ -225,7 +226,7 @@ class _Part:
             elif between:
                 share = (share + 64) // 2
             attempt += 1
-            limit += limit // 16
+            limit += limit // 32
         return spent
 
 
