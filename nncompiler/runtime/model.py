@@ -1,0 +1,293 @@
+"""A compiled model: its state in memory, and everything one does with it.
+
+    model = load("digits.so")
+    history = model.fit({"image": images, "digit": digits}, epochs=20)
+    probs = model.predict(test_images)
+
+Data are dicts of arrays keyed by the names of inputs and targets; where a model has one input, an
+array alone will do to predict. A `Model` is for one thread; bound calls of `infer` may run in
+several.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nncompiler.errors import UserError, nearest
+from nncompiler.runtime import checkpoint, checks, evaluation, training
+from nncompiler.runtime.artifact import Artifact, load_artifact
+from nncompiler.runtime.bindings import Bindings, Compiler
+from nncompiler.runtime.call import BoundCall, Call, aligned, check_code, pointer
+from nncompiler.runtime.checks import Array, Data, Path
+from nncompiler.runtime.files import write_atomically
+from nncompiler.runtime.manifest import StateEntry, describe
+from nncompiler.runtime.record import History, Record
+from nncompiler.runtime.weights import read_weights, write_weights
+
+Loss = float | dict[str, float]
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """The model in a compiled file, with its embedded weights, or else initialised with seed 0."""
+    return Model(load_artifact(path))
+
+
+class Model:
+    """A compiled model over a state of its own.
+
+    `compiler`, where given, compiles the model for a further number of rows when one is needed.
+    """
+
+    def __init__(self, artifact: Artifact, compiler: Compiler | None = None) -> None:
+        self.artifact = artifact
+        self.manifest = artifact.manifest
+        self.name = artifact.manifest.name
+        #: Where training stands; what a checkpoint holds besides the state.
+        self.record: Record | None = None
+        self.bindings = Bindings(artifact, compiler)
+        self._memory = aligned(self.manifest.state_bytes)
+        self._state = pointer(self._memory)
+        self._views = {e.name: self._view(e) for e in self.manifest.state}
+        self._calls: dict[tuple[str, int], Call] = {}
+        self._batched = {
+            f: next((a.name for a in self.bindings.any(f).given if a.batched), None)
+            for f in {e.function for e in self.manifest.entries}
+        }
+        self.init(0)
+        if artifact.weights is not None:
+            self._load_blob(artifact.weights)
+
+    def __repr__(self) -> str:
+        count = sum(self._views[e.name].size for e in self.manifest.parameters)
+        return f"<Model {self.name}: {count} parameters, batch {self._sizes()}>"
+
+    # -- State
+
+    def _view(self, entry: StateEntry) -> Array:
+        stretch = self._memory[entry.offset : entry.offset + entry.bytes]
+        return stretch.view(entry.dtype).reshape(entry.shape)
+
+    def init(self, seed: int = 0) -> None:
+        """Draw all parameters anew and reset the optimizer; the same seed gives the same bits."""
+        seed = checks.whole(seed, "the seed", 0, 2**64 - 1)
+        native = self.artifact.lookup(f"{self.name}_init")
+        check_code(native(self._state, ctypes.c_uint64(seed)), f"{self.name}_init", {}, ())
+        self.record = None
+
+    def _load_blob(self, blob: bytes) -> None:
+        native, symbol = self.artifact.lookup(f"{self.name}_load"), f"{self.name}_load"
+        check_code(native(self._state, blob, ctypes.c_size_t(len(blob))), symbol, {}, ())
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """Read-only views of the parameters by name; they follow training."""
+        views = {e.name: self._views[e.name].view() for e in self.manifest.parameters}
+        for view in views.values():
+            view.flags.writeable = False
+        return MappingProxyType(views)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate before its schedule; may be set."""
+        return float(self._views["rate"])
+
+    @rate.setter
+    def rate(self, value: float) -> None:
+        self._views["rate"][...] = checks.at_least(value, "the learning rate", 0.0)
+
+    @property
+    def step(self) -> int:
+        """The number of optimizer steps since `init`."""
+        return int(self._views["step"])
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters by name."""
+        return {e.name: self._views[e.name].copy() for e in self.manifest.parameters}
+
+    def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike], strict: bool = True) -> None:
+        """Set parameters by name; nothing is changed if there is an error.
+
+        With `strict`, all of them and no others; without, those that both sides have.
+        """
+        entries = {e.name: e for e in self.manifest.parameters}
+        if strict:
+            _same_names(arrays, entries)
+        checked = {
+            name: _fitting(arrays[name], entry)
+            for name, entry in entries.items() if name in arrays
+        }  # fmt: skip
+        self._overwrite(checked)
+
+    # -- Files
+
+    def save(self, path: Path) -> None:
+        """Write the parameters to an `.npz` or `.safetensors` file, atomically."""
+        write_weights(path, self.state_dict())
+
+    def load_weights(self, path: Path, strict: bool = True) -> None:
+        """Set the parameters from an `.npz` or `.safetensors` file; see `load_state_dict`."""
+        self.load_state_dict(read_weights(path), strict)
+
+    save_weights = save
+
+    def save_artifact(self, path: Path) -> None:
+        """Write the compiled library itself, as it was compiled (not the current parameters)."""
+        write_atomically(path, lambda stream: stream.write(self.artifact.image))
+
+    def save_checkpoint(self, path: Path) -> None:
+        """Write parameters, optimizer state and the place in training, atomically."""
+        checkpoint.write(path, self.name, self.manifest.state, self._views, self.record)
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Become the model that a checkpoint was written from; `fit(resume=path)` also goes on."""
+        arrays, self.record = checkpoint.read(path, self.name, self.manifest.state)
+        self._overwrite(arrays)
+
+    def resume(self, path: Path, fit: Record) -> Record:
+        """Load a checkpoint if training with the settings of `fit` can go on from it."""
+        arrays, record = checkpoint.read(path, self.name, self.manifest.state)
+        if record is None:
+            raise checkpoint.not_begun(path)
+        record.check(fit)
+        self._overwrite(arrays)
+        return record
+
+    def _overwrite(self, arrays: Mapping[str, Array]) -> None:
+        for name, values in arrays.items():
+            self._views[name][...] = values
+
+    # -- Calls
+
+    def memory(self, function: str) -> tuple[Any, ...]:
+        """The first arguments of an entry point: state and arena."""
+        return self._state, pointer(self.bindings.arena)
+
+    def call(self, function: str, arrays: Mapping[str, npt.ArrayLike]) -> Call:
+        """Run a function on just these arrays; the call holds the results until the next one."""
+        try:
+            rows = arrays[self._batched[function]].shape[0]  # type: ignore[index,union-attr]
+            call = self._calls[function, rows]
+        except (KeyError, AttributeError, IndexError):
+            call = self._prepare(function, self.bindings.rows_of(function, arrays))
+        call(arrays)
+        return call
+
+    def _prepare(self, function: str, rows: int) -> Call:
+        binding = self.bindings.get(function, rows)
+        known = tuple(a.name for a in binding.entry.given)
+        call = Call(binding.entry, binding.native, self.memory(function), known)
+        return self._calls.setdefault((function, rows), call)
+
+    def bind(self, function: str, **arrays: Array) -> BoundCall:
+        """A call with fixed arrays, for loops where every microsecond counts; see `BoundCall`."""
+        binding = self.bindings.get(function, self.bindings.rows_of(function, arrays))
+        arena = pointer(aligned(binding.entry.arena_bytes))
+        return BoundCall(binding.entry, binding.native, (self._state, arena), arrays)
+
+    def train_step(self, **arrays: npt.ArrayLike) -> Loss:
+        """One step of the optimizer on one batch. The loss before it (by name, if several)."""
+        return self._losses(self.call("train_step", arrays))
+
+    def loss(self, data: Data) -> Loss:
+        """The loss of one batch (by name, if several), without training."""
+        return self._losses(self.call("loss", data))
+
+    def _losses(self, call: Call) -> Loss:
+        if len(self.manifest.losses) == 1:
+            return float(call.results[self.manifest.losses[0]])
+        return {name: float(call.results[name]) for name in self.manifest.losses}
+
+    def gradients(self, data: Data) -> dict[str, Array]:
+        """The gradient of the loss for each parameter, from one batch."""
+        results = self.call("grad", data).results
+        return {n[5:]: a.copy() for n, a in results.items() if n.startswith("grad.")}
+
+    def apply(self, gradients: Mapping[str, npt.ArrayLike]) -> None:
+        """One step of the optimizer with given gradients, by name of the parameter."""
+        given = {f"grad.{name}": value for name, value in gradients.items()}
+        names = [a.name for a in self.bindings.any("apply").given]
+        self.call("apply", given if any(n in given for n in names) else gradients)
+
+    # -- Data sets
+
+    def fit(self, data: Data, **options: Any) -> History:
+        """Train; the options are those of `training.fit`."""
+        return training.fit(self, data, **options)
+
+    def predict(self, inputs: Data | npt.ArrayLike) -> Any:
+        """The outputs for any number of rows: an array if there is one output, else a dict."""
+        return evaluation.predict(self, inputs)
+
+    def evaluate(self, data: Data, *, check_nan: bool = False) -> dict[str, float]:
+        """Losses and metrics over any number of rows, each the mean over the rows."""
+        return evaluation.evaluate(self, data, check_nan)
+
+    # -- Views
+
+    def dump(self, stage: str, function: str | None = None) -> str:
+        """The text of a stage of the compiler, embedded in the artifact."""
+        return self.artifact.text(stage, function)
+
+    def _sizes(self) -> str:
+        rows = dict.fromkeys(e.rows for e in self.manifest.entries if e.rows)
+        return ", ".join(map(str, rows)) or "fixed"
+
+    def summary(self) -> str:
+        """A table of the parameters and of the memory the model needs."""
+        rows = [("parameter", "type", "elements", "bytes")]
+        for entry in self.manifest.parameters:
+            size = self._views[entry.name].size
+            kind = describe(entry.dtype, entry.shape)
+            rows.append((entry.name, kind, f"{size:_}", f"{entry.bytes:_}"))
+        tensors = self.manifest.parameters
+        count, size = sum(self._views[e.name].size for e in tensors), sum(e.bytes for e in tensors)
+        rows.append(("total", "", f"{count:_}", f"{size:_}"))
+        wide = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [f"{self.name}, batch {self._sizes()}", ""]
+        for a, b, c, d in rows:
+            left = f"{a:<{wide[0]}}  {b:<{wide[1]}}"
+            lines.append(f"{left}  {c:>{wide[2]}}  {d:>{wide[3]}}".rstrip())
+        lines += [
+            "", f"state  {self.manifest.state_bytes:_} B "
+            f"({self.manifest.infer_bytes:_} B of it for inference)",
+            f"arena  {self.bindings.arena.size:_} B",
+        ]  # fmt: skip
+        return "\n".join(lines)
+
+
+def _same_names(arrays: Mapping[str, Any], entries: Mapping[str, StateEntry]) -> None:
+    missing = [name for name in entries if name not in arrays]
+    extra = [name for name in arrays if name not in entries]
+    if missing:
+        near = nearest(missing[0], extra)
+        raise UserError(
+            "NN0805", f"expected {len(entries)} parameters, but {len(missing)} are missing: "
+            f"{', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}",
+            help=f"'{near}' may be '{missing[0]}' under another name" if near
+            else "pass strict=False to set only those there are",
+        )  # fmt: skip
+    if extra:
+        raise UserError(
+            "NN0806", f"expected the parameters {', '.join(list(entries)[:8])}"
+            f"{' ...' if len(entries) > 8 else ''}, but found {', '.join(extra[:8])} too",
+            help="pass strict=False to leave them out",
+        )  # fmt: skip
+
+
+def _fitting(value: npt.ArrayLike, entry: StateEntry) -> Array:
+    found = np.asarray(value)
+    if found.shape != entry.shape:
+        raise UserError(
+            "NN0807",
+            f"expected parameter '{entry.name}' to be {describe(entry.dtype, entry.shape)}, "
+            f"but found {describe(found.dtype, found.shape)}",
+            help="the weights are of another model, or of other sizes",
+        )  # fmt: skip
+    return checks.convert(found, entry.dtype, f"parameter '{entry.name}'")
