@@ -239,22 +239,19 @@ def carry(kids: Children) -> s.Carry:
 def pipe(kids: Children) -> s.Pipe:
     value, *stages = _nodes(kids)
     for stage in stages:
-        root = stage.value if isinstance(stage, s.Named) else stage
-        if not _is_instance(root) or root.span != _root(root).span:
+        if not _is_instance(stage.value if isinstance(stage, s.Named) else stage):
             raise UserError(
                 "NN0028", "the right side of `|>` must be a name with its call lists", stage.span,
                 help="bind the layer to a name first: `f = ...`, then `x |> f`")
     return s.Pipe(value, tuple(stages), span=_whole(kids))
 
 
-def _root(node: Child) -> Child:
+def _is_instance(node: Child) -> bool:
+    """Whether `node` is a name with call lists, no bracket round any part."""
+    start = node.span
     while isinstance(node, s.Call):
         node = node.callee
-    return node
-
-
-def _is_instance(node: Child) -> bool:
-    return isinstance(_root(node), s.Name)
+    return isinstance(node, s.Name) and node.span == start and node.span.width == len(node.text)
 
 
 @_builds

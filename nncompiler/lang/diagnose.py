@@ -103,8 +103,26 @@ def _unclosed(site: _Site) -> UserError | None:
         note = Note(f"`{site.token.text}` here cannot be inside", site.token.span)
     else:
         return None
+    if opener.text == "{":
+        opener = _outdented(site.lexed.tokens[: site.position]) or opener
     return site.error("NN0011", f"`{opener.text}` is never closed", at=opener, notes=(note,),
                       help=f"add the missing `{CLOSERS[opener.text]}`")
+
+
+def _outdented(tokens: list[Token]) -> Token | None:
+    """The first `{` closed by a `}` that is indented less: its own is the one that is missing."""
+    stack: list[tuple[Token, int]] = []
+    indent, line = 0, 0
+    for token in tokens:
+        if token.span.line != line:
+            indent, line = token.span.column, token.span.line
+        if token.text == "{":
+            stack.append((token, indent))
+        elif token.text == "}" and stack:
+            opener, opener_indent = stack.pop()
+            if token.span.column == indent < opener_indent:
+                return opener
+    return None
 
 
 def _end_of_file(site: _Site) -> UserError | None:
@@ -172,20 +190,24 @@ def _equals(site: _Site) -> UserError | None:
 
 
 def _keyword(site: _Site, token: Token) -> UserError:
+    help = f"choose another name, such as `{token.text}_1`"
+    if token.kind in {"LOSS", "OUTPUT", "METRIC"} and site.kind == "EQUAL":
+        help = f"write `{token.text} NAME = ...` with a name"
     return site.error("NN0022", f"`{token.text}` is a keyword and cannot be used as a name",
-                      at=token, help=f"choose another name, such as `{token.text}_1`")
+                      at=token, help=help)
 
 
 def _missing_type(site: _Site) -> UserError | None:
     if "COLON" in site.accepts and site.kind_at(-2) in _DECLARATIONS:
         word, name = site.lexed.tokens[site.position - 2 : site.position]
         return site.error("NN0042",
-                          f"expected the type of `{name.text}`, but found {_found(site)}",
+                          f"expected the type of `{name.text}`, but found {_found(site)}", at=name,
                           help=f"write `{word.text} {name.text} : f32[...]` with its sizes")
     if site.accepts == {"INDEX"}:
         assert site.before is not None
         dtype = site.before.text
         return site.error("NN0041", f"expected a shape after `{dtype}`, but found {_found(site)}",
+                          at=site.before,
                           help=f"write `{dtype}[batch, 3]`, or `{dtype}[]` for a scalar")
     return None
 
@@ -248,10 +270,11 @@ def _statement_start(site: _Site) -> UserError | None:
     name = site.before.text
     if site.kind in {"INDEX", "DOT"}:
         return site.error("NN0052", "only a name can be bound, not a part of a value",
+                          at=site.before,
                           help="values do not change; build the new one and bind it to a name")
     if site.kind in {"CALL", "LPAR"} | _OPERATORS or site.kind == "RBRACE":
         return site.error("NN0030", "expected a statement, but found an expression",
-                          at=site.before, help=f"bind its value: `y = {name}{_gap(site)}...`")
+                          at=site.before, help=f"bind its value: `y = {name}{_rest(site)}`")
     if site.kind == "COLON":
         return site.error("NN0050", f"`{name}` is bound by `=` and takes no type",
                           help="only input, target, param, state and arguments have types")
@@ -268,8 +291,10 @@ def _statement_start(site: _Site) -> UserError | None:
     return None
 
 
-def _gap(site: _Site) -> str:
-    return site.token.text if site.kind == "CALL" else f" {site.token.text} "
+def _rest(site: _Site) -> str:
+    if site.kind == "RBRACE":
+        return ""
+    return "(...)" if site.kind == "CALL" else f" {site.token.text} ..."
 
 
 def _placement(site: _Site) -> UserError | None:
@@ -298,15 +323,14 @@ def _placement(site: _Site) -> UserError | None:
 
 
 def _keyword_as_name(site: _Site) -> UserError | None:
-    literal = tables().literals.get(site.token.text, "")
-    if "NAME" not in site.accepts or not literal.isalpha() or literal in _SOFT:
+    if "NAME" not in site.accepts or not site.token.text.isalpha() or site.kind == "NAME":
         return None
-    if site.kind in _OPERATORS | {"NOT", "TRUE", "FALSE", "AS", "IN"} and "INT" in site.accepts:
-        return None
-    if "INT" in site.accepts and site.on_new_line and site.kind in _STATEMENTS | _ITEMS:
-        return site.error(
-            "NN0020", f"expected {_wanted(site.accepts)}, but found the statement "
-            f"`{site.token.text}`", help="the expression before is not finished")
+    if "INT" in site.accepts and site.kind in {"AND", "OR", "AS", "IN"}:
+        return None  # An operand is missing; nobody means these as names.
+    if "INT" in site.accepts and site.on_new_line and site.before:
+        return site.error("NN0020", f"expected an expression after `{site.before.text}`, "
+                          f"but found {_found(site)}", at=site.before,
+                          help="this statement is not finished")
     return _keyword(site, site.token)
 
 
@@ -314,6 +338,8 @@ def _unexpected(site: _Site) -> UserError:
     help = None
     if site.kind == "PLUS" and "INT" in site.accepts:
         help = "there is no unary `+`; leave it out"
+    elif site.kind == "COMMA" and site.kind_at(-2) == "OUTPUT":
+        help = "write one `output` for each name"
     elif site.kind == "DOTS":
         help = "`...` stands for axes in a type or an index"
     elif site.accepts == {"AXIS"}:

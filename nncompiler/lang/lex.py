@@ -15,6 +15,7 @@ from nncompiler.errors import Note, Source, Span, UserError
 from nncompiler.lang.tables import END, tables
 
 MAX_BYTES = 1 << 20
+MAX_TOKENS = 100_000
 MAX_NESTING = 100
 MAX_NUMBER = 100
 MAX_NAME = 200
@@ -33,6 +34,7 @@ _FLOAT = re.compile(rf"(?:{_DIGITS}\.?(?:{_DIGITS})?|\.{_DIGITS}){_EXPONENT}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
+_SPLIT = "move layers and functions to files of their own"
 _FOREIGN_WORDS = {
     "True": "write `true`",
     "False": "write `false`",
@@ -110,7 +112,7 @@ def read(text: str | bytes, name: str) -> Source:
     size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
         raise UserError("NN0003", f"{name}: expected at most {MAX_BYTES} bytes, but found {size}",
-                        help="move layers and functions to files of their own")
+                        help=_SPLIT)
     decoded = _decode(text, name) if isinstance(text, bytes) else text
     source = Source(name, decoded.removeprefix("\ufeff"))
     if found := _CONTROL.search(source.text) or _SURROGATE.search(source.text):
@@ -182,6 +184,9 @@ class _Lexer:
         self.add(Token("", "", Span(source.name, line, column, 1, source), len(source.text)), END)
 
     def add(self, token: Token, kind: str) -> None:
+        if len(self.tokens) >= MAX_TOKENS:
+            raise UserError("NN0003", f"expected at most {MAX_TOKENS} words and symbols in a file",
+                            token.span, help=_SPLIT)
         self.tokens.append(token._replace(kind=kind))
 
     def symbol(self, token: Token) -> str:

@@ -45,6 +45,9 @@ def _run(lexed: Lexed) -> Any:
                 values.append(token)
                 break
             rule = rules[~action]
+            if rule.unit:  # The value stays as it is: most reductions are of this kind.
+                states[-1] = rows[states[-2]][rule.origin]
+                continue
             first = len(values) - rule.length
             kids = values[first:]
             del values[first:], states[first + 1 :]

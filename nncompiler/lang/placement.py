@@ -5,7 +5,7 @@ from __future__ import annotations
 from nncompiler.errors import Note, Span, UserError
 from nncompiler.lang import syntax as s
 
-MAX_DEPTH = 200
+MAX_DEPTH = 120
 
 _ANYWHERE = (s.Assign, s.If, s.For)
 _ALLOWED: dict[str, tuple[type[s.Node], ...]] = {
@@ -33,7 +33,7 @@ _HELP: dict[type[s.Node], str] = {
 
 def check(file: s.File) -> None:
     """Raise the first misplacement in file order."""
-    _check_depth(file)
+    _check_tree(file)
     seen: dict[type[s.Node], s.Item] = {}
     for item in file.items:
         _check_order(item, seen)
@@ -47,7 +47,6 @@ def check(file: s.File) -> None:
                 _check_body(item.body, "a fn")
             case s.Layer():
                 _check_body(item.body, "a layer")
-        _check_expressions(item)
 
 
 def _check_order(item: s.Item, seen: dict[type[s.Node], s.Item]) -> None:
@@ -82,17 +81,8 @@ def _check_body(body: tuple[s.Statement, ...], where: str) -> None:
                 _check_body(statement.body, where)
 
 
-def _check_expressions(item: s.Item) -> None:
-    stack: list[s.Node] = [item]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, s.Scan):
-            _check_body(node.body, "the body of a scan")
-        stack += reversed(list(s.children(node)))
-
-
-def _check_depth(file: s.File) -> None:
-    """Bound the tree's depth, so that what walks it later may recurse."""
+def _check_tree(file: s.File) -> None:
+    """Look into every scan; bound the tree's depth, so that what walks it later may recurse."""
     stack: list[tuple[s.Node, int, Span]] = [(file, 0, file.span)]
     while stack:
         node, depth, statement = stack.pop()
@@ -100,6 +90,8 @@ def _check_depth(file: s.File) -> None:
             raise UserError(
                 "NN0015", f"this statement nests more than {MAX_DEPTH} operations deep", statement,
                 help="bind parts of it to names in statements of their own")
+        if isinstance(node, s.Scan):
+            _check_body(node.body, "the body of a scan")
         match node:
             case s.Argument() | s.Branch() | s.Carry() | s.Slice() | s.Ident():
                 pass

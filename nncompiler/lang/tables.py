@@ -19,13 +19,17 @@ END = "$END"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A production. `spliced`: its children join its parent; `transparent`: an only one does."""
+    """A production. `spliced`: its children join its parent's; `transparent`: an only one does.
+
+    `unit`: one symbol stands for another and the value stays the same.
+    """
 
     origin: str
     action: str
     length: int
     spliced: bool
     transparent: bool
+    unit: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,9 @@ def decode(text: str) -> Tables:
                 rows.append(dict(zip(words[::2], map(int, words[1::2]), strict=True)))
             case "rule":
                 origin, action, length, flags = words
-                rules.append(Rule(origin, action, int(length), flags[0] == "1", flags[1] == "1"))
+                spliced, transparent = flags[0] == "1", flags[1] == "1"
+                unit = length == "1" and (spliced or transparent)
+                rules.append(Rule(origin, action, int(length), spliced, transparent, unit))
             case "literal":
                 literals[words[1]] = words[0]
             case _:
