@@ -262,7 +262,7 @@ def test_training_like_problems_reach_the_bound_without_search(depth: int) -> No
 
 @pytest.mark.parametrize("name", "ABCDEFGHIJK")
 def test_minimalloc_problems(name: str) -> None:
-    """Within 10 % of the capacity, which is known to be reachable."""
+    """Within 10 % of the capacity that the problem asks for."""
     p, capacity = load(name)
     s = allocate(p, 40_000 if name == "K" else 20_000)
     assert validate(p, s) == []
