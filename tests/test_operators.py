@@ -17,7 +17,8 @@ from ops_support import (
 from nncompiler.errors import CompilerBug, Limitation, UserError
 from nncompiler.ir.graph import Builder
 from nncompiler.ir.op import Operator, Sample, lookup
-from nncompiler.ir.ops.contract import emit_matmul, matmul_spec, parse_spec
+from nncompiler.ir.ops.contract_spec import parse_spec
+from nncompiler.ir.ops.matmul import emit_matmul, matmul_spec
 from nncompiler.ir.ops.random import philox4x32
 from nncompiler.ir.ops.shape import reshape_groups, reshape_is_affine
 from nncompiler.ir.types import BOOL, F32, F64, I32, TensorType

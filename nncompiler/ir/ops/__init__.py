@@ -6,6 +6,7 @@ from nncompiler.ir.ops import (  # noqa: F401
     elementwise,
     index,
     join,
+    logic,
     random,
     reduce,
     shape,

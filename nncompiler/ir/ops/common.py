@@ -30,7 +30,7 @@ def producer(value: Value, op: str, definitions: Definitions) -> Node | None:
 
 
 def constant_of(value: Value, definitions: Definitions) -> float | int | bool | None:
-    """The number every element of `value` has, if it is a constant, broadcast or reshaped or not."""
+    """The number every element of `value` has, if it is a constant, perhaps broadcast."""
     node = definitions.get(value)
     while node is not None and node.op in ("broadcast", "reshape"):
         node = definitions.get(node.inputs[0])

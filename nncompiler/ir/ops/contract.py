@@ -1,4 +1,4 @@
-"""`contract`: sums of products over affine index maps: matrix products, convolutions, attention."""
+"""`contract`: sums of products over affine maps: matrix products, convolutions, attention."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from nncompiler.errors import Limitation
 from nncompiler.ir.graph import Attr, Builder, Node, Value
 from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, index_expr, scaled
 from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, only, producer, sample
-from nncompiler.ir.ops.contract_spec import (
-    ContractSpec,
-    make_spec,
-    matmul_of_batches,
-    matmul_spec,
-    parse_affine,
-    parse_spec,
-)  # fmt: skip
+from nncompiler.ir.ops.contract_gradient import operand_gradient
+from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec, parse_spec
 from nncompiler.ir.ops.elementwise import common_dtype
 from nncompiler.ir.ops.join import conjunction, guarded, within
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, const
 from nncompiler.ir.types import F64, I32, Array, TensorType
-
-__all__ = ["Contract", "ContractSpec", "emit_matmul", "make_spec", "matmul_spec", "parse_affine", "parse_spec", "spec_of"]
 
 
 def spec_of(node: Node) -> ContractSpec:
@@ -37,8 +28,9 @@ def _extents(node: Node) -> dict[str, int]:
 
 
 class Contract(Operator):
-    """``contract %a, %b {i j k: i k, k j -> i j}``: for every point of the result's axes the sum, over the others, of
-    the product of the operands' elements. An element outside an operand counts as 0: that is padding.
+    """``contract %a, %b {i j k: i k, k j -> i j}``: a sum of products for every point of the result.
+
+    Axes that the result lacks are summed over. An element outside an operand counts as 0: padding.
     """
 
     name = "contract"
@@ -48,7 +40,8 @@ class Contract(Operator):
         spec = spec_of(node)
         expect(
             len(node.inputs) == len(spec.operands),
-            f"'contract' expected {len(spec.operands)} operands for '{spec}', but {len(node.inputs)} were given",
+            f"'contract' expected {len(spec.operands)} operands for '{spec}', "
+            f"but {len(node.inputs)} were given",
         )
         dtype, extents = common_dtype(node, node.inputs), _extents(node)
         expect(dtype.kind != "bool", "'contract' does not take bool operands")
@@ -66,7 +59,7 @@ class Contract(Operator):
             arguments += [x, [letter[str(a)] for a in axes]]
         with np.errstate(all="ignore"):
             found = np.einsum(*arguments, [letter[a] for a in spec.output], optimize=len(inputs) > 1)
-        return np.ascontiguousarray(found).reshape([extents[a] for a in spec.output]).astype(inputs[0].dtype)
+        return np.array(found, inputs[0].dtype, order="C")
 
     def samples(self) -> Sequence[Sample]:
         rows: list[tuple[str, list[tuple[int, ...]]]] = [
@@ -93,26 +86,9 @@ class Contract(Operator):
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
         """d a = contract(dy, the other operands), the index maps permuted."""
         d = only(cotangents)
-        return [self._operand_gradient(b, node, k, d) for k in range(len(node.inputs))]
-
-    def _operand_gradient(self, b: Builder, node: Node, k: int, d: Value) -> Value:
-        spec, extents, target = spec_of(node), _extents(node), node.inputs[k]
-        others = [v for j, v in enumerate(node.inputs) if j != k]
-        maps = [m for j, m in enumerate(spec.operands) if j != k]
-        maps.append(tuple(Affine.axis(a) for a in spec.output))
-        names, solved, d, maps = _invert(b, spec, k, d, maps, extents)
-        maps = [tuple(form.substitute(solved) for form in m) for m in maps]
-        known = {a for m in maps for form in m for a in form.axes}
-        sizes = dict(zip(names, target.shape, strict=True))
-        # an axis only this operand has was summed there: its gradient is the same all along it
-        output = [a for a in names if a in known]
-        sizes.update((a, n) for a, n in extents.items() if a not in sizes)
-        grown = make_spec(tuple(maps[-1:] + maps[:-1]), output, sizes)
-        found = b.emit("contract", d, *others, spec=str(grown))
-        if len(output) < len(names):
-            shape = tuple(sizes[a] if a in known else 1 for a in names)
-            found = b.emit("broadcast", b.emit("reshape", found, shape=shape), shape=target.shape)
-        return found
+        spec, extents = spec_of(node), _extents(node)
+        count = range(len(node.inputs))
+        return [operand_gradient(b, node.inputs, spec, extents, k, d) for k in count]
 
     # --- lowering --------------------------------------------------------------------------------
 
@@ -219,70 +195,6 @@ def _combined(form: Affine, at: dict[str, Index]) -> Index:
     return total
 
 
-def _invert(
-    b: Builder,
-    spec: ContractSpec,
-    k: int,
-    d: Value,
-    maps: list[tuple[Affine, ...]],
-    extents: dict[str, int],
-) -> tuple[list[str], dict[str, Affine], Value, list[tuple[Affine, ...]]]:
-    """Make each dimension of operand `k` an axis of its own.
-
-    A dimension that is one axis alone is that axis. For a form such as ``2*h+r-1``, one axis that no other dimension
-    of the operand has is solved for: with X for the dimension, h = (X - r + 1) / 2. A stride is taken out first by
-    spreading the cotangent with zeros, so that the division is by 1. Gives the names of the dimensions, what to
-    substitute, and the cotangent and the maps (the cotangent's is the last) after spreading.
-    """
-    dims = spec.operands[k]
-    names: list[str] = []
-    solved: dict[str, Affine] = {}
-    taken = set(spec.axes)
-    for j, form in enumerate(dims):
-        rest = {a for i, other in enumerate(dims) if i != j for a in other.axes}
-        if form.single is not None and form.single not in rest:
-            names.append(form.single)
-            continue
-        axis = _pivot(form, rest, spec, maps)
-        if axis is None:
-            raise Limitation(
-                "NN0312",
-                f"the gradient of operand {k} of 'contract {{{spec}}}' cannot be formed: no axis of '{form}' "
-                "can be solved for",
-            )
-        stride = abs(form.coefficient(axis))
-        if stride > 1:
-            place = [f.single for f in maps[-1]].index(axis)
-            interior = tuple(stride - 1 if i == place else 0 for i in range(d.type.rank))
-            none = (0,) * d.type.rank
-            d = b.emit("pad", d, low=none, high=none, interior=interior, value=0.0)
-            form = Affine(tuple((a, c // stride if a == axis else c) for a, c in form.terms), form.const)
-        fresh = next(f"{c}{n or ''}" for n in range(len(taken) + 1) for c in "xyzuvw" if f"{c}{n or ''}" not in taken)
-        taken.add(fresh)
-        names.append(fresh)
-        sign = form.coefficient(axis)
-        others = Affine(tuple((a, c) for a, c in form.terms if a != axis), form.const)
-        solved[axis] = (Affine.axis(fresh) + others * -1) * sign
-    return names, solved, d, maps
-
-
-def _pivot(
-    form: Affine, rest: set[str], spec: ContractSpec, maps: list[tuple[Affine, ...]]
-) -> str | None:
-    """An axis of `form` to solve for: in no other dimension, and alone in another map, whose bounds then guard it.
-
-    One with a stride must be the cotangent's only, since that is what is spread.
-    """
-    for axis, coefficient in sorted(form.terms, key=lambda t: (t[0] not in spec.output, abs(t[1]))):
-        users = [m for m in maps if any(axis in f.axes for f in m)]
-        alone = any(f.single == axis for m in users for f in m)
-        if axis in rest or not alone:
-            continue
-        if abs(coefficient) == 1 or (axis in spec.output and len(users) == 1):
-            return axis
-    return None
-
-
 def _product(b: Builder, node: Node, spec: ContractSpec) -> Value | None:
     """A contraction that sums nothing is a product of its operands, moved and broadcast into place."""
     factors = []
@@ -298,27 +210,3 @@ def _product(b: Builder, node: Node, spec: ContractSpec) -> Value | None:
     for f in factors[1:]:
         total = b.emit("mul", total, f)
     return total if total.type == node.output.type else b.emit("broadcast", total, shape=node.output.shape)
-
-
-def emit_matmul(b: Builder, x: Value, y: Value) -> Value:
-    """NumPy's ``matmul``: vectors, matrices, and leading batch dimensions that broadcast."""
-    expect(
-        x.type.rank > 0 and y.type.rank > 0, f"'@' expected operands of rank 1 or more, but found {x.type} and {y.type}"
-    )
-    inner = (x.shape[-1], y.shape[-2] if y.type.rank > 1 else y.shape[0])
-    expect(inner[0] == inner[1], f"'@' expected equal inner extents, but found {x.type} @ {y.type}")
-    lead = max(x.type.rank, y.type.rank) - 2
-    full = [(1,) * (lead + 2 - max(v.type.rank, 2)) + v.shape[:-2] for v in (x, y)]
-    expect(
-        all(m == n or 1 in (m, n) for m, n in zip(*full, strict=True)),
-        f"'@' expected batch dimensions that broadcast, but found {x.type} @ {y.type}",
-    )
-    arguments, batches = [], []
-    for v, mine, other in ((x, full[0], full[1]), (y, full[1], full[0])):
-        own = lead + 2 - max(v.type.rank, 2)
-        keep = [n for n in range(own, lead) if mine[n] != 1 or other[n] == 1]
-        shape = (*(mine[n] for n in keep), *v.shape[-2:])
-        arguments.append(v if shape == v.shape else b.emit("reshape", v, shape=shape))
-        batches.append([f"b{n}" for n in keep])
-    spec = matmul_of_batches(batches[0], batches[1], x.type.rank, y.type.rank)
-    return b.emit("contract", *arguments, spec=str(spec))

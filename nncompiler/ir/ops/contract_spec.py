@@ -1,8 +1,9 @@
-"""Index notation of `contract`: ``i j k: i k, k j -> i j``, and with affine maps ``h r: 2*h+r-1, r -> h``.
+"""Index notation of `contract`: ``i j k: i k, k j -> i j``; affine: ``h=5 r: 2*h+r-1, r -> h``.
 
-Axes come first, those of the result in its order, then those that are summed over. Each operand's dimensions follow,
-parted by spaces, operands by commas; a dimension is an axis or an affine form without spaces. Extents are those of the
-operand dimensions in which an axis stands alone; an axis that never does states its extent: ``h=28``.
+Axes come first, those of the result in its order, then those that are summed over. Each operand's
+dimensions follow, parted by spaces, operands by commas; a dimension is an axis or an affine form
+without spaces. Extents are those of the operand dimensions in which an axis stands alone; an axis
+that never does states its extent: ``h=28``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Maps = tuple[tuple[Affine, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class ContractSpec:
-    """`axes`: the result's, then the summed ones; `sizes`: stated extents (0: inferred), one per axis."""
+    """`axes`: the result's, then the summed; `sizes`: stated extents, one per axis (0: inferred)."""
 
     axes: tuple[str, ...]
     sizes: tuple[int, ...]
@@ -37,7 +38,7 @@ class ContractSpec:
         return all(form.single is not None for dims in self.operands for form in dims)
 
     def extents(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-        """The extent of every axis on operands of these shapes; `UserError` NN0310 where they disagree."""
+        """The extent of every axis on operands of these shapes; `UserError` NN0310 if they differ."""
         expect(
             [len(s) for s in shapes] == [len(dims) for dims in self.operands],
             f"'contract' expected operands of rank {[len(d) for d in self.operands]} for '{self}', "
@@ -50,10 +51,14 @@ class ContractSpec:
                     known = found.setdefault(form.single, n)
                     expect(
                         known == n,
-                        f"'contract' expected one extent for axis {form.single} of '{self}', but found {known} and {n}",
+                        f"'contract' expected one extent for axis {form.single} of '{self}', "
+                        f"but found {known} and {n}",
                     )
         for axis in self.axes:
-            expect(axis in found, f"axis {axis} of '{self}' stands alone nowhere, so state its extent: {axis}=N")
+            expect(
+                axis in found,
+                f"axis {axis} of '{self}' stands alone nowhere, so state its extent: {axis}=N",
+            )
         return found
 
     def __str__(self) -> str:
@@ -63,7 +68,7 @@ class ContractSpec:
 
 
 def make_spec(operands: Maps, output: Sequence[str], sizes: Mapping[str, int] | None = None) -> ContractSpec:
-    """A spec with its axes in canonical order: the result's, then the others as they first occur."""
+    """A spec with its axes in canonical order: the result's, then others as they first occur."""
     named = [a for dims in operands for form in dims for a in form.axes]
     axes = tuple(dict.fromkeys((*output, *named)))
     stated = {a: n for a, n in (sizes or {}).items() if not _alone(a, operands)}
@@ -76,9 +81,12 @@ def _alone(axis: str, operands: Maps) -> bool:
 
 @lru_cache(maxsize=4096)
 def parse_spec(text: str) -> ContractSpec:
-    """The inverse of ``str(ContractSpec)``; `UserError` NN0310 when the text is not a contraction."""
+    """The inverse of ``str(ContractSpec)``; `UserError` NN0310 if the text is no contraction."""
     found = re.fullmatch(r"([^:]*):(.*)->(.*)", text)
-    expect(found is not None, f"expected a contraction such as 'i j k: i k, k j -> i j', but found '{text}'")
+    expect(
+        found is not None,
+        f"expected a contraction such as 'i j k: i k, k j -> i j', but found '{text}'",
+    )
     assert found is not None
     names, sizes = [], []
     for word in found[1].split():
@@ -107,25 +115,10 @@ def parse_affine(text: str) -> Affine:
     """An affine form without spaces, such as ``2*h+r-1``."""
     total, end = Affine(), 0
     for m in re.finditer(r"([+-]?)(?:(\d+)\*)?(?:([A-Za-z_]\w*)|(\d+))", text):
-        expect(m.start() == end and bool(m[1] or end == 0) and not (m[2] and m[4]), f"expected an affine index, but found '{text}'")
+        joined = m.start() == end and bool(m[1] or end == 0) and not (m[2] and m[4])
+        expect(joined, f"expected an affine index, but found '{text}'")
         k = int(m[2] or 1) * (-1 if m[1] == "-" else 1)
         total = total + (Affine.axis(m[3]) * k if m[3] else int(m[4]) * k)
         end = m.end()
     expect(end == len(text) and bool(text), f"expected an affine index, but found '{text}'")
     return total
-
-
-def matmul_spec(a_rank: int, b_rank: int) -> str:
-    """NumPy's ``matmul`` of operands of these ranks, their batch dimensions aligned at the right and of equal extent."""
-    expect(min(a_rank, b_rank) > 0, "'@' expected operands of rank 1 or more, but found a scalar")
-    lead = max(a_rank, b_rank) - 2
-    batch = [f"b{n}" for n in range(lead)]
-    return str(matmul_of_batches(batch[lead - max(a_rank - 2, 0) :], batch[lead - max(b_rank - 2, 0) :], a_rank, b_rank))
-
-
-def matmul_of_batches(a_batch: Sequence[str], b_batch: Sequence[str], a_rank: int, b_rank: int) -> ContractSpec:
-    """A matmul whose operands keep only the batch axes named (in order)."""
-    rows, columns = ["i"] if a_rank > 1 else [], ["j"] if b_rank > 1 else []
-    batch = sorted({*a_batch, *b_batch}, key=lambda name: int(name[1:]))
-    maps = ([*a_batch, *rows, "k"], [*b_batch, "k", *columns])
-    return make_spec(tuple(tuple(Affine.axis(a) for a in m) for m in maps), [*batch, *rows, *columns])

@@ -1,7 +1,7 @@
 """Elementwise operators: result[i] = primitive(a[i], b[i], …) with NumPy broadcasting.
 
-Each is the scalar primitive of the same name, except that gradients, simplifications and references are its own.
-Operands have one dtype. The functions of one argument are in `unary`.
+Each is the scalar primitive of the same name, except that gradients, simplifications and references
+are its own. Operands have one dtype. Arithmetic is here; see also `logic` and `unary`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,8 @@ from nncompiler.ir.ops.common import (
 )  # fmt: skip
 from nncompiler.ir.scalar import PRIMITIVES, Expr, Index, apply, const
 from nncompiler.ir.types import (
-    BOOL,
-    F32,
     F64,
     I32,
-    U8,
     U32,
     Array,
     DType,
@@ -56,7 +53,9 @@ PAIRS = (
 
 
 class Elementwise(Operator):
-    """The common part. Subclasses give `value`, their meaning on NumPy arrays, and `rule`, their own simplifications."""
+    """The common part. Subclasses give `value`, their meaning on NumPy arrays, and `rule`, their
+    own simplifications.
+    """
 
     arity: ClassVar[int] = 2
     kinds: ClassVar[frozenset[str]] = frozenset({"float", "int", "uint"})
@@ -77,7 +76,9 @@ class Elementwise(Operator):
 
     def samples(self) -> Sequence[Sample]:
         found = [sample(*pair) for pair in PAIRS] + [sample((5,), (3, 5), dtype=F64)]
-        return [*found, sample((7,), (7,), dtype=I32, low=-5, high=5)] if "int" in self.kinds else found
+        if "int" in self.kinds:
+            found.append(sample((7,), (7,), dtype=I32, low=-5, high=5))
+        return found
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
         return apply(self.name, *read_all(node, index, ctx))
@@ -91,14 +92,17 @@ class Elementwise(Operator):
 
     def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
         found = self.rule(b, node, definitions)
-        return fit(b, found, node.output.type) if found else without_broadcasts(b, node, definitions)
+        if found is None:
+            return without_broadcasts(b, node, definitions)
+        return fit(b, found, node.output.type)
 
 
 def common_dtype(node: Node, operands: Sequence[Value]) -> DType:
     first = operands[0].dtype
     expect(
         all(v.dtype == first for v in operands),
-        f"'{node.op}' expected operands of one dtype, but found {' and '.join(str(v.type) for v in operands)}",
+        f"'{node.op}' expected operands of one dtype, but found "
+        f"{' and '.join(str(v.type) for v in operands)}",
     )
     return first
 
@@ -127,7 +131,7 @@ def elementwise_dims(node: Node) -> DimMap:
 
 
 def without_broadcasts(b: Builder, node: Node, definitions: Definitions) -> Value | None:
-    """The same application without the explicit broadcasts that its own broadcasting makes needless."""
+    """The same without the explicit broadcasts that its own broadcasting makes needless."""
     inputs, shape = list(node.inputs), node.output.shape
     for k, v in enumerate(node.inputs):
         if source := producer(v, "broadcast", definitions):
@@ -201,7 +205,7 @@ class Mul(Elementwise):
 
 
 class Div(Elementwise):
-    """Integers are divided towards zero, and a zero divisor gives 0: machine code must not trap."""
+    """Integers are divided towards zero; a zero divisor gives 0: machine code must not trap."""
 
     name = "div"
 
@@ -218,9 +222,13 @@ class Div(Elementwise):
         return (q, b.emit("neg", b.emit("mul", q, node.output)))
 
     def samples(self) -> Sequence[Sample]:
-        floats = [sample(*pair, low=0.5) for pair in PAIRS] + [sample((5,), (3, 5), dtype=F64, low=0.5)]
-        integers = [sample((33,), (33,), dtype=I32, low=-4, high=4), sample((9,), (9,), dtype=U32, low=0, high=9)]
-        return floats + integers
+        floats = [sample(*pair, low=0.5) for pair in PAIRS]
+        return [
+            *floats,
+            sample((5,), (3, 5), dtype=F64, low=0.5),
+            sample((33,), (33,), dtype=I32, low=-4, high=4),
+            sample((9,), (9,), dtype=U32, low=0, high=9),
+        ]
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
         x, y = read_all(node, index, ctx)
@@ -229,7 +237,8 @@ class Div(Elementwise):
         zero, one = const(0, y.dtype), const(1, y.dtype)
         by_zero = apply("eq", y, zero)
         if y.dtype.kind == "uint":
-            return apply("select", by_zero, zero, apply("div", x, apply("select", by_zero, one, y)))
+            safe = apply("select", by_zero, one, y)
+            return apply("select", by_zero, zero, apply("div", x, safe))
         # the least integer divided by -1 overflows, which also traps; its negation wraps
         flips = apply("eq", y, const(-1, y.dtype))
         safe = apply("select", apply("or", by_zero, flips), one, y)
@@ -243,7 +252,7 @@ class Div(Elementwise):
             return x
         if divisor and y.dtype.is_float and math.isfinite(divisor):
             mantissa, exponent = math.frexp(divisor)
-            if abs(mantissa) == 0.5 and abs(exponent) < 100:  # a power of two: its reciprocal is exact
+            if abs(mantissa) == 0.5 and abs(exponent) < 100:  # the reciprocal is exact
                 return b.emit("mul", x, b.const(1.0 / divisor, y.dtype))
         return None
 
@@ -288,8 +297,8 @@ class Pow(Elementwise):
 class Extremum(Elementwise):
     """The larger or smaller of two; NaN propagates.
 
-    Ties give the gradient to the first operand. So relu is ``max(0, x)``, with the constant first: its gradient at 0
-    is 0. The mask is found from the result, so that `x` need not be kept.
+    Ties give the gradient to the first operand. So relu is ``max(0, x)``, with the constant first:
+    its gradient at 0 is 0. The mask is found from the result, so that `x` need not be kept.
     """
 
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
@@ -316,115 +325,3 @@ class Min(Extremum):
 
     def value(self, *inputs: Any) -> Any:
         return np.minimum(*inputs)
-
-
-# --- comparison and logic ------------------------------------------------------------------------
-
-
-class Logic(Elementwise):
-    """Comparisons and connectives; their result is bool."""
-
-    differentiable = False
-
-    def samples(self) -> Sequence[Sample]:
-        dtypes = [d for d in (F32, I32, BOOL, U8) if d.kind in self.kinds]
-        found = [sample(*pair, dtype=dtypes[0]) for pair in PAIRS]
-        return found + [sample((33,), (33,), dtype=d, low=0, high=3) for d in dtypes]
-
-
-class Eq(Logic):
-    name = "eq"
-    kinds = frozenset({"float", "int", "uint", "bool"})
-
-    def value(self, *inputs: Any) -> Any:
-        return np.equal(*inputs)
-
-
-class Ne(Logic):
-    name = "ne"
-    kinds = frozenset({"float", "int", "uint", "bool"})
-
-    def value(self, *inputs: Any) -> Any:
-        return np.not_equal(*inputs)
-
-
-class Lt(Logic):
-    name = "lt"
-
-    def value(self, *inputs: Any) -> Any:
-        return np.less(*inputs)
-
-
-class Le(Logic):
-    name = "le"
-
-    def value(self, *inputs: Any) -> Any:
-        return np.less_equal(*inputs)
-
-
-class Gt(Logic):
-    name = "gt"
-
-    def value(self, *inputs: Any) -> Any:
-        return np.greater(*inputs)
-
-
-class Ge(Logic):
-    name = "ge"
-
-    def value(self, *inputs: Any) -> Any:
-        return np.greater_equal(*inputs)
-
-
-class And(Logic):
-    name = "and"
-    kinds = frozenset({"bool"})
-
-    def value(self, *inputs: Any) -> Any:
-        return np.logical_and(*inputs)
-
-    def rule(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
-        for x, y in (node.inputs, node.inputs[::-1]):
-            known = constant_of(y, definitions)
-            if known is not None:
-                return x if known else y
-        return None
-
-
-class Or(Logic):
-    name = "or"
-    kinds = frozenset({"bool"})
-
-    def value(self, *inputs: Any) -> Any:
-        return np.logical_or(*inputs)
-
-    def rule(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
-        for x, y in (node.inputs, node.inputs[::-1]):
-            known = constant_of(y, definitions)
-            if known is not None:
-                return y if known else x
-        return None
-
-
-class Not(Logic):
-    name = "not"
-    arity = 1
-    kinds = frozenset({"bool"})
-
-    def value(self, *inputs: Any) -> Any:
-        return np.logical_not(*inputs)
-
-    def samples(self) -> Sequence[Sample]:
-        return [sample((n,), dtype=BOOL) for n in (0, 1, 17)]
-
-    def rule(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
-        inner = definitions.get(node.inputs[0])
-        match inner:
-            case Node(op="not"):
-                return inner.inputs[0]
-            case Node(op="eq"):
-                return b.emit("ne", *inner.inputs)
-            case Node(op="ne"):
-                return b.emit("eq", *inner.inputs)
-            case _:
-                return None  # not (a < b) is not a >= b: nan

@@ -1,6 +1,6 @@
-"""Functions of one argument, elementwise: a table of reference and gradient; then choice, conversion and `stop_gradient`.
+"""Functions of one argument, elementwise, as a table; then where, cast and stop_gradient.
 
-A gradient is ``(builder, x, y, cotangent) -> cotangent of x`` and uses the result `y` where it can.
+A gradient is ``(builder, x, y, cotangent) -> cotangent of x``; it uses the result `y` where it can.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Rule: TypeAlias = Callable[[Builder, Node, Definitions], "Value | None"]
 
 
 class Unary(Elementwise):
-    """A function of one argument. On an operand that is only a broadcast, it is computed before broadcasting."""
+    """A function of one argument; of a broadcast operand it is computed before broadcasting."""
 
     arity = 1
 
@@ -142,13 +142,18 @@ def _abs_rule(b: Builder, node: Node, definitions: Definitions) -> Value | None:
 _SIGNED = (F32, F64, I32)
 
 unary("neg", np.negative, lambda b, x, y, d: b.emit("neg", d), takes=_SIGNED, rule=_neg_rule)
-unary("abs", np.abs, lambda b, x, y, d: _times(b, d, b.emit("sign", x)), takes=_SIGNED, rule=_abs_rule)
+unary(
+    "abs", np.abs, lambda b, x, y, d: _times(b, d, b.emit("sign", x)), takes=_SIGNED, rule=_abs_rule
+)
 unary("sign", np.sign, None, takes=_SIGNED)
 unary("floor", np.floor, None)
 unary("exp", np.exp, lambda b, x, y, d: _times(b, d, y))
 unary("log", np.log, lambda b, x, y, d: b.emit("div", d, x), between=(0.1, 4.0))
 unary("sqrt", np.sqrt, lambda b, x, y, d: b.emit("div", _times(b, d, 0.5), y), between=(0.1, 4.0))
-unary("rsqrt", lambda x: 1 / np.sqrt(x), lambda b, x, y, d: _times(b, d, -0.5, y, y, y), between=(0.1, 4.0))
+unary(
+    "rsqrt", lambda x: 1 / np.sqrt(x), lambda b, x, y, d: _times(b, d, -0.5, y, y, y),
+    between=(0.1, 4.0),
+)  # fmt: skip
 unary("tanh", np.tanh, lambda b, x, y, d: _times(b, d, _one_minus(b, _times(b, y, y))))
 unary("sigmoid", _sigmoid, lambda b, x, y, d: _times(b, d, y, _one_minus(b, y)))
 unary("erf", _erf, _erf_gradient)
@@ -157,14 +162,14 @@ unary("cos", np.cos, lambda b, x, y, d: b.emit("neg", _times(b, d, b.emit("sin",
 
 
 class Where(Operator):
-    """``where(condition, a, b)``: an element of `a` where the condition holds, of `b` elsewhere."""
+    """``where(condition, a, b)``: elements of `a` where the condition holds, else of `b`."""
 
     name = "where"
 
     def infer(self, node: Node) -> tuple[TensorType, ...]:
         expect_inputs(node, 3)
         found = node.inputs[0].type
-        expect(found.dtype == BOOL, f"'where' expected a condition of dtype bool, but found {found}")
+        expect(found.dtype == BOOL, f"'where' expected a bool condition, but found {found}")
         return (TensorType(common_dtype(node, node.inputs[1:]), common_shape(node)),)
 
     def reference(self, node: Node, *inputs: Array) -> Array:
@@ -179,7 +184,8 @@ class Where(Operator):
             for d in (F32, F64)
             for c, x, y in shapes
         ]
-        return [*found, Sample((TensorType(BOOL, (9,)), TensorType(I32, (9,)), TensorType(I32, ())))]
+        integers = (TensorType(BOOL, (9,)), TensorType(I32, (9,)), TensorType(I32))
+        return [*found, Sample(integers)]
 
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
         condition, d, zero = node.inputs[0], only(cotangents), b.const(0.0, node.output.dtype)
@@ -204,7 +210,9 @@ class Where(Operator):
 
 
 class Cast(Operator):
-    """``cast {dtype}``: conversion by value as in C; float to integer saturates, NaN becomes 0, bool is ``x != 0``."""
+    """``cast {dtype}``: conversion by value as in C, but float to integer saturates, NaN becomes 0,
+    and bool is ``x != 0``.
+    """
 
     name = "cast"
     cheap = True
@@ -227,14 +235,16 @@ class Cast(Operator):
         wide = np.where(np.isnan(x), 0.0, x.astype(np.float64))
         over, under = wide >= float(limits.max), wide <= float(limits.min)
         exact = np.where(over | under, 0.0, wide).astype(target.numpy)
-        return np.asarray(np.where(over, limits.max, np.where(under, limits.min, exact)).astype(target.numpy))
+        found = np.where(over, limits.max, np.where(under, limits.min, exact))
+        return np.asarray(found, target.numpy)
 
     def samples(self) -> Sequence[Sample]:
         pairs = [
-            (F32, F32), (F32, F64), (F64, F32), (F32, I32), (F64, I64), (F32, U8), (F32, BOOL), (I32, F32),
-            (I32, U8), (U8, F32), (BOOL, F32), (BOOL, I32),
+            (F32, F32), (F32, F64), (F64, F32), (F32, I32), (F64, I64), (F32, U8), (F32, BOOL),
+            (I32, F32), (I32, U8), (U8, F32), (BOOL, F32), (BOOL, I32),
         ]  # fmt: skip
-        return [sample((17,), dtype=s, low=-300, high=300, attrs={"dtype": t.name}) for s, t in pairs]
+        span = {"low": -300.0, "high": 300.0}
+        return [sample((17,), dtype=s, attrs={"dtype": t.name}, **span) for s, t in pairs]
 
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
         source = node.inputs[0].dtype
@@ -256,8 +266,9 @@ class Cast(Operator):
         if inner is None:
             return None
         if inner.op == "broadcast":
-            return b.emit("broadcast", b.emit("cast", inner.inputs[0], dtype=target), shape=x.shape)
-        if inner.op == "cast" and inner.inputs[0].dtype.name == target and (target, x.dtype) == ("f32", F64):
+            converted = b.emit("cast", inner.inputs[0], dtype=target)
+            return b.emit("broadcast", converted, shape=x.shape)
+        if inner.op == "cast" and (inner.inputs[0].dtype, x.dtype, target) == (F32, F64, "f32"):
             return inner.inputs[0]  # widening and back
         return None
 
