@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from nncompiler.ir.graph import Function, Node, Value
 
@@ -13,28 +13,51 @@ def updates(function: Function) -> dict[Value, Value]:
     """New value -> the parameter it replaces, for results called `update.NAME` that can be written in place.
 
     Left out (to be copied at the end instead): a value that is itself a parameter, that updates two parameters or is
-    another result too, or that a later reader of the old value depends on.
+    another result too, and one whose write in place would have to come both before and after some reader.
     """
     params = {p.value.name: p.value for p in function.params}
     counts: dict[Value, int] = {}
     for _, value in function.results:
         counts[value] = counts.get(value, 0) + 1
+    order = _Order(function.nodes)
     found = {}
     for name, value in function.results:
         old = params.get(name.removeprefix(UPDATE)) if name.startswith(UPDATE) else None
         if old is None or counts[value] > 1 or value.name in params:
             continue
-        if not _read_after(function.nodes, old, value):
+        if order.overwrite(old, value):
             found[value] = old
     return found
 
 
-def _read_after(nodes: Iterable[Node], old: Value, new: Value) -> bool:
-    """Whether some node that depends on `new` reads `old`."""
-    after = {new}
-    for node in nodes:
-        if any(v in after for v in node.inputs):
-            if old in node.inputs:
+class _Order:
+    """What every node must follow: the makers of its inputs, and the readers of what it overwrites."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.maker = {v: k for k, n in enumerate(nodes) for v in n.outputs}
+        self.readers: dict[Value, set[int]] = {}
+        self.after: list[set[int]] = []
+        for k, node in enumerate(nodes):
+            self.after.append({self.maker[v] for v in node.inputs if v in self.maker})
+            for v in node.inputs:
+                self.readers.setdefault(v, set()).add(k)
+
+    def overwrite(self, old: Value, new: Value) -> bool:
+        """Order the readers of `old` before the maker of `new`; False, and no change, where that makes a circle."""
+        k = self.maker[new]
+        before = self.readers.get(old, set()) - {k}
+        if any(self._follows(r, k) for r in before):
+            return False
+        self.after[k] |= before
+        return True
+
+    def _follows(self, node: int, goal: int) -> bool:
+        queue, seen = [node], set[int]()
+        while queue:
+            n = queue.pop()
+            if n == goal:
                 return True
-            after.update(node.outputs)
-    return False
+            if n not in seen:
+                seen.add(n)
+                queue.extend(self.after[n])
+        return False

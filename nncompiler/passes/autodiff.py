@@ -66,10 +66,11 @@ def backpropagate(
         if all(g is None for g in given):
             continue
         with b.at(node.span):
+            start = len(b.nodes)
             found = operator.gradient(b, node, given)
-            for value, cotangent in zip(node.inputs, found, strict=True):
-                if cotangent is None or value not in active:
-                    continue
+            wanted_here = [(v, c) for v, c in zip(node.inputs, found, strict=True) if c and v in active]
+            _prune(b, start, {c for _, c in wanted_here})
+            for value, cotangent in wanted_here:
                 cotangent = unbroadcast(b, cotangent, value)
                 sums[value] = b.emit("add", sums[value], cotangent) if value in sums else cotangent
     return sums
@@ -82,6 +83,17 @@ def _depends_on(nodes: Sequence[Node], wanted: Sequence[Value]) -> set[Value]:
         if lookup(node.op).differentiable and any(v in active for v in node.inputs):
             active.update(v for v in node.outputs if v.dtype.is_float)
     return active
+
+
+def _prune(b: Builder, start: int, needed: set[Value]) -> None:
+    """Drop what a gradient rule emitted for operands whose cotangent nobody asked for."""
+    kept: list[Node] = []
+    for node in reversed(b.nodes[start:]):
+        # constants are shared by the whole builder, so they stay
+        if node.op == "constant" or any(v in needed for v in node.outputs):
+            kept.append(node)
+            needed.update(node.inputs)
+    b.nodes[start:] = reversed(kept)
 
 
 def unbroadcast(b: Builder, cotangent: Value, value: Value) -> Value:

@@ -15,6 +15,9 @@ from nncompiler.passes.allocation import Interval, Problem, allocate, live_bound
 from nncompiler.passes.hazards import may_overwrite
 from nncompiler.passes.order import root_name
 
+#: Search steps for the offsets (`allocation.allocate`); a plan of a model is almost always placed at its bound greedily.
+BUDGET = 2_000
+
 
 @dataclass(slots=True)
 class _Lifetimes:
@@ -31,7 +34,7 @@ def place(plan: Plan) -> Plan:
     times = _Lifetimes(_live_ranges(kernels, buffers), {})
     _share(kernels, buffers, times)
     problem, chains = _problem(buffers, times)
-    solution = allocate(problem)
+    solution = allocate(problem, budget=BUDGET)
     offset_of = {name: at for chain, at in zip(chains, solution.offsets, strict=True) for name in chain}
     placed = [
         replace(b, offset=offset_of[b.name], live=times.live[b.name], in_place_of=times.heir_of.get(b.name))

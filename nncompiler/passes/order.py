@@ -26,37 +26,23 @@ def root_name(buffers: Mapping[str, Buffer], name: str) -> str:
     return name
 
 
-def best_order(kernels: Sequence[Kernel], buffers: Mapping[str, Buffer]) -> list[Kernel]:
-    """`kernels`, given in an order of dependence except for writes in place, reordered for a low peak.
+def best_order(
+    kernels: Sequence[Kernel], after: Sequence[frozenset[int]], buffers: Mapping[str, Buffer]
+) -> list[Kernel]:
+    """`kernels`, of which number k must follow those in `after[k]`, reordered for a low peak.
 
     The given order (made legal) and a greedy one, which always takes the ready kernel that frees most, are compared.
     """
-    flow = _flow(kernels, buffers)
-    candidates = [_list_order(flow, greedy=False), _list_order(flow, greedy=True)]
-    best = min(candidates, key=lambda order: _peak(flow, order))
-    return [kernels[k] for k in best]
-
-
-def _flow(kernels: Sequence[Kernel], buffers: Mapping[str, Buffer]) -> _Flow:
     reads, writes = [], []
     for kernel in kernels:
         r, w = reads_and_writes(kernel)
         reads.append(frozenset(root_name(buffers, b) for b in r))
         writes.append(frozenset(root_name(buffers, b) for b in w))
-    after = []
-    for k in range(len(kernels)):
-        need = set[int]()
-        for m in range(len(kernels)):
-            if m == k:
-                continue
-            state_written = {b for b in writes[m] if buffers[b].space == "state"}
-            if writes[m] & reads[k] - state_written or (writes[m] & writes[k] and m < k):
-                need.add(m)
-            if any(buffers[b].space == "state" for b in writes[k] & reads[m]):
-                need.add(m)
-        after.append(frozenset(need))
     sizes = {n: align(b.nbytes) for n, b in buffers.items() if b.space == "arena"}
-    return _Flow(tuple(reads), tuple(writes), tuple(after), sizes)
+    flow = _Flow(tuple(reads), tuple(writes), tuple(after), sizes)
+    candidates = [_list_order(flow, greedy=False), _list_order(flow, greedy=True)]
+    best = min(candidates, key=lambda order: _peak(flow, order))
+    return [kernels[k] for k in best]
 
 
 def _list_order(flow: _Flow, greedy: bool) -> list[int]:

@@ -34,14 +34,25 @@ def schedule(function: Function, state: StateLayout) -> Plan:
     return _Scheduler(function, state).plan()
 
 
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A kernel to be: the values it reads (views looked through), makes, and the old ones it writes over."""
+
+    kernel: Kernel
+    reads: frozenset[Value]
+    makes: frozenset[Value]
+    overwrites: frozenset[Value] = frozenset()
+
+
 @dataclass(slots=True)
 class _Scheduler:
     function: Function
     state: StateLayout
     buffers: dict[str, Buffer] = field(default_factory=dict)
     place: dict[Value, str] = field(default_factory=dict)
-    items: list[Kernel] = field(default_factory=list)
+    items: list[_Item] = field(default_factory=list)
     late: list[tuple[str, Value]] = field(default_factory=list)
+    root: dict[Value, Value] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         arguments = self._parameters() + self._results()
@@ -50,9 +61,9 @@ class _Scheduler:
         for node in self.function.nodes:
             if not is_view(node):
                 self._node(node, in_place)
-        for target, value in self.late:
+        for target, value in self._saved(self.late):
             self._copy(target, value)
-        kernels = best_order(self.items, self.buffers)
+        kernels = best_order([i.kernel for i in self.items], self._after(), self.buffers)
         numbered = tuple(
             Kernel(f"k{n}", k.body, k.schedule, k.nodes, k.spans) for n, k in enumerate(kernels)
         )
@@ -104,6 +115,7 @@ class _Scheduler:
                 base = self._buffer(node.inputs[0])
                 self.buffers[node.output.name] = Buffer(node.output.name, node.output.type, "view", base=base)
                 self.place[node.output] = node.output.name
+                self.root[node.output] = self.root.get(node.inputs[0], node.inputs[0])
 
     def _buffer(self, value: Value) -> str:
         """The buffer of a value, a new one in the arena on first sight."""
@@ -135,20 +147,55 @@ class _Scheduler:
             self.place[v] = old.name
         for v in scratch:
             self.buffers[v.name] = Buffer(v.name, v.type, "arena")
-        self.items.append(kernel)
+        reads = frozenset(self._root(v) for n in nodes for v in n.inputs if self._outer(v, nodes))
+        self.items.append(_Item(kernel, reads, frozenset(outputs), frozenset(written.values())))
+
+    def _root(self, value: Value) -> Value:
+        return self.root.get(value, value)
 
     def _outer(self, value: Value, nodes: Sequence[Node]) -> bool:
         return all(value not in n.outputs for n in nodes)
 
-    def _copy(self, target: str, value: Value) -> None:
-        """A kernel that copies a value; over the flat bytes where the shapes differ only in form."""
+    def _saved(self, copies: Sequence[tuple[str, Value]]) -> list[tuple[str, Value]]:
+        """Copies at the end, each from bytes that no write disturbs: old state is saved in the arena first."""
+        found = []
+        for target, value in copies:
+            if self.buffers[self.place[self._root(value)]].space == "state" and self._root(value) in self._old():
+                kept = Value(f"{value.name}.old", value.type)
+                self.buffers[kept.name] = Buffer(kept.name, kept.type, "arena")
+                self.place[kept] = kept.name
+                self._copy(kept.name, value, kept)
+                value = kept
+            found.append((target, value))
+        return found
+
+    def _old(self) -> frozenset[Value]:
+        """Parameters that live in the state."""
+        return frozenset(self.function.params_of("param", "slot", "header"))
+
+    def _copy(self, target: str, value: Value, makes: Value | None = None) -> None:
+        """A kernel that copies a value."""
         source = self._buffer(value)
         axes = tuple(Axis(AXIS_NAMES[d], n) for d, n in enumerate(value.shape))
         index = tuple(Affine() if a.extent == 1 else Affine.axis(a.name) for a in axes)
         loops = tuple(a for a in axes if a.extent != 1)
         store = Store(target, index, Load(source, index, value.dtype))
         body = (For(loops, (store,)),) if loops else (store,)
-        self.items.append(Kernel("k", body, nodes=(value.name,)))
+        kernel = Kernel("k", body, nodes=(value.name,))
+        overwrites = frozenset(v for v in self._old() if v.name == target)
+        self.items.append(
+            _Item(kernel, frozenset((self._root(value),)), frozenset((makes,) if makes else ()), overwrites)
+        )
+
+    def _after(self) -> list[frozenset[int]]:
+        """For every item the items it must follow: makers of what it reads, readers of what it overwrites."""
+        maker = {v: k for k, i in enumerate(self.items) for v in i.makes}
+        found = []
+        for k, item in enumerate(self.items):
+            need = {maker[v] for v in item.reads if v in maker}
+            need |= {m for m, other in enumerate(self.items) if other.reads & item.overwrites}
+            found.append(frozenset(need - {k}))
+        return found
 
     def _checks(self) -> list[Check]:
         """Indices that come straight from an argument are range-checked by the entry point."""

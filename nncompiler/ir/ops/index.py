@@ -16,7 +16,7 @@ from nncompiler.ir.types import F32, F64, I32, Array, TensorType
 
 
 class Gather(Operator):
-    """``gather {axis} %data, %indices``: NumPy's ``take``. An index out of range reads the nearest element.
+    """``gather {axis} %data, %indices``: NumPy's ``take``; out of range it reads the nearest.
 
     Arguments of a function are range-checked before it runs; clamping keeps computed indices safe.
     """
@@ -28,18 +28,19 @@ class Gather(Operator):
         expect_inputs(node, 2)
         data, indices, axis = node.inputs[0].type, node.inputs[1].type, integer(node, "axis")
         expect_axis(node, axis, data.rank)
-        expect(indices.dtype == I32, f"'gather' expected indices of dtype i32, but found {indices}")
+        expect(indices.dtype == I32, f"'gather' expected i32 indices, but found {indices}")
         expect(data.shape[axis] > 0, f"'gather' from no elements: axis {axis} of {data} is empty")
         return (data.with_shape((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])),)
 
     def reference(self, node: Node, *inputs: Array) -> Array:
         data, indices = inputs
-        return np.asarray(np.take(data, indices.astype(np.int64), integer(node, "axis"), mode="clip"))
+        places = indices.astype(np.int64)
+        return np.asarray(np.take(data, places, integer(node, "axis"), mode="clip"))
 
     def samples(self) -> Sequence[Sample]:
         rows: list[tuple[tuple[int, ...], tuple[int, ...], int]] = [
-            ((17,), (), 0), ((5,), (33,), 0), ((3, 16), (0,), 0), ((4, 15), (2, 3), 0), ((2, 3, 4), (5,), 1),
-            ((2, 5), (3, 1), 1),
+            ((17,), (), 0), ((5,), (33,), 0), ((3, 16), (0,), 0), ((4, 15), (2, 3), 0),
+            ((2, 3, 4), (5,), 1), ((2, 5), (3, 1), 1),
         ]  # fmt: skip
         return [
             Sample((TensorType(d, s), TensorType(I32, i)), (("axis", a),), -2.0, 6.0)
@@ -48,7 +49,7 @@ class Gather(Operator):
         ]
 
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
-        """A contraction with the one-hot indices: deterministic, whatever the order of the loops."""
+        """A contraction with the one-hot indices: deterministic, however it is scheduled."""
         (data, indices), axis = node.inputs, integer(node, "axis")
         top = b.const(data.shape[axis] - 1, I32)
         clamped = b.emit("min", b.emit("max", indices, b.const(0, I32)), top)
@@ -81,7 +82,10 @@ class Gather(Operator):
 
 
 class OneHot(Operator):
-    """``one_hot {depth, dtype}``: a new last axis with 1 at the index and 0 elsewhere; all 0 for one out of range."""
+    """``one_hot {depth, dtype}``: a new last axis, 1 at the index and 0 elsewhere.
+
+    An index out of range gives zeros only.
+    """
 
     name = "one_hot"
     differentiable = False
@@ -105,11 +109,12 @@ class OneHot(Operator):
 
     def samples(self) -> Sequence[Sample]:
         rows: list[tuple[tuple[int, ...], int, str]] = [
-            ((), 3, "f32"), ((17,), 10, "f32"), ((0,), 3, "f32"), ((3, 5), 4, "f64"), ((33,), 1, "bool"), ((4,), 0, "f32"),
-            ((15,), 5, "i32"),
+            ((), 3, "f32"), ((17,), 10, "f32"), ((0,), 3, "f32"), ((3, 5), 4, "f64"),
+            ((33,), 1, "bool"), ((4,), 0, "f32"), ((15,), 5, "i32"),
         ]  # fmt: skip
         return [
-            Sample((TensorType(I32, s),), (("depth", n), ("dtype", d)), -2.0, n + 1.0) for s, n, d in rows
+            Sample((TensorType(I32, s),), (("depth", n), ("dtype", d)), -2.0, n + 1.0)
+            for s, n, d in rows
         ]
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:

@@ -1,0 +1,289 @@
+"""Choose how every kernel of a plan runs: which axis goes over SIMD lanes, and the register tile of a contraction.
+
+    schedule loops      ──▶      schedule contract: vector j, register i, tile 6x16, order j i | k
+
+A cost model in cycles compares the candidates. It knows the vector length and the number of registers, nothing else of
+the processor: two multiply-adds and two loads per cycle, latency four. Only schedules are changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from nncompiler.ir.kernel import (
+    Axis,
+    Buffer,
+    Fold,
+    For,
+    Kernel,
+    Let,
+    Loop,
+    Plan,
+    Schedule,
+    Step,
+    Stmt,
+    Store,
+    expressions,
+    local_types,
+    statements,
+)
+from nncompiler.ir.nests import Contraction, Product, contraction
+from nncompiler.ir.scalar import PRIMITIVES, Affine, Apply, Expr, Index, Load, axes_of, children
+
+Buffers: TypeAlias = Mapping[str, Buffer]
+
+#: A contraction with fewer multiply-adds than this is not worth a register tile.
+SMALL = 64
+#: Cycles of a transcendental primitive, of gathering one lane, of a partial vector over a whole one.
+_TRANSCENDENTAL, _LANE, _MASKED = 15.0, 1.5, 1.5
+_LATENCY = 4
+
+
+def tile_plan(plan: Plan, vector_bytes: int, registers: int) -> Plan:
+    """The plan with a schedule for every kernel that has none yet."""
+    buffers = plan.table()
+
+    def visit(step: Step) -> Step:
+        match step:
+            case Loop():
+                return replace(step, body=tuple(visit(s) for s in step.body))
+            case Kernel(schedule=schedule) if schedule == Schedule():
+                return replace(step, schedule=choose_schedule(step, buffers, vector_bytes, registers))
+            case Kernel():
+                return step
+
+    steps = tuple(visit(s) for s in plan.steps)
+    return plan if steps == plan.steps else replace(plan, steps=steps)
+
+
+def choose_schedule(kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int) -> Schedule:
+    """The cheapest schedule for one kernel."""
+    form = contraction(kernel)
+    if form is not None:
+        dtype = form.products[0].a.dtype
+        found = _Contract(form, buffers, vector_bytes // dtype.bytes, registers).best()
+        if found is not None:
+            return found
+    widest = max((t.bytes for t in local_types(kernel).values()), default=4)
+    for s in statements(kernel.body):
+        widest = max([widest, *(e.dtype.bytes for e in expressions(s))])
+    _, names = _Loops(buffers, vector_bytes // widest).best(kernel.body, None)
+    return Schedule(vector=tuple(dict.fromkeys(names)))
+
+
+# --- contractions ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """`columns` is the vector axis, or with a reduced vector axis the axis its sums are gathered along."""
+
+    cycles: float
+    vector: str
+    columns: str
+    rows: str | None
+    tile: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contract:
+    form: Contraction
+    buffers: Buffers
+    lanes: int
+    registers: int
+
+    def best(self) -> Schedule | None:
+        """The cheapest register tile over all axes and roles; None when the loops strategy does as well."""
+        work = self.size(self.form.parallel) * max(self.size(p.reduction) for p in self.form.products)
+        choices = [c for flip in (False, True) for c in self.candidates(flip)]
+        if work < SMALL or not choices:
+            return None
+        choice = min(choices, key=lambda c: c.cycles)
+        return self.schedule(choice)
+
+    def candidates(self, flip: bool) -> Iterable[_Choice]:
+        products = [(p.b, p.a) if flip else (p.a, p.b) for p in self.form.products]
+        names = [a.name for a in self.form.parallel]
+        for columns in names:
+            if any(columns in axes_of(a) or columns not in axes_of(b) for a, b in products):
+                continue
+            rows = [r for r in names if all(r in axes_of(a) and r not in axes_of(b) for a, b in products)]
+            for row in rows or (None,):
+                yield from self.across_columns(products, columns, row)
+                if len(products) == 1:
+                    yield from self.across_reduction(self.form.products[0], *products[0], columns, row)
+
+    def across_columns(
+        self, products: list[tuple[Expr, Expr]], columns: str, row: str | None
+    ) -> Iterable[_Choice]:
+        """Lanes are columns: one broadcast per row and one load per vector of columns in every step."""
+        unit = all(self.stride(b, columns) == 1 for _, b in products)
+        stored = all(self.store_stride(s, columns) in (0, 1) for s in self.form.body if isinstance(s, Store))
+        m, n = self.extent(row), self.extent(columns)
+        others = self.size(self.form.parallel) / (m * n)
+        steps = sum(self.size(p.reduction) for p in self.form.products)
+        reads = 1.0 if unit else _LANE * self.lanes * max(0.1, min(1.0, 10 / m))
+        for rows, vectors in self.tiles(lambda r, v: r * v + v + 1, m, -(-n // self.lanes)):
+            def step(r: int, v: int) -> float:
+                return max(r * v / 2, (r + v * reads) / 2, _LATENCY)
+
+            cycles = steps * others * _over_tiles(m, rows, -(-n // self.lanes), vectors, step)
+            cycles += others * m * n * (1 / self.lanes if stored else _LANE)
+            yield _Choice(cycles, columns, columns, row, (rows, vectors * self.lanes))
+
+    def across_reduction(
+        self, product: Product, a: Expr, b: Expr, columns: str, row: str | None
+    ) -> Iterable[_Choice]:
+        """Lanes are partial sums: one vector load per row and per column in every step, shuffles at the end."""
+        m, n = self.extent(row), self.extent(columns)
+        others = self.size(self.form.parallel) / (m * n)
+        for k in product.reduction:
+            if self.stride(a, k.name) != 1 or self.stride(b, k.name) != 1:
+                continue
+            steps = self.size(product.reduction) / k.extent * -(-k.extent // self.lanes)
+            for rows, cols in self.tiles(lambda r, c: r * c + min(r, c) + 1, m, n):
+                if cols > 4 and cols % 4:
+                    continue
+
+                def step(r: int, c: int) -> float:
+                    shuffles = r * (1.5 * (-(-c // 4) * 4) + 4) / steps
+                    return max(r * c / 2, (r + c) / 2, _LATENCY) + shuffles
+
+                cycles = steps * others * _over_tiles(m, rows, n, cols, step)
+                yield _Choice(cycles, k.name, columns, row, (rows, cols))
+
+    def tiles(self, registers: Callable[[int, int], int], m: int, n: int) -> Iterable[tuple[int, int]]:
+        """Tile sizes whose accumulators and operands fit the registers, small ones first."""
+        for rows in range(1, min(m, 16) + 1):
+            for across in range(1, min(n, 16) + 1):
+                if registers(rows, across) <= self.registers - (self.registers > 16):
+                    yield rows, across
+
+    def schedule(self, choice: _Choice) -> Schedule:
+        """Loops from the outside in: what the panel of `b` depends on, columns, what shares the panel, rows."""
+        product = self.form.products[0]
+        b = product.b if choice.columns in axes_of(product.b) else product.a
+        rest = [a.name for a in self.form.parallel if a.name not in (choice.columns, choice.rows)]
+        outer = [x for x in rest if x in axes_of(b)]
+        inner = [x for x in rest if x not in axes_of(b)]
+        reduction = [a.name for p in self.form.products for a in p.reduction]
+        rows = [choice.rows] if choice.rows else []
+        order = (*outer, choice.columns, *inner, *rows, *dict.fromkeys(reduction))
+        return Schedule("contract", (choice.vector,), choice.rows, choice.tile, order)
+
+    def extent(self, name: str | None) -> int:
+        return next((a.extent for a in self.form.parallel if a.name == name), 1)
+
+    def size(self, axes: Iterable[Axis]) -> int:
+        return math.prod(a.extent for a in axes)
+
+    def stride(self, expr: Expr, axis: str) -> int | None:
+        """The step in memory of every load that moves with `axis`; None when they differ or are gathered."""
+        strides = {_stride(x.index, self.buffers[x.buffer], axis) for x in _nodes([expr]) if isinstance(x, Load)}
+        moving = strides - {0}
+        return moving.pop() if len(moving) == 1 else None
+
+    def store_stride(self, store: Store, axis: str) -> int | None:
+        return _stride(store.index, self.buffers[store.buffer], axis)
+
+
+def _over_tiles(m: int, rows: int, n: int, across: int, step: Callable[[int, int], float]) -> float:
+    """The cycles of one step summed over all tiles, remainders included."""
+    total = 0.0
+    for r, count_r in ((rows, m // rows), (m % rows, int(m % rows > 0))):
+        for c, count_c in ((across, n // across), (n % across, int(n % across > 0))):
+            if count_r and count_c:
+                total += count_r * count_c * step(r, c)
+    return total
+
+
+# --- other nests ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Loops:
+    """Picks at most one axis on each path of nesting."""
+
+    buffers: Buffers
+    lanes: int
+
+    def best(self, body: Iterable[Stmt], lane: str | None) -> tuple[float, tuple[str, ...]]:
+        """Least cycles of one run of `body` with `lane` over lanes already, and the axes chosen inside."""
+        cycles, names = 0.0, tuple[str, ...]()
+        for s in body:
+            if isinstance(s, (For, Fold)):
+                more, inner = self.loop(s, lane)
+                cycles, names = cycles + more, (*names, *inner)
+            else:
+                cycles += self.cost(s, lane)
+        return cycles, names
+
+    def loop(self, s: For | Fold, lane: str | None) -> tuple[float, tuple[str, ...]]:
+        points = math.prod(a.extent for a in s.axes)
+        inside, names = self.inside(s, lane)
+        options = [(points * (inside + 1), names)]
+        ordered = isinstance(s, For) and s.ordered
+        for axis in s.axes if lane is None and not ordered else ():
+            if axis.extent < 2:
+                continue
+            trips = axis.extent // self.lanes + (_MASKED if axis.extent % self.lanes else 0)
+            inside, names = self.inside(s, axis.name)
+            finish = 4 * math.log2(self.lanes) if isinstance(s, Fold) else 0
+            cycles = points / axis.extent * trips * (inside + 1) + finish
+            options.append((cycles, (axis.name,)))
+        return min(options, key=lambda option: option[0])
+
+    def inside(self, s: For | Fold, lane: str | None) -> tuple[float, tuple[str, ...]]:
+        cycles, names = self.best(s.body, lane)
+        return cycles + (self.cost(s, lane) if isinstance(s, Fold) else 0.0), names
+
+    def cost(self, s: Stmt, lane: str | None) -> float:
+        """Instructions of the statement's own expressions and store."""
+        cycles = sum(self.node(e, lane) for e in _nodes(expressions(s)))
+        if isinstance(s, Store):
+            cycles += self.access(s.index, self.buffers[s.buffer], lane)
+        if isinstance(s, Fold):
+            cycles += len(s.values)
+        if isinstance(s, Let):
+            cycles += 0.01
+        return cycles
+
+    def node(self, e: Expr, lane: str | None) -> float:
+        match e:
+            case Apply(op):
+                return _TRANSCENDENTAL if PRIMITIVES[op].transcendental else 1.0
+            case Load(buffer, index):
+                return self.access(index, self.buffers[buffer], lane)
+            case _:
+                return 0.1
+
+    def access(self, index: tuple[Index, ...], buffer: Buffer, lane: str | None) -> float:
+        if lane is None or _stride(index, buffer, lane) in (0, 1):
+            return 1.0
+        return _LANE * self.lanes
+
+
+def _stride(index: tuple[Index, ...], buffer: Buffer, axis: str) -> int | None:
+    """Elements between neighbours along `axis`; None where an index is an expression of it."""
+    total = 0
+    for i, stride in zip(index, buffer.layout, strict=True):
+        if isinstance(i, Affine):
+            total += i.coefficient(axis) * stride
+        elif axis in axes_of(i):
+            return None
+    return total
+
+
+def _nodes(roots: Iterable[Expr]) -> Iterable[Expr]:
+    """Every distinct expression below the roots, shared ones once."""
+    seen: set[int] = set()
+    todo = list(roots)
+    while todo:
+        e = todo.pop()
+        if id(e) not in seen:
+            seen.add(id(e))
+            todo += children(e)
+            yield e
