@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nncompiler.errors import Note, UserError
+from nncompiler.errors import Note, UserError, nearest
 from nncompiler.lang.lex import CLOSERS, OPENERS, Lexed, Token
 from nncompiler.lang.tables import END, tables
 
@@ -268,6 +268,9 @@ def _statement_start(site: _Site) -> UserError | None:
         return None
     assert site.before is not None
     name = site.before.text
+    if site.kind in _STARTS - {"CALL", "INDEX", "MINUS"} and (word := _meant(name, _STATEMENTS)):
+        return site.error("NN0055", f"expected a statement, but found `{name}`", at=site.before,
+                          help=f"did you mean `{word}`?")
     if site.kind in {"INDEX", "DOT"}:
         return site.error("NN0052", "only a name can be bound, not a part of a value",
                           at=site.before,
@@ -291,6 +294,11 @@ def _statement_start(site: _Site) -> UserError | None:
     return None
 
 
+def _meant(name: str, kinds: frozenset[str]) -> str | None:
+    """The keyword among `kinds` that `name` misspells."""
+    return nearest(name, sorted(kind.lower() for kind in kinds))
+
+
 def _rest(site: _Site) -> str:
     if site.kind == "RBRACE":
         return ""
@@ -300,6 +308,9 @@ def _rest(site: _Site) -> str:
 def _placement(site: _Site) -> UserError | None:
     """Statements outside a block, definitions inside one, and values where a statement begins."""
     if site.accepts >= _ITEMS:
+        if word := _meant(site.token.text, _ITEMS):
+            return site.error("NN0055", f"expected a definition, but found `{site.token.text}`",
+                              help=f"did you mean `{word}`?")
         if site.kind in _STATEMENTS | _NAMES:
             return site.error("NN0034", f"`{site.token.text}` stands outside of any definition",
                               help="statements belong into `model NAME { ... }`, a fn or a layer")

@@ -1,6 +1,6 @@
 """Generated from grammar.lark by `python -m nncompiler.lang.tables`; do not edit."""
 
-DIGEST = "24992ec7d99fd1eb"
+DIGEST = "33d8d0f0"
 TEXT = """\
 start 0 8
 literal AND and
