@@ -1,4 +1,4 @@
-"""Running one operator in tests: random inputs, its reference, its gradient, its lowering by NumPy."""
+"""Running one operator in tests: random inputs, its reference, its gradient, its lowering."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ Step = Callable[[Bindings], None]
 
 @dataclass
 class Evaluator:
-    """`Lowering` whose reads are loads of the inputs; `run` evaluates the result over whole arrays of points.
+    """`Lowering` whose reads are loads of the inputs; `run` evaluates at many points at once.
 
     An unguarded load outside its input fails the test: it would touch foreign memory.
     """

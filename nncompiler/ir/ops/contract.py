@@ -10,7 +10,7 @@ import numpy as np
 
 from nncompiler.ir.graph import Attr, Builder, Node, Value
 from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, index_expr, scaled
-from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, only, producer, sample
+from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, fit, only, producer, sample
 from nncompiler.ir.ops.contract_gradient import operand_gradient
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec, parse_spec
 from nncompiler.ir.ops.elementwise import common_dtype
@@ -28,7 +28,7 @@ def _extents(node: Node) -> dict[str, int]:
 
 
 class Contract(Operator):
-    """``contract %a, %b {i j k: i k, k j -> i j}``: a sum of products for every point of the result.
+    """``contract %a, %b {i j k: i k, k j -> i j}``: a sum of products for each point.
 
     Axes that the result lacks are summed over. An element outside an operand counts as 0: padding.
     """
@@ -58,7 +58,8 @@ class Contract(Operator):
                 x = _gathered(x, dims, [str(a) for a in axes], extents)
             arguments += [x, [letter[str(a)] for a in axes]]
         with np.errstate(all="ignore"):
-            found = np.einsum(*arguments, [letter[a] for a in spec.output], optimize=len(inputs) > 1)
+            output = [letter[a] for a in spec.output]
+            found = np.einsum(*arguments, output, optimize=len(inputs) > 1)
         return np.array(found, inputs[0].dtype, order="C")
 
     def samples(self) -> Sequence[Sample]:
@@ -162,7 +163,8 @@ def _gathered(x: Array, dims: Sequence[Affine], axes: list[str], extents: dict[s
     inside: Any = np.ones(grid.shape[1:], bool)
     places = []
     for form, n in zip(dims, x.shape, strict=True):
-        place: Any = sum((k * at[a] for a, k in form.terms), np.zeros(grid.shape[1:], int)) + form.const
+        start = np.full(grid.shape[1:], form.const)
+        place: Any = sum((k * at[a] for a, k in form.terms), start)
         inside = inside & (place >= 0) & (place < n)
         places.append(np.clip(place, 0, max(n - 1, 0)))
     if 0 in x.shape:
@@ -171,7 +173,12 @@ def _gathered(x: Array, dims: Sequence[Affine], axes: list[str], extents: dict[s
 
 
 def _element(
-    ctx: Lowering, k: int, v: Value, dims: Sequence[Affine], at: dict[str, Index], extents: dict[str, int]
+    ctx: Lowering,
+    k: int,
+    v: Value,
+    dims: Sequence[Affine],
+    at: dict[str, Index],
+    extents: dict[str, int],
 ) -> Expr:
     """Operand `k` at a point, guarded where its forms can lead outside."""
     places, conditions = [], []
@@ -196,7 +203,7 @@ def _combined(form: Affine, at: dict[str, Index]) -> Index:
 
 
 def _product(b: Builder, node: Node, spec: ContractSpec) -> Value | None:
-    """A contraction that sums nothing is a product of its operands, moved and broadcast into place."""
+    """A contraction that sums nothing is a product of its operands, moved and broadcast."""
     factors = []
     for v, dims in zip(node.inputs, spec.operands, strict=True):
         names = [str(form.single) for form in dims]
@@ -205,8 +212,9 @@ def _product(b: Builder, node: Node, spec: ContractSpec) -> Value | None:
         order = sorted(range(len(names)), key=lambda d: spec.axes.index(names[d]))
         moved = b.emit("transpose", v, perm=tuple(order))
         extent = dict(zip(names, v.shape, strict=True))
-        factors.append(b.emit("reshape", moved, shape=tuple(extent.get(a, 1) for a in spec.output)))
+        shape = tuple(extent.get(a, 1) for a in spec.output)
+        factors.append(b.emit("reshape", moved, shape=shape))
     total = factors[0]
     for f in factors[1:]:
         total = b.emit("mul", total, f)
-    return total if total.type == node.output.type else b.emit("broadcast", total, shape=node.output.shape)
+    return fit(b, total, node.output.type)

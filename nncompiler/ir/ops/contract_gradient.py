@@ -98,7 +98,8 @@ def _pivot(
     The bounds of that map then guard it. One with a stride must be the cotangent's only, since
     that is what is spread.
     """
-    for axis, coefficient in sorted(form.terms, key=lambda t: (t[0] not in spec.output, abs(t[1]))):
+    terms = sorted(form.terms, key=lambda t: (t[0] not in spec.output, abs(t[1])))
+    for axis, coefficient in terms:
         users = [m for m in maps if any(axis in f.axes for f in m)]
         alone = any(f.single == axis for m in users for f in m)
         if axis in rest or not alone:

@@ -21,7 +21,7 @@ Maps = tuple[tuple[Affine, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class ContractSpec:
-    """`axes`: the result's, then the summed; `sizes`: stated extents, one per axis (0: inferred)."""
+    """`axes`: the result's, then the summed; `sizes`: stated extents (0: inferred), per axis."""
 
     axes: tuple[str, ...]
     sizes: tuple[int, ...]
@@ -38,11 +38,11 @@ class ContractSpec:
         return all(form.single is not None for dims in self.operands for form in dims)
 
     def extents(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-        """The extent of every axis on operands of these shapes; `UserError` NN0310 if they differ."""
+        """The extent of every axis on operands of these shapes; `UserError` NN0310 if unequal."""
         expect(
             [len(s) for s in shapes] == [len(dims) for dims in self.operands],
-            f"'contract' expected operands of rank {[len(d) for d in self.operands]} for '{self}', "
-            f"but found {' and '.join(str(list(s)) for s in shapes)}",
+            f"'contract' expected operands of rank {[len(d) for d in self.operands]} for "
+            f"'{self}', but found {' and '.join(str(list(s)) for s in shapes)}",
         )
         found = {a: n for a, n in zip(self.axes, self.sizes, strict=True) if n}
         for dims, shape in zip(self.operands, shapes, strict=True):
@@ -67,7 +67,9 @@ class ContractSpec:
         return f"{axes}: {operands} -> {' '.join(self.output)}".replace(":  ", ": ").strip()
 
 
-def make_spec(operands: Maps, output: Sequence[str], sizes: Mapping[str, int] | None = None) -> ContractSpec:
+def make_spec(
+    operands: Maps, output: Sequence[str], sizes: Mapping[str, int] | None = None
+) -> ContractSpec:
     """A spec with its axes in canonical order: the result's, then others as they first occur."""
     named = [a for dims in operands for form in dims for a in form.axes]
     axes = tuple(dict.fromkeys((*output, *named)))

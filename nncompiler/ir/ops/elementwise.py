@@ -1,7 +1,7 @@
 """Elementwise operators: result[i] = primitive(a[i], b[i], …) with NumPy broadcasting.
 
-Each is the scalar primitive of the same name, except that gradients, simplifications and references
-are its own. Operands have one dtype. Arithmetic is here; see also `logic` and `unary`.
+Each is the scalar primitive of the same name; gradients, simplifications and references are its
+own. Operands have one dtype. Arithmetic is here; see also `logic` and `unary`.
 """
 
 from __future__ import annotations

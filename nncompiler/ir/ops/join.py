@@ -1,4 +1,4 @@
-"""Operators that cut and join: slice, pad, concat. They read at shifted places, so their operands are in memory."""
+"""Operators that cut and join: slice, pad, concat. They read at shifted places, so from memory."""
 
 from __future__ import annotations
 
@@ -47,9 +47,11 @@ def guarded(expr: Expr, condition: Expr | None, fill: Const) -> Expr:
             return replace(e, guard=held, fill=fill if e is expr else const(0, e.dtype))
         return replace(e, guard=apply("and", held, e.guard))
 
-    if isinstance(expr, Load) and expr.guard is None and all(isinstance(i, Affine) for i in expr.index):
-        return guard(expr)
-    return apply("select", held, rewrite(expr, guard), fill)
+    match expr:
+        case Load(index=index, guard=None) if all(isinstance(i, Affine) for i in index):
+            return guard(expr)
+        case _:
+            return apply("select", held, rewrite(expr, guard), fill)
 
 
 def conjunction(conditions: Sequence[Expr]) -> Expr | None:
@@ -68,7 +70,7 @@ def within(index: Index, low: int | None, high: int | None) -> list[Expr]:
 
 
 class Slice(Operator):
-    """``slice {start, step, stop}``: elements start, start + step, … before `stop`, along every dimension.
+    """``slice {start, step, stop}``: elements start, start + step, … before `stop`, per dimension.
 
     Bounds are plain positions, so the reversal of n elements is start n - 1, stop -1, step -1.
     """
@@ -106,10 +108,12 @@ class Slice(Operator):
     def samples(self) -> Sequence[Sample]:
         rows: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = [
             ((17,), (0,), (17,), (1,)), ((17,), (3,), (3,), (1,)), ((33,), (1,), (33,), (2,)),
-            ((16,), (15,), (-1,), (-1,)), ((5, 31), (1, 0), (4, 31), (1, 1)), ((9, 8), (8, 1), (-1, 7), (-3, 5)),
+            ((16,), (15,), (-1,), (-1,)), ((5, 31), (1, 0), (4, 31), (1, 1)),
+            ((9, 8), (8, 1), (-1, 7), (-3, 5)),
         ]  # fmt: skip
         found = [sample(s, attrs={"start": a, "stop": o, "step": e}) for s, a, o, e in rows]
-        return [*found, sample((15,), dtype=F64, attrs={"start": (2,), "stop": (14,), "step": (3,)})]
+        double: dict[str, Attr] = {"start": (2,), "stop": (14,), "step": (3,)}
+        return [*found, sample((15,), dtype=F64, attrs=double)]
 
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
         d, source = only(cotangents), node.inputs[0].shape
@@ -165,7 +169,8 @@ class Slice(Operator):
     def _of_concat(self, b: Builder, node: Node, inner: Node) -> Value | None:
         """A slice that lies in one piece of a concatenation is a slice of that piece."""
         axis = integer(inner, "axis")
-        start, extent, step = node.ints("start")[axis], node.output.shape[axis], node.ints("step")[axis]
+        start, step = node.ints("start")[axis], node.ints("step")[axis]
+        extent = node.output.shape[axis]
         if extent == 0:
             return None
         ends = (start, start + (extent - 1) * step)
@@ -183,8 +188,15 @@ class Slice(Operator):
         return None
 
 
+def spread(extent: int, interior: int) -> int:
+    """The extent with `interior` elements put between each two neighbours."""
+    return extent + max(extent - 1, 0) * interior
+
+
 class Pad(Operator):
-    """``pad {high, low, value}``: `value` before and after each dimension; ``interior`` many between neighbours."""
+    """``pad {high, low, value}``: `value` before and after each dimension; where the attribute
+    `interior` is given, so many between neighbours too.
+    """
 
     name = "pad"
     cheap = True
@@ -196,23 +208,25 @@ class Pad(Operator):
         assert isinstance(interior, tuple)
         low, high = node.ints("low"), node.ints("high")
         expect(
-            len(low) == len(high) == len(interior) == rank and min(low + high + interior, default=0) >= 0,
-            f"'pad' expected {rank} amounts, none negative, but found low {list(low)}, high {list(high)}, "
-            f"interior {list(interior)}",
+            len(low) == len(high) == len(interior) == rank
+            and min(low + high + interior, default=0) >= 0,
+            f"'pad' expected {rank} amounts, none negative, but found low {list(low)}, "
+            f"high {list(high)}, interior {list(interior)}",
         )
         return tuple(zip(low, high, interior, strict=True))
 
     def infer(self, node: Node) -> tuple[TensorType, ...]:
         expect_inputs(node, 1)
         found = node.inputs[0].type
-        sizes = zip(found.shape, self.amounts(node), strict=True)
         expect(isinstance(node.attr("value"), (int, float)), "'pad' expected a number for 'value'")
-        return (found.with_shape(tuple(lo + n + max(n - 1, 0) * mid + hi for n, (lo, hi, mid) in sizes)),)
+        sizes = zip(found.shape, self.amounts(node), strict=True)
+        return (found.with_shape(tuple(lo + spread(n, mid) + hi for n, (lo, hi, mid) in sizes)),)
 
     def reference(self, node: Node, *inputs: Array) -> Array:
         result = np.full(self.infer(node)[0].shape, node.attr("value"), inputs[0].dtype)
         places = zip(inputs[0].shape, self.amounts(node), strict=True)
-        result[tuple(slice(lo, lo + max(n * (mid + 1) - mid, 0), mid + 1) for n, (lo, _, mid) in places)] = inputs[0]
+        inner = tuple(slice(lo, lo + spread(n, mid), mid + 1) for n, (lo, _, mid) in places)
+        result[inner] = inputs[0]
         return result
 
     def samples(self) -> Sequence[Sample]:
@@ -222,7 +236,7 @@ class Pad(Operator):
             ((3, 5), {"low": (1, 2), "high": (1, 0), "value": -1.5}),
             ((2, 16), {"low": (0, 1), "high": (0, 0), "value": 3.0}),
             ((3, 4), {"low": (1, 0), "high": (0, 2), "interior": (1, 2), "value": 0.0}),
-            ((1, 2, 3), {"low": (0, 0, 0), "high": (0, 0, 0), "interior": (3, 0, 1), "value": 0.0}),
+            ((1, 3), {"low": (0, 0), "high": (0, 0), "interior": (3, 1), "value": 0.0}),
         ]
         found = [sample(shape, attrs=attrs) for shape, attrs in rows]
         whole: dict[str, Attr] = {"low": (1,), "high": (1,), "value": 7}
@@ -232,21 +246,20 @@ class Pad(Operator):
         amounts, shape = self.amounts(node), node.inputs[0].shape
         low = tuple(lo for lo, _, _ in amounts)
         step = tuple(mid + 1 for _, _, mid in amounts)
-        stop = tuple(
-            lo + (n - 1) * (mid + 1) + 1 if n else lo for n, (lo, _, mid) in zip(shape, amounts, strict=True)
-        )
+        stop = tuple(lo + spread(n, mid) for n, (lo, _, mid) in zip(shape, amounts, strict=True))
         return (b.emit("slice", only(cotangents), start=low, stop=stop, step=step),)
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
         conditions: list[Expr] = []
         places: list[Index] = []
-        for i, n, (lo, hi, mid) in zip(index, node.inputs[0].shape, self.amounts(node), strict=True):
+        shape = node.inputs[0].shape
+        for i, n, (lo, hi, mid) in zip(index, shape, self.amounts(node), strict=True):
             place = scaled(i, 1, -lo) if lo else i
-            span = max(n * (mid + 1) - mid, 0)
-            conditions += within(place, 0 if lo else None, span if hi or not n else None)
+            conditions += within(place, 0 if lo else None, spread(n, mid) if hi or not n else None)
             if mid:
                 step = const(mid + 1, I32)
-                conditions.append(apply("eq", apply("rem", index_expr(place), step), const(0, I32)))
+                rest = apply("rem", index_expr(place), step)
+                conditions.append(apply("eq", rest, const(0, I32)))
                 place = apply("div", index_expr(place), step)
             places.append(place)
         fill = node.attr("value")
@@ -275,9 +288,9 @@ class Concat(Operator):
         dtype, first = common_dtype(node, node.inputs), node.inputs[0].type
         axis = integer(node, "axis")
         expect_axis(node, axis, first.rank)
-        rest = {(*v.shape[:axis], *v.shape[axis + 1 :]) for v in node.inputs if v.type.rank == first.rank}
+        rest = {(v.type.rank, v.shape[:axis], v.shape[axis + 1 :]) for v in node.inputs}
         expect(
-            len(rest) == 1 and all(v.type.rank == first.rank for v in node.inputs),
+            len(rest) == 1,
             f"'concat' expected operands that differ along axis {axis} only, but found "
             f"{' and '.join(str(v.type) for v in node.inputs)}",
         )
@@ -317,7 +330,8 @@ class Concat(Operator):
             return const(0, node.inputs[0].dtype)
         found: Expr | None = None
         for k, low, high in reversed(pieces):
-            place = (*index[:axis], scaled(index[axis], 1, -low) if low else index[axis], *index[axis + 1 :])
+            moved = scaled(index[axis], 1, -low) if low else index[axis]
+            place = (*index[:axis], moved, *index[axis + 1 :])
             bounds = within(index[axis], low or None, high if high < offset else None)
             zero = const(0, node.inputs[0].dtype)
             piece = guarded(ctx.read(k, place), conjunction(bounds), zero)

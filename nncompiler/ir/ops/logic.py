@@ -1,4 +1,4 @@
-"""Comparisons and connectives, elementwise: their result is bool, and no gradient flows through them."""
+"""Comparisons and connectives, elementwise: their result is bool, and no gradient flows."""
 
 from __future__ import annotations
 

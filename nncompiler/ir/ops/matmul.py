@@ -42,9 +42,12 @@ def matmul_spec(a_rank: int, b_rank: int) -> str:
     return str(matmul_of_batches(mine, other, a_rank, b_rank))
 
 
-def matmul_of_batches(a_batch: Sequence[str], b_batch: Sequence[str], a_rank: int, b_rank: int) -> ContractSpec:
+def matmul_of_batches(
+    a_batch: Sequence[str], b_batch: Sequence[str], a_rank: int, b_rank: int
+) -> ContractSpec:
     """A matmul whose operands keep only the batch axes named (in order)."""
     rows, columns = ["i"] if a_rank > 1 else [], ["j"] if b_rank > 1 else []
     batch = sorted({*a_batch, *b_batch}, key=lambda name: int(name[1:]))
     maps = ([*a_batch, *rows, "k"], [*b_batch, "k", *columns])
-    return make_spec(tuple(tuple(Affine.axis(a) for a in m) for m in maps), [*batch, *rows, *columns])
+    operands = tuple(tuple(Affine.axis(a) for a in m) for m in maps)
+    return make_spec(operands, [*batch, *rows, *columns])

@@ -1,7 +1,8 @@
-"""Random bits: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", 2011).
+"""Random bits: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 
-Counter based: element `e` of a tensor is word ``e % 4`` of the block with counter (e // 4, 0, draw, stream) and the
-seed as key. So a draw depends on nothing but the seed, the draw number, the stream and the element's row-major number.
+Counter based: element `e` of a tensor is word ``e % 4`` of the block with counter
+(e // 4, 0, draw, stream) and the seed as key. So a draw depends on nothing but the seed, the draw
+number, the stream and the element's row-major number.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def philox4x32(counter: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[
 
 
 class Philox(Operator):
-    """``philox {shape, stream} %seed, %draw``: u32 random bits from a seed u32[2] and a draw number u32[]."""
+    """``philox {shape, stream} %seed, %draw``: random bits from u32[2] and a draw number u32[]."""
 
     name = "philox"
     differentiable = False
@@ -46,9 +47,12 @@ class Philox(Operator):
         expect_inputs(node, 2)
         found = tuple(v.type for v in node.inputs)
         wanted = (TensorType(U32, (2,)), TensorType(U32))
-        expect(found == wanted, f"'philox' expected u32[2] and u32[], but found {found[0]} and {found[1]}")
+        expect(
+            found == wanted,
+            f"'philox' expected u32[2] and u32[], but found {found[0]} and {found[1]}",
+        )
         stream = integer(node, "stream")
-        expect(0 <= stream < 2**32, f"'philox' expected a stream that fits u32, but found {stream}")
+        expect(0 <= stream < 2**32, f"'philox' expected a stream of 32 bits, but found {stream}")
         return (TensorType(U32, node.ints("shape")),)
 
     def reference(self, node: Node, *inputs: Array) -> Array:
@@ -64,7 +68,10 @@ class Philox(Operator):
     def samples(self) -> Sequence[Sample]:
         types = (TensorType(U32, (2,)), TensorType(U32))
         shapes: list[tuple[int, ...]] = [(), (0,), (1,), (3,), (17,), (3, 5), (33,)]
-        return [Sample(types, (("shape", s), ("stream", 7 * n)), 0, 2**32 - 1) for n, s in enumerate(shapes)]
+        return [
+            Sample(types, (("shape", s), ("stream", 7 * n)), 0, 2**32 - 1)
+            for n, s in enumerate(shapes)
+        ]
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
         element = cast(index_expr(linear_index(index, node.ints("shape"))), U32)

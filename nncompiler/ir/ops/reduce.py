@@ -1,6 +1,6 @@
-"""Reductions over axes: sum, max, min, prod {axes, keepdims}, and argmax, argmin {axis, keepdims} of dtype i32.
+"""Reductions: sum, max, min, prod {axes, keepdims}; argmax, argmin {axis, keepdims} of dtype i32.
 
-NaN propagates through max and min. argmax and argmin give the first among ties, and NaN beats every number.
+NaN propagates through max and min. argmax and argmin give the first among ties; NaN beats numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def kept(shape: tuple[int, ...], axes: Sequence[int], keepdims: bool) -> tuple[i
 
 
 class Reduction(Operator):
-    """The common part. `combine` names the combination of scalars; `empty` says whether an empty axis has a value."""
+    """The common part. `combine` names the combination of scalars; `empty`: axes may be empty."""
 
     kind = "fold"
     combine: ClassVar[str]
@@ -49,7 +49,10 @@ class Reduction(Operator):
         found, axes = node.inputs[0].type, self.axes(node)
         for axis in axes:
             expect_axis(node, axis, found.rank)
-        expect(list(axes) == sorted(set(axes)), f"'{node.op}' expected axes in order, each once, but found {list(axes)}")
+        expect(
+            list(axes) == sorted(set(axes)),
+            f"'{node.op}' expected axes in order, each once, but found {list(axes)}",
+        )
         expect(found.dtype.kind != "bool", f"'{node.op}' does not take bool operands")
         expect(
             self.empty or all(found.shape[a] for a in axes),
@@ -68,8 +71,9 @@ class Reduction(Operator):
 
     def samples(self) -> Sequence[Sample]:
         rows: list[tuple[tuple[int, ...], tuple[int, ...], bool]] = [
-            ((1,), (0,), False), ((17,), (0,), False), ((3, 33), (1,), True), ((16, 5), (0,), False),
-            ((2, 3, 15), (0, 2), False), ((2, 3, 15), (0, 1), True), ((0, 31), (1,), False), ((2, 3), (), False),
+            ((1,), (0,), False), ((17,), (0,), False), ((3, 33), (1,), True),
+            ((16, 5), (0,), False), ((2, 3, 15), (0, 2), False), ((2, 3, 15), (0, 1), True),
+            ((0, 31), (1,), False), ((2, 3), (), False),
         ]  # fmt: skip
         if self.empty:
             rows.append(((3, 0), (1,), False))
@@ -77,13 +81,14 @@ class Reduction(Operator):
         found.append(sample((4, 5), dtype=F64, attrs={"axes": (0, 1), "keepdims": False}))
         return [*found, sample((4, 5), dtype=I32, attrs={"axes": (1,), "keepdims": False})]
 
-    def places(self, node: Node, index: tuple[Index, ...], axes: Sequence[Index]) -> tuple[Index, ...]:
+    def places(
+        self, node: Node, index: tuple[Index, ...], axes: Sequence[Index]
+    ) -> tuple[Index, ...]:
         """The operand's index at a point of the result and a point of the reduced axes."""
-        reduced, outer = self.axes(node), iter(index)
-        inner = iter(axes)
-        if not node.attr("keepdims"):
-            return tuple(next(inner if d in reduced else outer) for d in range(node.inputs[0].type.rank))
-        return tuple(next(inner) if d in reduced else index[d] for d in range(node.inputs[0].type.rank))
+        reduced, dims = self.axes(node), range(node.inputs[0].type.rank)
+        kept_at = [index[d] for d in dims if d not in reduced] if node.attr("keepdims") else index
+        outer, inner = iter(kept_at), iter(axes)
+        return tuple(next(inner if d in reduced else outer) for d in dims)
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
         extents = [node.inputs[0].shape[a] for a in self.axes(node)]
@@ -134,7 +139,7 @@ class Prod(Reduction):
         return np.prod(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
 
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
-        """The product of all other elements: with one zero only that zero has any, with two nothing has."""
+        """The product of all other elements: with one zero only that one has any."""
         x, dtype = node.inputs[0], node.output.dtype
         zero, one = b.const(0.0, dtype), b.const(1.0, dtype)
         is_zero = b.emit("eq", x, zero)
@@ -149,7 +154,7 @@ class Prod(Reduction):
 
 
 class Extremum(Reduction):
-    """The largest or smallest element. All of the gradient goes to the first element that has the extreme value."""
+    """The largest or smallest element. All of the gradient goes to the first that is extreme."""
 
     empty = False
     arg: ClassVar[str]
@@ -205,9 +210,14 @@ class ArgReduction(Reduction):
 
     def samples(self) -> Sequence[Sample]:
         rows: list[tuple[tuple[int, ...], int, bool]] = [
-            ((1,), 0, False), ((33,), 0, True), ((16, 3), 0, False), ((2, 17, 3), 1, False), ((0, 15), 1, True),
+            ((1,), 0, False), ((33,), 0, True), ((16, 3), 0, False), ((2, 17, 3), 1, False),
+            ((0, 15), 1, True),
         ]  # fmt: skip
-        found = [sample(s, dtype=d, attrs={"axis": a, "keepdims": k}) for d in (F32, I32) for s, a, k in rows]
+        found = [
+            sample(s, dtype=d, attrs={"axis": a, "keepdims": k})
+            for d in (F32, I32)
+            for s, a, k in rows
+        ]
         return [*found, sample((4, 5), dtype=F64, attrs={"axis": 1, "keepdims": False})]
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:

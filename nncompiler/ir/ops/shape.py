@@ -1,4 +1,4 @@
-"""Operators that make or move data without arithmetic: constants, ramps, reshape, transpose, broadcast.
+"""Operators without arithmetic: constants, ramps, reshape, transpose, broadcast.
 
 Those that cut and join (slice, pad, concat) are in `join`.
 """
@@ -35,7 +35,7 @@ from nncompiler.ir.ops.common import (
     sample,
 )
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, cast, const
-from nncompiler.ir.types import DTYPES, F32, F64, I32, Array, DType, TensorType, broadcast_shapes
+from nncompiler.ir.types import DTYPES, F64, I32, Array, DType, TensorType, broadcast_shapes
 
 
 def dtype_of(node: Node) -> DType:
@@ -69,8 +69,10 @@ class Constant(Operator):
         return np.asarray(node.attr("value"), dtype_of(node).numpy)
 
     def samples(self) -> Sequence[Sample]:
-        rows = ((1.5, "f32"), (0.1, "f64"), (-0.0, "f32"), (math.inf, "f32"), (-7, "i32"), (True, "bool"),
-                (2**32 - 1, "u32"))  # fmt: skip
+        rows = (
+            (1.5, "f32"), (0.1, "f64"), (-0.0, "f32"), (math.inf, "f32"), (-7, "i32"),
+            (True, "bool"), (2**32 - 1, "u32"),
+        )  # fmt: skip
         return [sample(attrs={"value": v, "dtype": d}) for v, d in rows]
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
@@ -110,7 +112,7 @@ Groups = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
 
 def reshape_groups(source: tuple[int, ...], target: tuple[int, ...]) -> Groups | None:
-    """The finest matching of dimensions: (source dims, target dims) of equal size, extents of 1 left out.
+    """The finest matching of dimensions: (source, target) dims of equal size, 1s left out.
 
     >>> reshape_groups((6, 1, 4), (2, 3, 4))
     (((0,), (0, 1)), ((2,), (2,)))
@@ -138,7 +140,7 @@ def reshape_groups(source: tuple[int, ...], target: tuple[int, ...]) -> Groups |
 
 
 def reshape_is_affine(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    """Whether every source index is affine in the target's: dimensions are split, or 1s added, but none are merged."""
+    """Whether every source index is affine in the target's: no dimensions are merged."""
     groups = reshape_groups(source, target)
     return groups is not None and all(len(dims) == 1 for dims, _ in groups)
 
@@ -167,7 +169,8 @@ class Reshape(Operator):
         found, shape = node.inputs[0].type, node.ints("shape")
         expect(
             min(shape, default=0) >= 0 and math.prod(shape) == found.size,
-            f"'reshape' expected a shape of {found.size} elements for {found}, but found {list(shape)}",
+            f"'reshape' expected a shape of {found.size} elements for {found}, "
+            f"but found {list(shape)}",
         )
         return (found.with_shape(shape),)
 
@@ -176,11 +179,12 @@ class Reshape(Operator):
 
     def samples(self) -> Sequence[Sample]:
         pairs: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
-            ((0, 3), (3, 0)), ((0, 3), (0, 1, 3)), ((17,), (1, 17, 1)), ((1, 1), ()), ((6, 1, 4), (2, 3, 4)),
-            ((33, 4), (33, 2, 2)), ((2, 3, 4), (6, 4)), ((4, 6), (3, 8)),
+            ((0, 3), (3, 0)), ((0, 3), (0, 1, 3)), ((17,), (1, 17, 1)), ((1, 1), ()),
+            ((6, 1, 4), (2, 3, 4)), ((33, 4), (33, 2, 2)), ((2, 3, 4), (6, 4)), ((4, 6), (3, 8)),
         ]  # fmt: skip
         found = [sample(a, attrs={"shape": b}) for a, b in pairs]
-        return [*found, sample((15,), dtype=F64, attrs={"shape": (3, 5)}), sample((8,), dtype=I32, attrs={"shape": (2, 4)})]
+        found.append(sample((15,), dtype=F64, attrs={"shape": (3, 5)}))
+        return [*found, sample((8,), dtype=I32, attrs={"shape": (2, 4)})]
 
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
         return (b.emit("reshape", only(cotangents), shape=node.inputs[0].shape),)
@@ -189,7 +193,9 @@ class Reshape(Operator):
         source, target = node.inputs[0].shape, node.ints("shape")
         groups = reshape_groups(source, target)
         if groups is None or not reshape_is_affine(source, target):
-            raise CompilerBug("NN0394", f"reshape of {list(source)} to {list(target)} merges dimensions; it is a view")
+            raise CompilerBug(
+                "NN0394", f"reshape of {list(source)} to {list(target)} is not affine, but a view"
+            )
         place: list[Index] = [Affine()] * len(source)
         for (d,), parts in groups:
             place[d] = linear_index([index[p] for p in parts], [target[p] for p in parts])
@@ -222,7 +228,7 @@ class Reshape(Operator):
 
 
 class Transpose(Operator):
-    """``transpose {perm}``: dimension `j` of the result is dimension ``perm[j]`` of the operand."""
+    """``transpose {perm}``: dimension `j` of the result is ``perm[j]`` of the operand."""
 
     name = "transpose"
     cheap = True
@@ -232,7 +238,8 @@ class Transpose(Operator):
         found, perm = node.inputs[0].type, node.ints("perm")
         expect(
             sorted(perm) == list(range(found.rank)),
-            f"'transpose' expected a permutation of {found.rank} dimensions, but found {list(perm)}",
+            f"'transpose' expected a permutation of {found.rank} dimensions, "
+            f"but found {list(perm)}",
         )
         return (found.with_shape(tuple(found.shape[p] for p in perm)),)
 
@@ -244,7 +251,7 @@ class Transpose(Operator):
             ((), ()), ((17,), (0,)), ((0, 3), (1, 0)), ((16, 33), (1, 0)), ((2, 3, 15), (2, 0, 1)),
             ((2, 1, 3, 5), (0, 2, 3, 1)),
         ]  # fmt: skip
-        found = [sample(s, dtype=d, attrs={"perm": p}) for s, p in rows for d in (F32,)]
+        found = [sample(s, attrs={"perm": p}) for s, p in rows]
         return [*found, sample((3, 4, 5), dtype=F64, attrs={"perm": (1, 2, 0)})]
 
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
@@ -267,7 +274,8 @@ class Transpose(Operator):
         inner = producer(x, "broadcast", definitions)
         if inner and not inner.inputs[0].shape:
             return b.emit("broadcast", inner.inputs[0], shape=node.output.shape)
-        if [p for p in perm if x.shape[p] != 1] == [p for p in range(x.type.rank) if x.shape[p] != 1]:
+        wide = [p for p in perm if x.shape[p] != 1]
+        if wide == sorted(wide):
             return b.emit("reshape", x, shape=node.output.shape)  # only extents of 1 move
         return None
 
@@ -297,10 +305,12 @@ class Broadcast(Operator):
 
     def samples(self) -> Sequence[Sample]:
         rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
-            ((), ()), ((), (17,)), ((1,), (0,)), ((33,), (2, 33)), ((3, 1), (3, 16)), ((2, 1, 5), (2, 2, 3, 5)),
+            ((), ()), ((), (17,)), ((1,), (0,)), ((33,), (2, 33)), ((3, 1), (3, 16)),
+            ((2, 1, 5), (2, 2, 3, 5)),
         ]  # fmt: skip
         found = [sample(a, attrs={"shape": b}) for a, b in rows]
-        return [*found, sample((1, 3), dtype=F64, attrs={"shape": (4, 3)}), sample((), dtype=I32, attrs={"shape": (3,)})]
+        found.append(sample((1, 3), dtype=F64, attrs={"shape": (4, 3)}))
+        return [*found, sample((), dtype=I32, attrs={"shape": (3,)})]
 
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
         return (only(cotangents),)  # the sweep sums over what was broadcast

@@ -1,6 +1,6 @@
 """Functions of one argument, elementwise, as a table; then where, cast and stop_gradient.
 
-A gradient is ``(builder, x, y, cotangent) -> cotangent of x``; it uses the result `y` where it can.
+A gradient is ``(builder, x, y, cotangent) -> cotangent of x``, by the result `y` where it can.
 """
 
 from __future__ import annotations
@@ -143,8 +143,9 @@ _SIGNED = (F32, F64, I32)
 
 unary("neg", np.negative, lambda b, x, y, d: b.emit("neg", d), takes=_SIGNED, rule=_neg_rule)
 unary(
-    "abs", np.abs, lambda b, x, y, d: _times(b, d, b.emit("sign", x)), takes=_SIGNED, rule=_abs_rule
-)
+    "abs", np.abs, lambda b, x, y, d: _times(b, d, b.emit("sign", x)),
+    takes=_SIGNED, rule=_abs_rule,
+)  # fmt: skip
 unary("sign", np.sign, None, takes=_SIGNED)
 unary("floor", np.floor, None)
 unary("exp", np.exp, lambda b, x, y, d: _times(b, d, y))
@@ -210,8 +211,9 @@ class Where(Operator):
 
 
 class Cast(Operator):
-    """``cast {dtype}``: conversion by value as in C, but float to integer saturates, NaN becomes 0,
-    and bool is ``x != 0``.
+    """``cast {dtype}``: by value as in C, but float to integer saturates, NaN becomes 0.
+
+    To bool is ``x != 0``.
     """
 
     name = "cast"
