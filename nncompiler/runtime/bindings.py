@@ -11,12 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from nncompiler.errors import CompilerBug, UserError, nearest
 from nncompiler.runtime import checks
 from nncompiler.runtime.artifact import Artifact, Native
-from nncompiler.runtime.call import aligned
+from nncompiler.runtime.call import ALIGNMENT, aligned
 from nncompiler.runtime.checks import Array
 from nncompiler.runtime.manifest import Entry
 
@@ -48,7 +46,7 @@ class Bindings:
         self._compiler = compiler
         self._entries: dict[tuple[str, int], Binding] = {}
         self._fits: dict[int, Native] = {}
-        self.arena = aligned(0)
+        self.arena = aligned(ALIGNMENT)
         self._add(artifact)
         self._first = frozenset(self._entries)
 
@@ -100,8 +98,7 @@ class Bindings:
         entry = self.any(function)
         for argument in entry.given:
             if argument.batched and argument.name in arrays:
-                shape = np.shape(arrays[argument.name])
-                return shape[0] if shape else 0
+                return checks.rows(arrays[argument.name], argument)
         checks.names(arrays, [a.name for a in entry.given], [a.name for a in entry.arguments])
         return entry.rows
 

@@ -59,6 +59,14 @@ def array(value: npt.ArrayLike, argument: Argument, rows: int | None = None) -> 
     return np.require(converted, requirements=["C", "A"]).reshape(shape)
 
 
+def rows(value: npt.ArrayLike, argument: Argument) -> int:
+    """The number of rows of `value`, given for a batched argument."""
+    found = _as_array(value, f"{argument.role} '{argument.name}'")
+    if found.ndim != len(argument.shape):
+        raise _wrong_shape(found, argument, None)
+    return len(found)
+
+
 def convert(found: Array, dtype: np.dtype[Any], label: str) -> Array:
     """`found` with element type `dtype`; a `UserError` where that would lose something."""
     if found.dtype == dtype:

@@ -24,7 +24,7 @@ from nncompiler.errors import UserError, nearest
 from nncompiler.runtime import checkpoint, checks, evaluation, training
 from nncompiler.runtime.artifact import Artifact, load_artifact
 from nncompiler.runtime.bindings import Bindings, Compiler
-from nncompiler.runtime.call import BoundCall, Call, aligned, check_code, pointer
+from nncompiler.runtime.call import ALIGNMENT, BoundCall, Call, aligned, check_code, pointer
 from nncompiler.runtime.checks import Array, Data, Path
 from nncompiler.runtime.files import write_atomically
 from nncompiler.runtime.manifest import StateEntry, describe
@@ -188,7 +188,7 @@ class Model:
     def bind(self, function: str, **arrays: Array) -> BoundCall:
         """A call with fixed arrays, for loops where every microsecond counts; see `BoundCall`."""
         binding = self.bindings.get(function, self.bindings.rows_of(function, arrays))
-        arena = pointer(aligned(binding.entry.arena_bytes))
+        arena = pointer(aligned(max(ALIGNMENT, binding.entry.arena_bytes)))
         return BoundCall(binding.entry, binding.native, (self._state, arena), arrays)
 
     def train_step(self, **arrays: npt.ArrayLike) -> Loss:
