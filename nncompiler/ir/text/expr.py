@@ -192,16 +192,17 @@ def parse_affine(text: str, scope: Scope) -> Affine | None:
 
 def _binary(scan: Scanner, scope: Scope, level: int) -> Expr:
     """Operators of tightness `level` and above, left-associative."""
+    start = scan.here()
     if level == _NOT:
         if scan.accept("not"):
-            return _nested(scan, lambda: _build(scan, "not", _binary(scan, scope, _NOT)))
+            return _nested(scan, lambda: _build(scan, start, "not", _binary(scan, scope, _NOT)))
         level = _COMPARISON
     if level >= _UNARY:
         return _unary(scan, scope)
     value = _binary(scan, scope, level + 1)
     while (op := _infix(scan, level)) is not None:
         right = _binary(scan, scope, level + 1)
-        value = _build(scan, op, value, right)
+        value = _build(scan, start, op, value, right)
         if level == _COMPARISON:
             break
     return value
@@ -224,8 +225,9 @@ def _infix(scan: Scanner, level: int) -> str | None:
 def _unary(scan: Scanner, scope: Scope) -> Expr:
     if (literal := scan.literal()) is not None:
         return literal
+    start = scan.here()
     if scan.accept("-"):
-        return _nested(scan, lambda: _build(scan, "neg", _unary(scan, scope)))
+        return _nested(scan, lambda: _build(scan, start, "neg", _unary(scan, scope)))
     return _atom(scan, scope)
 
 
@@ -265,7 +267,7 @@ def _call(scan: Scanner, scope: Scope, name: str, start: int) -> Expr:
         args.append(parse_expr(scan, scope))
     scan.expect(")")
     if name in PRIMITIVES:
-        return _build(scan, name, *args, start=start)
+        return _build(scan, start, name, *args)
     if len(args) != 1:
         scan.fail("NN0307", f"'{name}' converts one value, but {len(args)} were given", start)
     return Cast(args[0], DTYPES[name])
@@ -283,7 +285,7 @@ def _iota(scan: Scanner, scope: Scope) -> Expr:
     return Iota(index, dtype)
 
 
-def _build(scan: Scanner, op: str, *args: Expr, start: int | None = None) -> Expr:
+def _build(scan: Scanner, start: int, op: str, *args: Expr) -> Expr:
     try:
         return apply(op, *args)
     except CompilerBug as bug:
