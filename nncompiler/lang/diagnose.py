@@ -271,6 +271,12 @@ def _statement_start(site: _Site) -> UserError | None:
     if site.kind in _STARTS - {"CALL", "INDEX", "MINUS"} and (word := _meant(name, _STATEMENTS)):
         return site.error("NN0055", f"expected a statement, but found `{name}`", at=site.before,
                           help=f"did you mean `{word}`?")
+    if site.kind_at(-2) in _OPERAND_ENDS:
+        last = site.lexed.tokens[site.position - 2]
+        if last.span.line == site.before.span.line and site.kind != "COLON":
+            return site.error(
+                "NN0051", f"expected an operator between `{last.text}` and `{name}`",
+                at=site.before, help="a product is `a * b`, a call `f(a)`, a binding `a = b`")
     if site.kind in {"INDEX", "DOT"}:
         return site.error("NN0052", "only a name can be bound, not a part of a value",
                           at=site.before,
@@ -284,13 +290,6 @@ def _statement_start(site: _Site) -> UserError | None:
     if name in {"let", "var", "const", "val", "auto"} and site.kind in _NAMES:
         return site.error("NN0031", f"`{name}` is not a word of this language", at=site.before,
                           help=f"write `{site.token.text} = ...`")
-    previous = site.kind_at(-2)
-    if previous in _OPERAND_ENDS:
-        last = site.lexed.tokens[site.position - 2]
-        if last.span.line == site.before.span.line:
-            return site.error(
-                "NN0051", f"expected an operator between `{last.text}` and `{name}`",
-                at=site.before, help="a product is `a * b`, a call `f(a)`")
     return None
 
 
@@ -336,19 +335,21 @@ def _placement(site: _Site) -> UserError | None:
 def _keyword_as_name(site: _Site) -> UserError | None:
     if "NAME" not in site.accepts or not site.token.text.isalpha() or site.kind == "NAME":
         return None
-    if "INT" in site.accepts and site.kind in {"AND", "OR", "AS", "IN"}:
-        return None  # An operand is missing; nobody means these as names.
-    if "INT" in site.accepts and site.on_new_line and site.before:
-        return site.error("NN0020", f"expected an expression after `{site.before.text}`, "
-                          f"but found {_found(site)}", at=site.before,
-                          help="this statement is not finished")
+    if "INT" in site.accepts and (site.on_new_line or site.kind in {"AND", "OR", "AS", "IN"}):
+        return None  # An operand is missing before it; nobody means it as a name.
     return _keyword(site, site.token)
 
 
 def _unexpected(site: _Site) -> UserError:
     help = None
+    if site.on_new_line and site.before and "INT" in site.accepts:
+        return site.error("NN0020", f"expected {_wanted(site.accepts)} after "
+                          f"`{site.before.text}`, but found {_found(site)}", at=site.before,
+                          help="this statement is not finished")
     if site.kind == "PLUS" and "INT" in site.accepts:
         help = "there is no unary `+`; leave it out"
+    elif site.kind_at(-2) == "METRIC":
+        help = "write `metric NAME = ...`"
     elif site.kind == "COMMA" and site.kind_at(-2) == "OUTPUT":
         help = "write one `output` for each name"
     elif site.kind == "DOTS":

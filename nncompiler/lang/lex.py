@@ -218,10 +218,11 @@ class _Lexer:
 
     def closing(self, token: Token) -> None:
         wanted = OPENERS[token.text]
-        if not self.open:
+        matched = any(opener.text == wanted for opener in self.open)
+        if not matched and (not self.open or self.open[-1].text == "{"):
             raise UserError("NN0012", f"`{token.text}` closes nothing", token.span,
                             help=f"remove it, or open the matching `{wanted}` before")
-        if all(opener.text != wanted for opener in self.open):
+        if not matched:
             opener = self.open[-1]
             raise UserError(
                 "NN0013", f"expected `{CLOSERS[opener.text]}`, but found `{token.text}`",
