@@ -87,9 +87,11 @@ class Evaluator:
     scopes: list[list[Step]] = field(default_factory=lambda: [[]])
     count: int = 0
 
-    def read(self, k: int, index: Sequence[Index]) -> Expr:
+    def read(
+        self, k: int, index: Sequence[Index], guard: Expr | None = None, fill: Const | None = None
+    ) -> Expr:
         assert len(index) == self.types[k].rank
-        return Load(f"x{k}", tuple(index), self.types[k].dtype)
+        return Load(f"x{k}", tuple(index), self.types[k].dtype, guard, fill if guard else None)
 
     def let(self, value: Expr) -> Expr:
         ref = Ref(self.fresh(), value.dtype)

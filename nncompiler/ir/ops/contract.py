@@ -14,7 +14,7 @@ from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, fit, only, 
 from nncompiler.ir.ops.contract_gradient import operand_gradient
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec, parse_spec
 from nncompiler.ir.ops.elementwise import common_dtype
-from nncompiler.ir.ops.join import conjunction, guarded, within
+from nncompiler.ir.ops.join import conjunction, within
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, const
 from nncompiler.ir.types import F64, I32, Array, TensorType
 
@@ -188,7 +188,7 @@ def _element(
         conditions += within(place, 0 if low < 0 else None, n if high >= n else None)
         places.append(place)
     zero = const(0, v.dtype)
-    return guarded(ctx.read(k, tuple(places)), conjunction(conditions), zero)
+    return ctx.read(k, tuple(places), conjunction(conditions), zero)
 
 
 def _combined(form: Affine, at: dict[str, Index]) -> Index:

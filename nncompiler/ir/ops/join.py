@@ -34,26 +34,6 @@ from nncompiler.ir.scalar import Affine, Const, Expr, Index, Load, apply, const,
 from nncompiler.ir.types import F64, I32, Array, TensorType
 
 
-def guarded(expr: Expr, condition: Expr | None, fill: Const) -> Expr:
-    """`expr` where `condition` holds, `fill` elsewhere; elsewhere its loads touch no memory."""
-    if condition is None:
-        return expr
-    held = condition
-
-    def guard(e: Expr) -> Expr:
-        if not isinstance(e, Load):
-            return e
-        if e.guard is None:
-            return replace(e, guard=held, fill=fill if e is expr else const(0, e.dtype))
-        return replace(e, guard=apply("and", held, e.guard))
-
-    match expr:
-        case Load(index=index, guard=None) if all(isinstance(i, Affine) for i in index):
-            return guard(expr)
-        case _:
-            return apply("select", held, rewrite(expr, guard), fill)
-
-
 def conjunction(conditions: Sequence[Expr]) -> Expr | None:
     """All of them; None when there are none."""
     total: Expr | None = None
@@ -264,8 +244,9 @@ class Pad(Operator):
             places.append(place)
         fill = node.attr("value")
         assert isinstance(fill, (int, float))
-        element = ctx.read(0, tuple(places))
-        return guarded(element, conjunction(conditions), const(fill, node.inputs[0].dtype))
+        return ctx.read(
+            0, tuple(places), conjunction(conditions), const(fill, node.inputs[0].dtype)
+        )
 
     def dims(self, node: Node) -> DimMap:
         return tuple((0, d, d) for d, amount in enumerate(self.amounts(node)) if not any(amount))
@@ -334,7 +315,7 @@ class Concat(Operator):
             place = (*index[:axis], moved, *index[axis + 1 :])
             bounds = within(index[axis], low or None, high if high < offset else None)
             zero = const(0, node.inputs[0].dtype)
-            piece = guarded(ctx.read(k, place), conjunction(bounds), zero)
+            piece = ctx.read(k, place, conjunction(bounds), zero)
             behind = apply("ge", index_expr(index[axis]), const(high, I32))
             found = piece if found is None else apply("select", behind, found, piece)
         assert found is not None

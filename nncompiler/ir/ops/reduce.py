@@ -1,6 +1,7 @@
 """Reductions: sum, max, min, prod {axes, keepdims}; argmax, argmin {axis, keepdims} of dtype i32.
 
 NaN propagates through max and min. argmax and argmin give the first among ties; NaN beats numbers.
+The sign of a sum that is zero is left open, as is the order of summation.
 """
 
 from __future__ import annotations
