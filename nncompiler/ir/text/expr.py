@@ -5,7 +5,7 @@
 Infix: ``or``, ``and``, ``not`` (bool only), comparisons, ``+ -``, ``* /``, unary ``-``; every
 other primitive is a function. A bare axis is its value as i32; ``index(2*i+1)`` is an affine form
 of axes as one scalar, ``index(i, i64)`` one of another integer type. `bitcast(x, u32)` keeps the
-bits, ``u32(x)`` the value.
+bits, ``u32(x)`` the value. An infix operator stands on the line of its left operand.
 """
 
 from __future__ import annotations
@@ -193,18 +193,12 @@ def parse_affine(text: str, scope: Scope) -> Affine | None:
 def _binary(scan: Scanner, scope: Scope, level: int) -> Expr:
     """Operators of tightness `level` and above, left-associative."""
     start = scan.here()
-    if level == _NOT:
-        if scan.accept("not"):
-            return _nested(scan, lambda: _build(scan, start, "not", _binary(scan, scope, _NOT)))
-        level = _COMPARISON
-    if level >= _UNARY:
-        return _unary(scan, scope)
-    value = _binary(scan, scope, level + 1)
+    if level <= _NOT and scan.accept("not"):
+        value = _nested(scan, lambda: _build(scan, start, "not", _binary(scan, scope, _NOT)))
+    else:
+        value = _unary(scan, scope)
     while (op := _infix(scan, level)) is not None:
-        right = _binary(scan, scope, level + 1)
-        value = _build(scan, start, op, value, right)
-        if level == _COMPARISON:
-            break
+        value = _build(scan, start, op, value, _binary(scan, scope, INFIX[op][1] + 1))
     return value
 
 
@@ -216,8 +210,11 @@ def _nested(scan: Scanner, parse: Callable[[], Expr]) -> Expr:
 
 
 def _infix(scan: Scanner, level: int) -> str | None:
+    """The operator that follows on this line: a new line may begin with a negative value."""
+    if "\n" in scan.source.text[scan.pos : scan.here()]:
+        return None
     for op, (sign, own) in INFIX.items():
-        if own == level and scan.accept(sign):
+        if own >= level and scan.accept(sign):
             return op
     return None
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import re
 
-from nncompiler.errors import Source, UserError, nearest
+from nncompiler.errors import NNError, Source, UserError, nearest
 from nncompiler.ir.graph import PARAM_KINDS, Attr, Function, Node, Param, Value
 from nncompiler.ir.op import Operator, lookup
 from nncompiler.ir.scalar import Const
@@ -106,7 +106,10 @@ def _node(lines: Lines, depth: int, node: Node, literals: dict[Value, str]) -> N
 
 def _attributes(node: Node) -> str:
     operator = _operator(node.op)
-    special = operator.attribute_text(node) if operator else None
+    try:
+        special = operator.attribute_text(node) if operator else None
+    except NNError:  # a malformed node is shown as it is, for the verifier to speak
+        special = None
     if special is not None:
         return f" {{{special}}}"
     pairs = ", ".join(f"{k}={attribute_text(v)}" for k, v in node.attrs)
