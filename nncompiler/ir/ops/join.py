@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -30,7 +29,7 @@ from nncompiler.ir.ops.common import (
     sample,
 )  # fmt: skip
 from nncompiler.ir.ops.elementwise import common_dtype
-from nncompiler.ir.scalar import Affine, Const, Expr, Index, Load, apply, const, rewrite
+from nncompiler.ir.scalar import Expr, Index, apply, const
 from nncompiler.ir.types import F64, I32, Array, TensorType
 
 
