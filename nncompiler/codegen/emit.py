@@ -1,0 +1,122 @@
+"""From a program to the bytes of an artifact.
+
+`build` lowers the program to LLVM modules, compiles each on its own (so that a caller may keep the
+objects, or compile them in parallel), links them without any outside symbol, and adds manifest and
+texts as sections. The same arguments give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import llvmlite.binding as llvm
+
+from nncompiler.codegen import abi
+from nncompiler.codegen.elf import link
+from nncompiler.codegen.header import header_text
+from nncompiler.codegen.manifest import NO_DIGEST, manifest
+from nncompiler.codegen.module import Modules, lower
+from nncompiler.codegen.target import Target, machine
+from nncompiler.errors import CompilerBug
+from nncompiler.ir.model import Network, Program
+
+#: Object code of LLVM modules; `compile_modules` is the plain one.
+Compile: TypeAlias = Callable[[Sequence[str], Target], Sequence[bytes]]
+
+#: Texts of the compiler's stages: stage -> function -> text.
+Texts: TypeAlias = Mapping[str, Mapping[str, str]]
+
+MANIFEST_SECTION = ".nnmanifest"
+TEXTS_SECTION = ".nntexts"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A shared library, its C header, and its manifest (also a section of the library)."""
+
+    so: bytes = field(repr=False)
+    header: str = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+
+
+def build(
+    program: Program,
+    target: Target,
+    *,
+    networks: Sequence[Network] = (),
+    texts: Texts | None = None,
+    source_sha256: str = "",
+    version: str = "",
+    weights: bytes | None = None,
+    compile: Compile | None = None,
+) -> Artifact:
+    """The artifact of `program`.
+
+    `networks`, one for each binding of the free sizes, say what the manifest tells of the model.
+    `weights` are the bytes of the state from the end of its header to `infer_bytes`; `init` then
+    gives these parameters instead of random ones.
+    """
+    modules = lower(program, target, weights)
+    objects = (compile or compile_modules)([modules.entry, *modules.kernels.values()], target)
+    record = manifest(
+        program, target, networks, modules.calls, source_sha256, version, weights is not None
+    )
+    sections = {MANIFEST_SECTION: json.dumps(record, sort_keys=True).encode()}
+    if texts:
+        packed = json.dumps({k: dict(v) for k, v in texts.items()}, sort_keys=True).encode()
+        sections[TEXTS_SECTION] = zlib.compress(packed, 9)
+    image = link(objects, abi.exports(program), f"{abi.identifier(program.name)}.so", sections)
+    image, record["digest"] = _sign(image)
+    return Artifact(image, header_text(program, weights is not None), record)
+
+
+def _sign(image: bytes) -> tuple[bytes, str]:
+    """The image with its digest in the manifest: the hash of the file while that was all zeros."""
+    blank = NO_DIGEST.encode()
+    if image.count(blank) != 1:
+        raise CompilerBug("NN0582", "expected one place for the digest in the artifact")
+    digest = hashlib.sha256(image).hexdigest()
+    return image.replace(blank, digest.encode()), digest
+
+
+def compile_modules(texts: Sequence[str], target: Target) -> list[bytes]:
+    """An object for each module of LLVM text."""
+    return [compile_module(text, target) for text in texts]
+
+
+def compile_module(text: str, target: Target) -> bytes:
+    return bytes(machine(target).emit_object(_optimised(text, target)))
+
+
+def _optimised(text: str, target: Target) -> Any:
+    """The module after LLVM's scalar optimisations; vectors and unrolling are the emitter's."""
+    chip = machine(target)
+    module = llvm.parse_assembly(text)
+    module.verify()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+    tuning.loop_vectorization = tuning.slp_vectorization = False
+    tuning.loop_unrolling = tuning.loop_interleaving = False
+    passes = llvm.create_pass_builder(chip, tuning)
+    passes.getModulePassManager().run(module, passes)
+    return module
+
+
+def llvm_text(program: Program, target: Target) -> dict[str, str]:
+    """LLVM IR as emitted: ``entries``, then each kernel under its function's name."""
+    return _by_name(lower(program, target))
+
+
+def assembly(program: Program, target: Target) -> dict[str, str]:
+    """Assembly after optimisation, in the same parts."""
+    chip = machine(target)
+    parts = _by_name(lower(program, target))
+    return {n: str(chip.emit_assembly(_optimised(text, target))) for n, text in parts.items()}
+
+
+def _by_name(modules: Modules) -> dict[str, str]:
+    return {"entries": modules.entry, **modules.kernels}
