@@ -11,20 +11,20 @@ from dataclasses import dataclass
 
 from nncompiler.errors import Note, UserError, nearest
 from nncompiler.lang.lex import CLOSERS, OPENERS, Lexed, Token
-from nncompiler.lang.tables import END, tables
-
-_ITEMS = frozenset({"MODEL", "TRAIN", "FN", "LAYER", "IMPORT"})
-_DECLARATIONS = frozenset({"INPUT", "TARGET", "PARAM", "STATE"})
-_STATEMENTS = _DECLARATIONS | {
-    "OUTPUT", "LOSS", "METRIC", "IF", "FOR", "RETURN", "YIELD", "MINIMIZE"}
-_SOFT = frozenset({"AXIS", "OVER", "CARRY"})
-_NAMES = _SOFT | {"NAME"}
-_LITERALS = frozenset({"INT", "FLOAT", "STRING", "TRUE", "FALSE"})
-_STARTS = _NAMES | _LITERALS | {"LPAR", "CALL", "LSQB", "INDEX", "MINUS", "NOT", "SCAN"}
-_COMPARISONS = frozenset({"EQEQ", "NOTEQ", "LESS", "LESSEQ", "MORE", "MOREEQ"})
-_OPERATORS = _COMPARISONS | {
-    "PLUS", "MINUS", "STAR", "SLASH", "AT", "POWER", "AND", "OR", "PIPE"}
-_OPERAND_ENDS = _NAMES | _LITERALS | {"RPAR", "RSQB"}
+from nncompiler.lang.tables import END
+from nncompiler.lang.words import (
+    COMPARISONS,
+    DECLARATIONS,
+    ITEMS,
+    LITERALS,
+    NAMES,
+    OPERAND_ENDS,
+    OPERATORS,
+    STARTS,
+    STATEMENTS,
+    found,
+    wanted,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class _Site:
 
     @property
     def after_operand(self) -> bool:
-        return self.before is not None and self.before.kind in _OPERAND_ENDS
+        return self.before is not None and self.before.kind in OPERAND_ENDS
 
     @property
     def open(self) -> list[Token]:
@@ -99,7 +99,7 @@ def _unclosed(site: _Site) -> UserError | None:
         note = Note("the file ends here", site.token.span)
     elif opener not in site.lexed.unclosed:
         return None
-    elif site.kind in _ITEMS if opener.text == "{" else site.on_new_line:
+    elif site.kind in ITEMS if opener.text == "{" else site.on_new_line:
         note = Note(f"`{site.token.text}` here cannot be inside", site.token.span)
     else:
         return None
@@ -128,7 +128,7 @@ def _outdented(tokens: list[Token]) -> Token | None:
 def _end_of_file(site: _Site) -> UserError | None:
     if site.kind != END:
         return None
-    return site.error("NN0021", f"expected {_wanted(site.accepts)}, but the file ends here")
+    return site.error("NN0021", f"expected {wanted(site.accepts)}, but the file ends here")
 
 
 def _bracket_on_new_line(site: _Site) -> UserError | None:
@@ -144,7 +144,7 @@ def _bracket_on_new_line(site: _Site) -> UserError | None:
 def _operator_after_stage(site: _Site) -> UserError | None:
     """``x |> block + x``."""
     inside = {"PIPE", "CALL"} <= site.accepts and "PLUS" not in site.accepts
-    if not inside or not (site.kind in _OPERATORS or site.kind in {"INDEX", "DOT"}):
+    if not inside or not (site.kind in OPERATORS or site.kind in {"INDEX", "DOT"}):
         return None
     start = site.position - 1
     while start and site.lexed.tokens[start].kind != "PIPE":
@@ -167,7 +167,7 @@ def _text(lexed: Lexed, start: int, stop: int) -> str:
 
 
 def _chained_comparison(site: _Site) -> UserError | None:
-    if site.kind not in _COMPARISONS or "AND" not in site.accepts or not site.after_operand:
+    if site.kind not in COMPARISONS or "AND" not in site.accepts or not site.after_operand:
         return None
     return site.error("NN0026", "comparisons cannot be chained",
                       help="write `a < b and b < c`")
@@ -181,7 +181,7 @@ def _equals(site: _Site) -> UserError | None:
                           help="`=` binds a name, `==` compares")
     if site.kind != "EQUAL" or before is None:
         return None
-    if before.kind in _STATEMENTS | _ITEMS:
+    if before.kind in STATEMENTS | ITEMS:
         return _keyword(site, before)
     if "EQEQ" in site.accepts:
         return site.error("NN0024", "`=` is not part of an expression",
@@ -198,16 +198,16 @@ def _keyword(site: _Site, token: Token) -> UserError:
 
 
 def _missing_type(site: _Site) -> UserError | None:
-    if "COLON" in site.accepts and site.kind_at(-2) in _DECLARATIONS:
+    if "COLON" in site.accepts and site.kind_at(-2) in DECLARATIONS:
         word, name = site.lexed.tokens[site.position - 2 : site.position]
-        return site.error("NN0042",
-                          f"expected the type of `{name.text}`, but found {_found(site)}", at=name,
+        message = f"expected the type of `{name.text}`, but found {found(site.token)}"
+        return site.error("NN0042", message, at=name,
                           help=f"write `{word.text} {name.text} : f32[...]` with its sizes")
     if site.accepts == {"INDEX"}:
         assert site.before is not None
         dtype = site.before.text
-        return site.error("NN0041", f"expected a shape after `{dtype}`, but found {_found(site)}",
-                          at=site.before,
+        message = f"expected a shape after `{dtype}`, but found {found(site.token)}"
+        return site.error("NN0041", message, at=site.before,
                           help=f"write `{dtype}[batch, 3]`, or `{dtype}[]` for a scalar")
     return None
 
@@ -230,8 +230,8 @@ def _block(site: _Site) -> UserError | None:
         if site.kind in {"CALL", "LPAR"}:
             return site.error("NN0039", "only a layer has a second parameter list",
                               help="write `layer` instead, or put all parameters into one list")
-        if "RANGE" not in site.accepts and (site.on_new_line or site.kind in _STATEMENTS):
-            return site.error("NN0032", f"expected `{{`, but found {_found(site)}",
+        if "RANGE" not in site.accepts and (site.on_new_line or site.kind in STATEMENTS):
+            return site.error("NN0032", f"expected `{{`, but found {found(site.token)}",
                               help="a block is written in braces: `{ ... }`")
     if site.kind == "LBRACE" and site.accepts == {"CALL", "LPAR"}:
         if site.kind_at(-1) == "RPAR":
@@ -246,8 +246,8 @@ def _range(site: _Site) -> UserError | None:
     if site.kind == "RANGE":
         return site.error("NN0049", "`..` stands between the bounds of a `for` only",
                           help="a slice is `x[1:3]`; any number of axes is `...`")
-    if "RANGE" in site.accepts and site.kind not in _OPERATORS:
-        return site.error("NN0049", f"expected `..`, but found {_found(site)}",
+    if "RANGE" in site.accepts and site.kind not in OPERATORS:
+        return site.error("NN0049", f"expected `..`, but found {found(site.token)}",
                           help="a loop is `for i in 0..n { ... }`")
     return None
 
@@ -255,7 +255,7 @@ def _range(site: _Site) -> UserError | None:
 def _missing_comma(site: _Site) -> UserError | None:
     open_ = site.open
     if ("COMMA" not in site.accepts or not open_ or open_[-1].text == "{"
-            or site.kind not in _STARTS | {"LBRACE"} or not site.after_operand):
+            or site.kind not in STARTS | {"LBRACE"} or not site.after_operand):
         return None
     assert site.before is not None
     return site.error("NN0023", f"expected `,` between `{site.before.text}` "
@@ -268,10 +268,10 @@ def _statement_start(site: _Site) -> UserError | None:
         return None
     assert site.before is not None
     name = site.before.text
-    if site.kind in _STARTS - {"CALL", "INDEX", "MINUS"} and (word := _meant(name, _STATEMENTS)):
+    if site.kind in STARTS - {"CALL", "INDEX", "MINUS"} and (word := _meant(name, STATEMENTS)):
         return site.error("NN0055", f"expected a statement, but found `{name}`", at=site.before,
                           help=f"did you mean `{word}`?")
-    if site.kind_at(-2) in _OPERAND_ENDS:
+    if site.kind_at(-2) in OPERAND_ENDS:
         last = site.lexed.tokens[site.position - 2]
         if last.span.line == site.before.span.line and site.kind != "COLON":
             return site.error(
@@ -281,13 +281,13 @@ def _statement_start(site: _Site) -> UserError | None:
         return site.error("NN0052", "only a name can be bound, not a part of a value",
                           at=site.before,
                           help="values do not change; build the new one and bind it to a name")
-    if site.kind in {"CALL", "LPAR"} | _OPERATORS or site.kind == "RBRACE":
+    if site.kind in {"CALL", "LPAR"} | OPERATORS or site.kind == "RBRACE":
         return site.error("NN0030", "expected a statement, but found an expression",
                           at=site.before, help=f"bind its value: `y = {name}{_rest(site)}`")
     if site.kind == "COLON":
         return site.error("NN0050", f"`{name}` is bound by `=` and takes no type",
                           help="only input, target, param, state and arguments have types")
-    if name in {"let", "var", "const", "val", "auto"} and site.kind in _NAMES:
+    if name in {"let", "var", "const", "val", "auto"} and site.kind in NAMES:
         return site.error("NN0031", f"`{name}` is not a word of this language", at=site.before,
                           help=f"write `{site.token.text} = ...`")
     return None
@@ -306,27 +306,27 @@ def _rest(site: _Site) -> str:
 
 def _placement(site: _Site) -> UserError | None:
     """Statements outside a block, definitions inside one, and values where a statement begins."""
-    if site.accepts >= _ITEMS:
-        if word := _meant(site.token.text, _ITEMS):
+    if site.accepts >= ITEMS:
+        if word := _meant(site.token.text, ITEMS):
             return site.error("NN0055", f"expected a definition, but found `{site.token.text}`",
                               help=f"did you mean `{word}`?")
-        if site.kind in _STATEMENTS | _NAMES:
+        if site.kind in STATEMENTS | NAMES:
             return site.error("NN0034", f"`{site.token.text}` stands outside of any definition",
                               help="statements belong into `model NAME { ... }`, a fn or a layer")
         return None
-    if "RBRACE" not in site.accepts or not site.accepts >= _STATEMENTS:
+    if "RBRACE" not in site.accepts or not site.accepts >= STATEMENTS:
         return None
-    if site.kind in _ITEMS:
+    if site.kind in ITEMS:
         return site.error("NN0053", f"`{site.token.text}` cannot stand inside a block",
                           help="close the block before with `}`; definitions do not nest")
     if site.kind == "ELSE":
         return site.error("NN0054", "`else` without an `if` before it",
                           help="write `if c { ... } else { ... }`")
-    if site.after_operand and site.kind in _LITERALS | {"LPAR", "LSQB"} and not site.on_new_line:
+    if site.after_operand and site.kind in LITERALS | {"LPAR", "LSQB"} and not site.on_new_line:
         assert site.before is not None
         return site.error("NN0051", f"expected an operator between `{site.before.text}` "
                           f"and `{site.token.text}`", help="a product is `a * b`, a call `f(a)`")
-    if site.kind in _STARTS:
+    if site.kind in STARTS:
         return site.error("NN0030", "expected a statement, but found an expression",
                           help="bind its value to a name: `y = ...`")
     return None
@@ -343,8 +343,8 @@ def _keyword_as_name(site: _Site) -> UserError | None:
 def _unexpected(site: _Site) -> UserError:
     help = None
     if site.on_new_line and site.before and "INT" in site.accepts:
-        return site.error("NN0020", f"expected {_wanted(site.accepts)} after "
-                          f"`{site.before.text}`, but found {_found(site)}", at=site.before,
+        return site.error("NN0020", f"expected {wanted(site.accepts)} after "
+                          f"`{site.before.text}`, but found {found(site.token)}", at=site.before,
                           help="this statement is not finished")
     if site.kind == "PLUS" and "INT" in site.accepts:
         help = "there is no unary `+`; leave it out"
@@ -358,7 +358,7 @@ def _unexpected(site: _Site) -> UserError:
         help = "a scan is `scan z over xs axis 1 carry h = e { ... yield h }`"
     elif site.accepts <= {"OVER", "DOT"} and "OVER" in site.accepts:
         help = "write `minimize NAME over PREFIX` or `scan z over xs axis 1 ...`"
-    return site.error("NN0020", f"expected {_wanted(site.accepts)}, but found {_found(site)}",
+    return site.error("NN0020", f"expected {wanted(site.accepts)}, but found {found(site.token)}",
                       help=help)
 
 
@@ -366,54 +366,3 @@ _RULES: tuple[Callable[[_Site], UserError | None], ...] = (
     _unclosed, _end_of_file, _bracket_on_new_line, _operator_after_stage, _equals,
     _chained_comparison, _missing_type, _conditional, _block, _range, _missing_comma,
     _statement_start, _placement, _keyword_as_name)
-
-
-# Words ------------------------------------------------------------------------------------------
-
-
-def _found(site: _Site) -> str:
-    token = site.token
-    match token.kind:
-        case "NAME":
-            return f"the name `{token.text}`"
-        case "INT" | "FLOAT":
-            return f"the number `{token.text}`"
-        case "STRING":
-            return "a string"
-    word = "the keyword " if token.text.isalpha() else ""
-    return f"{word}`{token.text}`"
-
-
-def _wanted(accepts: frozenset[str]) -> str:
-    """The acceptable kinds in words, groups first."""
-    rest, words = set(accepts), []
-    if rest >= _STATEMENTS:
-        rest -= _STATEMENTS | _NAMES
-        words.append("a statement")
-    if rest >= _ITEMS:
-        rest -= _ITEMS
-        words.append("a definition (model, train, fn or layer)")
-    if rest >= _LITERALS:
-        rest -= _STARTS
-        words.append("an expression")
-    if "NAME" in rest:
-        rest -= _NAMES
-        words.append("a name")
-    if rest >= {"PLUS", "STAR"}:
-        rest -= _OPERATORS | {"CALL", "INDEX", "DOT", "AS"}
-        if not rest:
-            words.append("an operator")
-    spelling = {kind: text for text, kind in tables().literals.items()}
-    spelling |= {"CALL": "(", "INDEX": "["}
-    rest -= {"LPAR"} if "CALL" in rest else set()
-    rest -= {"LSQB"} if "INDEX" in rest else set()
-    if END in rest:
-        rest.remove(END)
-        words.append("the end of the file")
-    if "STRING" in rest:
-        rest.remove("STRING")
-        words.append("a string")
-    words += sorted(f"`{spelling[kind]}`" for kind in rest)
-    if len(words) > 1:
-        return ", ".join(words[:-1]) + f" or {words[-1]}"
-    return words[0]

@@ -7,6 +7,8 @@ of the grammar it was made from; when the grammar has been edited since, lark bu
 
 from __future__ import annotations
 
+import binascii
+import textwrap
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -133,17 +135,19 @@ def decode(text: str) -> Tables:
 
 
 def data_module(text: str) -> str:
-    """The Python text of `tables_data.py`; rows are folded, since a line may be long."""
-    title = "Generated from grammar.lark by `python -m nncompiler.lang.tables`; do not edit."
-    lines = [f'"""{title}"""', ""]
-    lines += [f'DIGEST = "{grammar_digest()}"', 'TEXT = """\\']
-    for line in text.splitlines():
-        while len(line) > 98:
-            cut = line.rindex(" ", 0, 97)
-            lines.append(line[: cut + 1] + "\\")
-            line = line[cut + 1 :]
-        lines.append(line)
-    return "\n".join([*lines, '"""', ""])
+    """The Python text of `tables_data.py`."""
+    packed = binascii.b2a_base64(zlib.compress(text.encode(), 9), newline=False).decode()
+    return f'''"""Made from grammar.lark by `python -m nncompiler.lang.tables`; do not edit."""
+
+import binascii
+import zlib
+
+DIGEST = "{grammar_digest()}"
+_PACKED = """
+{textwrap.fill(packed, 96)}
+"""
+TEXT = zlib.decompress(binascii.a2b_base64(_PACKED)).decode()
+'''
 
 
 def main() -> None:
