@@ -57,7 +57,7 @@ def test_parameters_are_views_that_cannot_be_written() -> None:
 
 def test_load_state_dict() -> None:
     """Strict about names, always about shapes; nothing is changed by an error."""
-    model, _ = make()
+    model, fake = make()
     before = model.state_dict()
     good = {"W": np.ones((3, 1)), "b": [2]}
     cases: list[tuple[str, dict[str, Any], bool, str]] = [
@@ -75,7 +75,9 @@ def test_load_state_dict() -> None:
         assert all((model.parameters[n] == v).all() for n, v in before.items())
     model.load_state_dict({"b": [5.0], "other": [0]}, strict=False)
     assert model.parameters["b"][0] == 5 and (model.parameters["W"] == before["W"]).all()
+    fake.calls.clear()
     model.load_state_dict(good)
+    assert fake.calls == ["line_load"]  # renews what derives from parameters
     assert (model.parameters["W"] == 1).all() and model.parameters["b"] == 2
 
 
@@ -250,7 +252,7 @@ def test_unknown_functions_and_sizes() -> None:
         model.train_step(**data(3))
     with pytest.raises(UserError, match=r"\(4\) make up, but found 1 more"):
         model.predict(data(5)["x"])
-    small, _ = make(functions=("init", "infer"))
+    small, _ = make(functions=("infer",))
     with pytest.raises(UserError, match="--function train_step") as error:
         small.fit(data(4), progress=False)
     assert error.value.code == "NN0711"
@@ -274,13 +276,6 @@ def test_an_unknown_native_code_is_a_bug() -> None:
     model = Model(fake.artifact((4,)))
     with pytest.raises(CompilerBug, match="returned 9"):
         model.predict(X)
-
-
-def test_embedded_weights_are_loaded() -> None:
-    """They replace the initial ones."""
-    blob = np.float32([1, 2, 3, 4]).tobytes()
-    model, _ = make(weights=blob)
-    assert model.parameters["W"].ravel().tolist() == [1, 2, 3] and model.parameters["b"] == 4
 
 
 def test_rate_can_be_set() -> None:

@@ -26,7 +26,6 @@ from nncompiler.runtime.manifest import Manifest, parse
 
 MANIFEST_SECTION = ".nnmanifest"
 TEXTS_SECTION = ".nntexts"
-WEIGHTS_SECTION = ".nnweights"
 _MAX_TEXT = 2**30
 
 Native = Callable[..., int]
@@ -36,13 +35,12 @@ Native = Callable[..., int]
 class Artifact:
     """A checked and opened library. `lookup` gives the native function of a symbol.
 
-    `image` is the file itself. `weights`, if there are any, are given to the function `load`.
+    `image` is the file itself.
     """
 
     manifest: Manifest
     lookup: Callable[[str], Native]
     image: bytes = field(default=b"", repr=False)
-    weights: bytes | None = field(default=None, repr=False)
 
     def text(self, stage: str, function: str | None = None) -> str:
         """The embedded text of a stage of the compiler, of one function or of all of them."""
@@ -85,7 +83,6 @@ def open_artifact(
     manifest = parse(section, where)
     _check_digest(data, manifest, where)
     _check_features(manifest, cpu_features() if features is None else features, where)
-    weights = elf.read_section(data, WEIGHTS_SECTION, where)
     library = _open(data, manifest.name, where)
 
     def lookup(symbol: str) -> Native:
@@ -99,9 +96,10 @@ def open_artifact(
         function.restype = ctypes.c_int
         return function
 
-    for entry in manifest.entries:
-        lookup(entry.symbol)
-    return Artifact(manifest, lookup, data, weights)
+    symbols = [manifest.symbol(part) for part in ("init", "load")]
+    for symbol in (*symbols, *manifest.fit.values(), *(e.symbol for e in manifest.entries)):
+        lookup(symbol)
+    return Artifact(manifest, lookup, data)
 
 
 @cache
@@ -155,15 +153,15 @@ def _open(data: bytes, name: str, where: str) -> ctypes.CDLL:
         raise UserError("NN0608", f"{where} cannot be opened as a library: {error}") from None
     # The descriptor stays open as long as the library: dlopen knows libraries by their path, and
     # would take the next file with this number for the same one. Functions keep the library alive.
-    finalizer = weakref.finalize(library, _close, library._handle, descriptor)
+    dlclose = ctypes.CDLL(None).dlclose
+    dlclose.argtypes = [ctypes.c_void_p]
+    finalizer = weakref.finalize(library, _close, dlclose, library._handle, descriptor)
     finalizer.atexit = False
     return library
 
 
-def _close(handle: int, descriptor: int) -> None:
-    close = ctypes.CDLL(None).dlclose
-    close.argtypes = [ctypes.c_void_p]
-    close(handle)
+def _close(dlclose: Native, handle: int, descriptor: int) -> None:
+    dlclose(handle)
     os.close(descriptor)
 
 

@@ -20,7 +20,8 @@ from nncompiler.runtime.checks import Array
 from nncompiler.runtime.manifest import Argument, Entry, describe
 
 ALIGNMENT = 64
-INDEX_OUT_OF_RANGE, WRONG_SIZE = 1, 2
+INDEX_OUT_OF_RANGE = 1
+_CODES = {2: "wrong size", 3: "a pointer is not aligned"}
 
 _byref = ctypes.byref
 _char: Callable[[Any], Any] = ctypes.c_char.from_buffer
@@ -50,8 +51,8 @@ def check_code(
     if code == INDEX_OUT_OF_RANGE:
         raise checks.out_of_range(given, arguments)
     if code:
-        raise CompilerBug("NN0690", f"'{symbol}' returned {code}" + (
-            ": wrong size" if code == WRONG_SIZE else ""))  # fmt: skip
+        what = _CODES.get(code, "an unknown code")
+        raise CompilerBug("NN0690", f"'{symbol}' returned {code}: {what}")
 
 
 class Call:

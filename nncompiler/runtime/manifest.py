@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from nncompiler.errors import UserError
+from nncompiler.runtime.reader import Reader, malformed
 
 ABI = 1
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -24,11 +23,10 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "u64": np.dtype("uint64"), "bool": np.dtype("bool"),
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+HEADER_BYTES = 64
 HEADER = ("step", "draws", "seed", "rate")
 _KINDS = ("header", "param", "state", "slot")
 _ROLES = ("input", "target", "output")
-_LIMIT = 2**48
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +103,10 @@ class Manifest:
     train: dict[str, Any] = field(repr=False)
     record: dict[str, Any] = field(repr=False)
 
+    def symbol(self, part: str) -> str:
+        """The name of a function that all artifacts have, such as `init`."""
+        return f"{self.name}_{part}"
+
     @property
     def parameters(self) -> tuple[StateEntry, ...]:
         """What weights files hold: the parameters and the state of the model."""
@@ -121,8 +123,8 @@ def parse(data: bytes, where: str = "the file") -> Manifest:
     try:
         record = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise _malformed(where, "it is not JSON") from None
-    reader = _Reader(record, where, "")
+        raise malformed(where, "it is not JSON") from None
+    reader = Reader(record, where, "")
     abi = reader.size("abi")
     if abi != ABI:
         version = record.get("nncompiler", "an unknown version")
@@ -132,17 +134,18 @@ def parse(data: bytes, where: str = "the file") -> Manifest:
             help="compile the model again with this version of nncompiler",
         )
     manifest = _manifest(reader)
-    _agree(manifest, reader)
+    _agree_on_state(manifest, reader)
+    _agree_on_entries(manifest, reader)
     return manifest
 
 
-def _manifest(reader: _Reader) -> Manifest:
+def _manifest(reader: Reader) -> Manifest:
     state, target = reader.record("state"), reader.record("target")
-    entries = tuple(_entry(r) for r in reader.records("entries"))
+    entries = _batch_outputs([_entry(r) for r in reader.records("entries")])
     suffixes = {e.suffix: e.rows for e in entries if e.function == "train_step"}
     fit = reader.record("fit")
     return Manifest(
-        name=reader.identifier("name"), dtype=reader.dtype("dtype"), cpu=target.text("cpu"),
+        name=reader.identifier("name"), dtype=_dtype(reader), cpu=target.text("cpu"),
         features=target.texts("features"),
         state=tuple(_state_entry(r) for r in state.records("entries")),
         state_bytes=state.size("bytes"), infer_bytes=state.size("infer_bytes"),
@@ -156,7 +159,7 @@ def _manifest(reader: _Reader) -> Manifest:
     )  # fmt: skip
 
 
-def _entry(reader: _Reader) -> Entry:
+def _entry(reader: Reader) -> Entry:
     return Entry(
         reader.identifier("symbol"), reader.text("function"), reader.optional("suffix", str, ""),
         reader.size("rows"), reader.size("arena_bytes"),
@@ -164,9 +167,31 @@ def _entry(reader: _Reader) -> Entry:
     )  # fmt: skip
 
 
-def _argument(reader: _Reader) -> Argument:
+def _batch_outputs(entries: list[Entry]) -> tuple[Entry, ...]:
+    """The entries, with those outputs of `infer` batched that have a row for each row.
+
+    The manifest tells the batch axis of what is declared, and outputs are not. In every binding
+    the first extent must be that of the batch.
+    """
+    fixed = {
+        a.name for e in entries if e.function == "infer"
+        for a in e.results if not e.rows or a.shape[:1] != (e.rows,)
+    }  # fmt: skip
+    return tuple(
+        replace(e, arguments=tuple(
+            replace(a, batched=True) if a.role == "output" and a.name not in fixed else a
+            for a in e.arguments)) if e.function == "infer" else e
+        for e in entries
+    )  # fmt: skip
+
+
+def _dtype(reader: Reader) -> np.dtype[Any]:
+    return DTYPES[reader.one_of("dtype", tuple(DTYPES))]
+
+
+def _argument(reader: Reader) -> Argument:
     argument = Argument(
-        reader.text("name"), reader.one_of("role", _ROLES), reader.dtype("dtype"),
+        reader.text("name"), reader.one_of("role", _ROLES), _dtype(reader),
         reader.shape("shape"), reader.optional("batched", bool, False),
         reader.size("limit") if reader.items.get("limit") is not None else None,
     )  # fmt: skip
@@ -175,103 +200,39 @@ def _argument(reader: _Reader) -> Argument:
     return argument
 
 
-def _state_entry(reader: _Reader) -> StateEntry:
+def _state_entry(reader: Reader) -> StateEntry:
     return StateEntry(
-        reader.text("name"), reader.one_of("kind", _KINDS), reader.dtype("dtype"),
+        reader.text("name"), reader.one_of("kind", _KINDS), _dtype(reader),
         reader.shape("shape"), reader.size("offset"),
     )  # fmt: skip
 
 
-def _agree(manifest: Manifest, reader: _Reader) -> None:
-    """Raise unless the state's tensors lie apart within it and every entry point is usable."""
+def _agree_on_state(manifest: Manifest, reader: Reader) -> None:
+    """Raise unless the state's tensors lie apart within it, with the header that all have."""
     names = [e.name for e in manifest.state]
     if len(set(names)) != len(names):
         raise reader.malformed("two tensors of the state have one name")
     end = 0
+    if any((e.offset < HEADER_BYTES) != (e.kind == "header") for e in manifest.state):
+        raise reader.malformed("the header of the state and its tensors are mixed")
     for tensor in sorted(manifest.state, key=lambda e: e.offset):
         if tensor.offset < end or tensor.offset % tensor.dtype.itemsize:
             raise reader.malformed(f"'{tensor.name}' overlaps another tensor of the state")
         end = tensor.offset + tensor.bytes
         if end > (manifest.infer_bytes if tensor.kind == "param" else manifest.state_bytes):
             raise reader.malformed(f"'{tensor.name}' lies outside of the state")
-    if manifest.infer_bytes > manifest.state_bytes:
-        raise reader.malformed("the part of the state for inference is larger than the state")
+    if not HEADER_BYTES <= manifest.infer_bytes <= manifest.state_bytes:
+        raise reader.malformed("the part of the state for inference is not within the state")
     header = {e.name: (e.kind, e.shape) for e in manifest.state}
     for name in HEADER:
         if header.get(name) != ("header", (2,) if name == "seed" else ()):
             raise reader.malformed(f"the header of the state has no '{name}'")
+
+def _agree_on_entries(manifest: Manifest, reader: Reader) -> None:
+    """Raise unless every entry point is usable: the names and the batch axes of its arguments."""
     for entry in manifest.entries:
         names = [a.name for a in entry.arguments]
         if len(set(names)) != len(names):
             raise reader.malformed(f"two arguments of '{entry.symbol}' have one name")
         if any(a.batched and a.shape[0] != entry.rows for a in entry.arguments):
             raise reader.malformed(f"the batch of '{entry.symbol}' is not {entry.rows} rows")
-
-
-class _Reader:
-    """Typed access to a JSON object; `place` says where in the manifest it is."""
-
-    def __init__(self, items: Any, where: str, place: str) -> None:
-        self.where, self.place = where, place
-        if not isinstance(items, dict):
-            raise self.malformed("expected an object")
-        self.items: dict[str, Any] = items
-
-    def malformed(self, what: str, key: str = "") -> UserError:
-        place = ".".join(part for part in (self.place, key) if part)
-        return _malformed(self.where, f"at '{place}': {what}" if place else what)
-
-    def _get(self, key: str, kind: type[_T]) -> _T:
-        value = self.items.get(key)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.malformed(f"expected {kind.__name__}", key)
-        return value
-
-    def optional(self, key: str, kind: type[_T], default: _T) -> _T:
-        return default if self.items.get(key) is None else self._get(key, kind)
-
-    def text(self, key: str) -> str:
-        return self._get(key, str)
-
-    def identifier(self, key: str) -> str:
-        return self._such_that(self.text(key), key, re.compile(r"[A-Za-z_]\w*\Z", re.A).match)
-
-    def one_of(self, key: str, choices: tuple[str, ...]) -> str:
-        return self._such_that(self.text(key), key, choices.__contains__)
-
-    def dtype(self, key: str) -> np.dtype[Any]:
-        return DTYPES[self.one_of(key, tuple(DTYPES))]
-
-    def size(self, key: str) -> int:
-        return self._such_that(self._get(key, int), key, lambda n: 0 <= n < _LIMIT)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        shape = self._get(key, list)
-        good = all(type(n) is int and 0 <= n < _LIMIT for n in shape)
-        if not good or len(shape) > 32 or math.prod(shape) >= _LIMIT:
-            raise self.malformed(f"{str(shape)[:60]} is not a shape", key)
-        return tuple(shape)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        items = self._get(key, list)
-        return self._such_that(tuple(items), key, lambda t: all(isinstance(i, str) for i in t))
-
-    def record(self, key: str) -> _Reader:
-        return _Reader(self.items.get(key), self.where, f"{self.place}.{key}".lstrip("."))
-
-    def records(self, key: str) -> list[_Reader]:
-        place = f"{self.place}.{key}".lstrip(".")
-        items = self._get(key, list)
-        return [_Reader(item, self.where, f"{place}[{i}]") for i, item in enumerate(items)]
-
-    def _such_that(self, value: _T, key: str, good: Callable[[Any], Any]) -> _T:
-        if not good(value):
-            raise self.malformed(f"{str(value)[:60]!r} is not allowed", key)
-        return value
-
-
-def _malformed(where: str, what: str) -> UserError:
-    return UserError(
-        "NN0603", f"the manifest of {where} is malformed: {what}",
-        help="compile the model again with this version of nncompiler",
-    )  # fmt: skip

@@ -27,7 +27,7 @@ from nncompiler.runtime.bindings import Bindings, Compiler
 from nncompiler.runtime.call import ALIGNMENT, BoundCall, Call, aligned, check_code, pointer
 from nncompiler.runtime.checks import Array, Data, Path
 from nncompiler.runtime.files import write_atomically
-from nncompiler.runtime.manifest import StateEntry, describe
+from nncompiler.runtime.manifest import HEADER_BYTES, StateEntry, describe
 from nncompiler.runtime.record import History, Record
 from nncompiler.runtime.weights import read_weights, write_weights
 
@@ -61,8 +61,6 @@ class Model:
             for f in {e.function for e in self.manifest.entries}
         }
         self.init(0)
-        if artifact.weights is not None:
-            self._load_blob(artifact.weights)
 
     def __repr__(self) -> str:
         count = sum(self._views[e.name].size for e in self.manifest.parameters)
@@ -75,15 +73,15 @@ class Model:
         return stretch.view(entry.dtype).reshape(entry.shape)
 
     def init(self, seed: int = 0) -> None:
-        """Draw all parameters anew and reset the optimizer; the same seed gives the same bits."""
-        seed = checks.whole(seed, "the seed", 0, 2**64 - 1)
-        native = self.artifact.lookup(f"{self.name}_init")
-        check_code(native(self._state, ctypes.c_uint64(seed)), f"{self.name}_init", {}, ())
-        self.record = None
+        """Draw all parameters anew and reset the optimizer; the same seed gives the same bits.
 
-    def _load_blob(self, blob: bytes) -> None:
-        native, symbol = self.artifact.lookup(f"{self.name}_load"), f"{self.name}_load"
-        check_code(native(self._state, blob, ctypes.c_size_t(len(blob))), symbol, {}, ())
+        Parameters that are embedded in the artifact are taken instead of drawn.
+        """
+        seed = checks.whole(seed, "the seed", 0, 2**64 - 1)
+        symbol = self.manifest.symbol("init")
+        code = self.artifact.lookup(symbol)(self._state, ctypes.c_uint64(seed))
+        check_code(code, symbol, {}, ())
+        self.record = None
 
     @property
     def parameters(self) -> Mapping[str, Array]:
@@ -160,8 +158,13 @@ class Model:
         return record
 
     def _overwrite(self, arrays: Mapping[str, Array]) -> None:
+        """Set tensors of the state. Native `load`, last, renews what derives from them."""
         for name, values in arrays.items():
             self._views[name][...] = values
+        image = self._memory[HEADER_BYTES : self.manifest.infer_bytes].copy()
+        symbol = self.manifest.symbol("load")
+        size = ctypes.c_size_t(image.size)
+        check_code(self.artifact.lookup(symbol)(self._state, pointer(image), size), symbol, {}, ())
 
     # -- Calls
 

@@ -41,7 +41,7 @@ class Terminal:
     ) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
-        self._tty = bool(getattr(self._stream, "isatty", lambda: False)())
+        self._tty = not getattr(self._stream, "closed", True) and self._stream.isatty()
         self._last_line = -_SECONDS
         self._open = False
 

@@ -203,7 +203,7 @@ class Run:
         record = self.record
         left = (segment.stop - record.position) // segment.rows
         count = min(left, segment.chunk) * segment.rows
-        sums = np.zeros(len(record.sums))
+        sums = np.array(record.sums)  # native code adds to them
         start = time.perf_counter()
         code = segment.native(
             *segment.arguments, pointer(order, 8 * record.position), ctypes.c_int64(count),
@@ -212,7 +212,7 @@ class Run:
         seconds = time.perf_counter() - start
         check_code(code, "fit", self._arrays, segment.given)
         record.position += count
-        record.sums = [a + segment.rows * float(b) for a, b in zip(record.sums, sums, strict=True)]
+        record.sums = sums.tolist()
         per_batch = max(seconds, 1e-9) * segment.rows / count
         most = count // segment.rows * _GROWTH
         segment.chunk = max(1, min(most, int(CHUNK_SECONDS / per_batch)))
