@@ -306,7 +306,7 @@ def test_fit_is_a_loop_of_steps(line: Library, shuffled: bool) -> None:
     np.testing.assert_allclose(line.view("W"), model.w[:, 0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [-5, 0, 3])
+@pytest.mark.parametrize("rows", [-(2**63), -5, 0, 3])
 def test_fit_without_a_whole_batch_does_nothing(line: Library, rows: int) -> None:
     """Fewer rows than a batch, or none, train nothing."""
     x, t, group = data(ROWS)

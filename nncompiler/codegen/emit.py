@@ -20,7 +20,7 @@ from nncompiler.codegen import abi
 from nncompiler.codegen.elf import link
 from nncompiler.codegen.header import header_text
 from nncompiler.codegen.manifest import NO_DIGEST, manifest
-from nncompiler.codegen.module import Modules, lower
+from nncompiler.codegen.module import lower
 from nncompiler.codegen.target import Target, machine
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.model import Network, Program
@@ -62,7 +62,7 @@ def build(
     gives these parameters instead of random ones.
     """
     modules = lower(program, target, weights)
-    objects = (compile or compile_modules)([modules.entry, *modules.kernels.values()], target)
+    objects = (compile or compile_modules)(list(modules.parts.values()), target)
     record = manifest(
         program, target, networks, modules.calls, source_sha256, version, weights is not None
     )
@@ -107,16 +107,12 @@ def _optimised(text: str, target: Target) -> Any:
 
 
 def llvm_text(program: Program, target: Target) -> dict[str, str]:
-    """LLVM IR as emitted: ``entries``, then each kernel under its function's name."""
-    return _by_name(lower(program, target))
+    """LLVM IR as emitted: ``entries``, ``helpers``, then each kernel under its function's name."""
+    return lower(program, target).parts
 
 
 def assembly(program: Program, target: Target) -> dict[str, str]:
     """Assembly after optimisation, in the same parts."""
     chip = machine(target)
-    parts = _by_name(lower(program, target))
+    parts = lower(program, target).parts
     return {n: str(chip.emit_assembly(_optimised(text, target))) for n, text in parts.items()}
-
-
-def _by_name(modules: Modules) -> dict[str, str]:
-    return {"entries": modules.entry, **modules.kernels}

@@ -5,6 +5,7 @@ C99 (and C++), no dependency but `stddef.h` and `stdint.h`.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from nncompiler.codegen import abi
@@ -29,16 +30,12 @@ _CONVENTIONS = """\
  */
 """
 
-_FIT = """\
-/*
- * Trains on `rows` rows in mini-batches of {rows}; a rest of fewer than {rows} rows is left
- * alone.
- * The rows are order[0], order[1], ... of the arrays (which must have them), or, with
- * order == NULL, rows 0, 1, ... without a copy. For each batch, {rows} * loss is added to
- * loss_sum[0]{more}. A batch that is refused ends the call
- * with its code; the batches before it have been trained.
- */
-"""
+_FIT = (
+    "Trains on `rows` rows in mini-batches of {rows}; a rest of fewer rows is left alone. The "
+    "rows are order[0], order[1], ... of the arrays (which must have them) or, with order == NULL, "
+    "rows 0, 1, ... without a copy. For each batch, {rows} * loss is added to loss_sum[0]{more}. "
+    "A batch that is refused ends the call with its code; the batches before it stay trained."
+)
 
 
 def header_text(program: Program, weights: bool = False) -> str:
@@ -140,7 +137,8 @@ def _fit_prototype(fit: Fit) -> str:
     given = [_pointer(s.type, names[s.argument.buffer], False) for s in fit.given]
     losses = ", ".join(names[s.argument.buffer] for s in fit.losses)
     more = f", and so on: {losses}" if len(fit.losses) > 1 else ""
-    comment = _FIT.format(rows=fit.entry.rows, more=more)
+    text = textwrap.wrap(_FIT.format(rows=fit.entry.rows, more=more), 95)
+    comment = "\n".join(["/*", *(f" * {line}" for line in text), " */", ""])
     parameters = ["void *state", "void *arena", *given, "const int64_t *order", "int64_t rows",
                   "double *loss_sum"]
     return comment + _declaration(fit.symbol, parameters)

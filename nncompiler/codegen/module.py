@@ -1,4 +1,4 @@
-"""A program as LLVM modules: one for its entry points, and one for each distinct kernel.
+"""A program as LLVM modules: its entry points, helpers, and one module for each distinct kernel.
 
 Kernels whose text is the same but for their name are one function, named by a hash of that text,
 so that objects can be kept and shared between models. Entry points check pointers and indices and
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from nncompiler.codegen import abi
 from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.module_fit import fit_function
-from nncompiler.codegen.module_text import HELPERS, FunctionText, call_entry
+from nncompiler.codegen.module_text import HELPER_DECLARATIONS, HELPERS, FunctionText, call_entry
 from nncompiler.codegen.target import TRIPLE, Target
 from nncompiler.errors import CompilerBug, Limitation
 from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Step
@@ -38,14 +38,20 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Modules:
-    """LLVM text: `entry` holds the entry points, `kernels` one module by function name.
+    """LLVM text: the entry points, what they share, and one module for each kernel by name.
 
     `calls` are the kernels of each entry point, in order, by (function, suffix).
     """
 
-    entry: str
+    entries: str
+    helpers: str
     kernels: Mapping[str, str]
     calls: Mapping[tuple[str, str], tuple[Call, ...]]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Every module by name: ``entries``, ``helpers``, then the kernels."""
+        return {"entries": self.entries, "helpers": self.helpers, **self.kernels}
 
 
 def lower(program: Program, target: Target, weights: bytes | None = None) -> Modules:
@@ -57,7 +63,9 @@ def lower(program: Program, target: Target, weights: bytes | None = None) -> Mod
         if key in calls:
             raise CompilerBug("NN0580", f"two entry points '{entry.function}_{entry.suffix}'")
         calls[key] = tuple(_plan_calls(entry.plan, target, kernels))
-    return Modules(_EntryModule(program, target, calls, weights).text(), kernels, calls)
+    entries = _EntryModule(program, target, calls, weights).text()
+    helpers = module_text([HELPERS.replace("ATTRIBUTES", target.attributes)])
+    return Modules(entries, helpers, kernels, calls)
 
 
 def _plan_calls(plan: Plan, target: Target, kernels: dict[str, str]) -> list[Call]:
@@ -105,7 +113,8 @@ class _EntryModule:
         weights: bytes | None,
     ) -> None:
         self._program = program
-        self._attributes = target.attributes
+        # straight-line calls: there is nothing to optimise, and trying takes long
+        self._attributes = f"noinline optnone {target.attributes}"
         self._calls = calls
         self._weights = weights
         self._constants: dict[str, str] = {}
@@ -120,8 +129,8 @@ class _EntryModule:
             f"declare hidden void @{name}({', '.join(['ptr'] * n)}) nounwind"
             for name, n in sorted(arity.items())
         ]
-        helpers = HELPERS.replace("ATTRIBUTES", self._attributes)
-        return module_text([*self._constants.values(), *declarations, helpers, *functions])
+        parts = [*self._constants.values(), *declarations, HELPER_DECLARATIONS, *functions]
+        return module_text(parts)
 
     def _sizes(self) -> str:
         state = self._program.state

@@ -41,12 +41,12 @@ class _FitText:
                 self._stages[s.argument.buffer] = f.offset("%arena", s.offset)
         self._totals = [f.offset("%loss_sum", 8 * n) for n in range(len(fit.losses))]
         ordered = f.assign("icmp ne ptr %order, null")
-        last = f.assign(f"sub i64 %rows, {self._rows}")
         before = f.block
         f.line("br label %head")
         f.label("head")
         f.line(f"%row = phi i64 [ 0, %{before} ], [ %next, %add ]")
-        f.line(f"%more = icmp sle i64 %row, {last}")
+        left = f.assign("sub nsw i64 %rows, %row")
+        f.line(f"%more = icmp sge i64 {left}, {self._rows}")
         f.line("br i1 %more, label %batch, label %done")
         f.label("batch")
         f.line(f"br i1 {ordered}, label %gather, label %direct")

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 
 from nncompiler.codegen import abi
 
-#: Shared helpers; loops that LLVM may neither replace by library calls nor need to be fast for
-#: small sizes. `nn.copy` moves 64 bytes at a time, then words, then bytes.
+HELPER_DECLARATIONS = """\
+declare hidden void @nn.zero(ptr, i64)
+declare hidden void @nn.copy(ptr, ptr, i64)
+declare hidden void @nn.gather(ptr, ptr, ptr, i64, i64)
+declare hidden i1 @nn.in_range(ptr, i64, i32)
+"""
+
+#: `nn.zero` takes aligned multiples of 64 bytes; `nn.copy` moves 64 bytes at a time, then words,
+#: then bytes.
 HELPERS = """
-define internal void @nn.zero(ptr %to, i64 %bytes) ATTRIBUTES {
+define hidden void @nn.zero(ptr %to, i64 %bytes) ATTRIBUTES {
 entry:
   br label %head
 head:
@@ -25,7 +32,7 @@ done:
   ret void
 }
 
-define internal void @nn.copy(ptr noalias %to, ptr noalias %from, i64 %bytes) ATTRIBUTES {
+define hidden void @nn.copy(ptr noalias %to, ptr noalias %from, i64 %bytes) ATTRIBUTES {
 entry:
   %wide = and i64 %bytes, -64
   %words = and i64 %bytes, -4
@@ -67,7 +74,7 @@ done:
   ret void
 }
 
-define internal void @nn.gather(ptr %to, ptr %from, ptr %order, i64 %rows, i64 %bytes) ATTRIBUTES {
+define hidden void @nn.gather(ptr %to, ptr %from, ptr %order, i64 %rows, i64 %bytes) ATTRIBUTES {
 entry:
   br label %head
 head:
@@ -88,7 +95,7 @@ done:
   ret void
 }
 
-define internal i1 @nn.in_range(ptr %values, i64 %count, i32 %extent) ATTRIBUTES {
+define hidden i1 @nn.in_range(ptr %values, i64 %count, i32 %extent) ATTRIBUTES {
 entry:
   br label %head
 head:
