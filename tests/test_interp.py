@@ -71,6 +71,15 @@ def test_graph_in_double():
     assert got["y"].tolist() == [1.0, 2.0**24 + 1]
 
 
+def test_double_keeps_the_literals_of_the_code():
+    """A literal stays what it is in f32, however it was given."""
+    b = Builder("f")
+    x = b.param("input", "x", TensorType(F32))
+    f = b.finish([("y", b.emit("mul", x, b.const(0.1, F32)))])
+    got = run(f, {"x": np.array(1.0)}, F64)["y"]
+    assert got == np.float32(0.1) and got != 0.1
+
+
 def test_results_do_not_share_memory_with_arguments():
     """Writing into a result leaves the argument as it was."""
     x = f32(3, 4)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from nncompiler.errors import CompilerBug, UserError
-from nncompiler.ir.graph import Function, Node, Param, Value
+from nncompiler.ir.graph import Attr, Function, Node, Param, Value
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import F32, Array, DType, TensorType
 
@@ -69,7 +69,10 @@ def _check(node: Node, outputs: tuple[Array, ...]) -> None:
 
 
 def retype(function: Function, dtype: DType, old: DType = F32) -> Function:
-    """`function` with every element type `old` replaced, in types, attributes and bodies."""
+    """`function` with every element type `old` replaced, in types, attributes and bodies.
+
+    Literals keep the value they have in `old`.
+    """
 
     def type_(t: TensorType) -> TensorType:
         return t.with_dtype(dtype) if t.dtype == old else t
@@ -77,8 +80,16 @@ def retype(function: Function, dtype: DType, old: DType = F32) -> Function:
     def value_(v: Value) -> Value:
         return Value(v.name, type_(v.type))
 
+    def attr_(v: Attr, rounds: bool) -> Attr:
+        # the code has the number rounded to its type, so that number is the one to compute with
+        if isinstance(v, float) and rounds and old.is_float:
+            with np.errstate(over="ignore"):
+                return float(old.numpy.type(v))
+        return dtype.name if v == old.name else v
+
     def node_(n: Node) -> Node:
-        attrs = tuple((k, dtype.name if v == old.name else v) for k, v in n.attrs)
+        rounds = any(v.type.dtype == old for v in n.outputs)
+        attrs = tuple((k, attr_(v, rounds)) for k, v in n.attrs)
         body = None if n.body is None else retype(n.body, dtype, old)
         inputs, outputs = tuple(map(value_, n.inputs)), tuple(map(value_, n.outputs))
         return replace(n, inputs=inputs, outputs=outputs, attrs=attrs, body=body)
