@@ -304,6 +304,46 @@ def test_large_nests_run_in_parts(monkeypatch):
     np.testing.assert_allclose(first, again, rtol=1e-6)
 
 
+@pytest.mark.parametrize("order", ["forward", "backward"])
+def test_iteration_by_iteration(order):
+    """A sound plan gives the same in any order; carried values keep theirs."""
+    z, y = f32(6, 10), RANDOM.integers(0, 10, 6).astype(np.int32)
+    one, all_at_once = z.copy(), z.copy()
+    states = [np.zeros(64, np.uint8) for _ in range(2)]
+    run_plan(parse_plan(LOSS), states[0], {"z": one, "y": y}, order)
+    run_plan(parse_plan(LOSS), states[1], {"z": all_at_once, "y": y})
+    np.testing.assert_allclose(one, all_at_once, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(*(s[:4].view(np.float32) for s in states), rtol=1e-6)
+    x = np.arange(5, dtype=np.float32)
+    text = """plan @c: arena 0 B, bound 0 B, state 0 B {
+      buffer x: f32[5] argument
+      kernel k0
+        b, at = argmax i < 5 {
+          x[i] = x[i] + 1.0
+          x[i], i
+        }
+        ordered for i < 4 { x[i+1] = x[i] + x[i+1] }
+        x[0] = f32(at)
+    }"""
+    run_plan(parse_plan(text), np.zeros(0, np.uint8), {"x": x}, order)
+    assert x.tolist() == [4, 3, 6, 10, 15]
+
+
+def test_a_write_in_place_that_gets_in_the_way_shows():
+    """A transposition over itself is right all at once, and wrong iteration by iteration."""
+    text = """plan @c: arena 0 B, bound 0 B, state 0 B {
+      buffer x: f32[3,3] argument
+      kernel k0
+        for i < 3, j < 3 { x[i,j] = x[j,i] }
+    }"""
+    results = []
+    for order in (None, "forward", "backward"):
+        x = np.arange(9, dtype=np.float32).reshape(3, 3)
+        run_plan(parse_plan(text), np.zeros(0, np.uint8), {"x": x}, order)
+        results.append((x == np.arange(9).reshape(3, 3).T).all())
+    assert results == [True, False, False]
+
+
 @pytest.mark.parametrize("n", [0, 1])
 def test_empty_and_single_extents(n):
     """Sums over nothing give zero, extent-1 axes work in products."""

@@ -36,9 +36,11 @@ from nncompiler.ir.types import Array
 POINTS = 2**22
 
 
-def run_kernel(kernel: Kernel, arrays: Mapping[str, Array], at: Mapping[str, int]) -> None:
+def run_kernel(
+    kernel: Kernel, arrays: Mapping[str, Array], at: Mapping[str, int], order: str | None = None
+) -> None:
     """Run a kernel on its buffers; `at` are the counters of the plan loops around it."""
-    machine, frame = _Machine(kernel.name, arrays), _Frame((), dict(at), {})
+    machine, frame = _Machine(kernel.name, arrays, order), _Frame((), dict(at), {})
     for s in kernel.body:
         machine.execute(s, frame)
 
@@ -88,6 +90,7 @@ class _Frame:
 class _Machine:
     kernel: str
     arrays: Mapping[str, Array]
+    order: str | None
 
     # --- statements ---
 
@@ -105,17 +108,20 @@ class _Machine:
                 frame.locals.update(zip(s.names, self._fold(s, frame), strict=True))
 
     def _scopes(self, s: For, frame: _Frame) -> Iterator[_Frame]:
-        if not s.ordered and (not s.axes or frame.points * _points(s) <= POINTS):
+        if s.ordered or self.order is not None:
+            yield from self._one_by_one(s.axes, frame, self.order == "backward" and not s.ordered)
+        elif not s.axes or frame.points * _points(s) <= POINTS:
             yield frame.inner(s.axes)
-            return
-        moving = s.axes if s.ordered else s.axes[:1]
-        for point in itertools.product(*(range(a.extent) for a in moving)):
-            at = dict(zip((a.name for a in moving), point, strict=True))
-            outer = frame.inner((), at)
-            if s.ordered:
-                yield outer
-            else:
+        else:
+            for outer in self._one_by_one(s.axes[:1], frame):
                 yield from self._scopes(For(s.axes[1:], s.body), outer)
+
+    def _one_by_one(
+        self, axes: tuple[Axis, ...], frame: _Frame, backward: bool = False
+    ) -> Iterator[_Frame]:
+        points = itertools.product(*(range(a.extent) for a in axes))
+        for point in reversed(list(points)) if backward else points:
+            yield frame.inner((), dict(zip((a.name for a in axes), point, strict=True)))
 
     def _fold(self, s: Fold, frame: _Frame) -> tuple[Array, ...]:
         init = s.init or COMBINES[s.combine].identity(tuple(v.dtype for v in s.values))
@@ -123,6 +129,8 @@ class _Machine:
         if fast is not None:
             start = init[0].dtype.numpy.type(init[0].value)
             return (np.asarray(fast + start),) if s.init is not None else (fast,)
+        if self.order is not None and s.body:
+            return combine(s.combine, self._stacked(s, frame), init)
         inner = frame.inner(s.axes)
         for statement in s.body:
             self.execute(statement, inner)
@@ -134,11 +142,22 @@ class _Machine:
         wide = tuple(np.broadcast_to(v, lead + extents).reshape(flat) for v in values)
         return combine(s.combine, wide, init)
 
+    def _stacked(self, s: Fold, frame: _Frame) -> tuple[Array, ...]:
+        """The values of a reduction, computed point by point: no axis is vectorised around it."""
+        rows: list[list[Array]] = [[] for _ in s.values]
+        for inner in self._one_by_one(s.axes, frame, self.order == "backward"):
+            for statement in s.body:
+                self.execute(statement, inner)
+            for row, value in zip(rows, s.values, strict=True):
+                row.append(self.value(value, inner))
+        found = [np.array(r, v.dtype.numpy) for r, v in zip(rows, s.values, strict=True)]
+        return tuple(v[::-1] if self.order == "backward" else v for v in found)
+
     def _contraction(self, s: Fold, frame: _Frame) -> Any:
         """A sum of products of two plain loads, by `einsum`; None for any other reduction."""
         if not is_contraction(s):
             return None
-        (product,) = s.values
+        product = s.values[0]
         assert isinstance(product, Apply)
         inner = frame.inner(s.axes)
         views = []
@@ -244,8 +263,8 @@ class _Machine:
             low = fixed + sum(e for e in ends if e < 0)
             if low < 0 or fixed + sum(e for e in ends if e > 0) >= extent:
                 raise self._outside(buffer, verb)
-        corner = array[(*(slice(fixed, None) for fixed, _ in moves), ...)]
-        return np.lib.stride_tricks.as_strided(corner, shape, strides)
+        corner: Any = (*(slice(fixed, None) for fixed, _ in moves), ...)
+        return np.lib.stride_tricks.as_strided(array[corner], shape, strides)
 
     def _outside(self, buffer: str, verb: str) -> CompilerBug:
         return CompilerBug("NN0396", f"kernel '{self.kernel}' {verb} outside of '{buffer}'")

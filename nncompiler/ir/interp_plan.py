@@ -17,9 +17,13 @@ from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Step
 from nncompiler.ir.types import Array
 
 
-def run_plan(plan: Plan, state: Any, arguments: Mapping[str, Array]) -> None:
+def run_plan(
+    plan: Plan, state: Any, arguments: Mapping[str, Array], order: str | None = None
+) -> None:
     """Run every step once. `state` (writable bytes) and the output arguments are changed in place.
 
+    With `order` forward or backward, loops run iteration by iteration (slowly): a plan whose
+    iterations get in each other's way, say by a write in place, then gives another result.
     `UserError` NN0331 where an argument does not fit, NN0332 where an index check fails.
     """
     block = state if isinstance(state, np.ndarray) else np.frombuffer(state, np.uint8)
@@ -33,18 +37,19 @@ def run_plan(plan: Plan, state: Any, arguments: Mapping[str, Array]) -> None:
             raise UserError(
                 "NN0332", f"every element of '{check.buffer}' must be in 0..{check.extent - 1}"
             )
-    _steps(plan.steps, arrays, {})
+    _steps(plan.steps, arrays, {}, order)
 
 
-def _steps(steps: tuple[Step, ...], arrays: Mapping[str, Array], at: Mapping[str, int]) -> None:
+def _steps(
+    steps: tuple[Step, ...], arrays: Mapping[str, Array], at: Mapping[str, int], order: str | None
+) -> None:
     for step in steps:
         match step:
             case Kernel():
-                run_kernel(step, arrays, at)
+                run_kernel(step, arrays, at, order)
             case Loop(counter, extent, body, reverse):
-                order = reversed(range(extent)) if reverse else range(extent)
-                for k in order:
-                    _steps(body, arrays, {**at, counter: k})
+                for k in reversed(range(extent)) if reverse else range(extent):
+                    _steps(body, arrays, {**at, counter: k}, order)
 
 
 def _place(
