@@ -32,9 +32,10 @@ _CONVENTIONS = """\
 
 _FIT = (
     "Trains on `rows` rows in mini-batches of {rows}; a rest of fewer rows is left alone. The "
-    "rows are order[0], order[1], ... of the arrays (which must have them) or, with order == NULL, "
-    "rows 0, 1, ... without a copy. For each batch, {rows} * loss is added to loss_sum[0]{more}. "
-    "A batch that is refused ends the call with its code; the batches before it stay trained."
+    "rows are order[0], order[1], ... of the arrays (which must have them) or, with "
+    "order == NULL, rows 0, 1, ... without a copy. For each batch, {rows} * loss is added to "
+    "loss_sum[0]{more}. A batch that is refused ends the call with its code; the batches before "
+    "it stay trained."
 )
 
 
@@ -111,8 +112,8 @@ def _fixed_prototypes(name: str) -> str:
 
 
 def _pointer(type: TensorType, name: str, written: bool) -> str:
-    constant = "" if written else "const "
-    return f"{constant}{abi.c_type(type.dtype)} *{name}"
+    qualifier = "" if written else "const "
+    return f"{qualifier}{abi.c_type(type.dtype)} *{name}"
 
 
 def _prototype(program: Program, entry: EntryPoint) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nncompiler.ir.scalar import Bitcast, Expr, apply, cast, const
+from nncompiler.ir.scalar import Bitcast, Cast, Expr, apply, const
 from nncompiler.ir.types import F32, I32, I64, U32, U64, DType
 
 
@@ -103,7 +103,7 @@ class Value:
 
     def to(self, dtype: DType) -> Value:
         """Conversion by value."""
-        return Value(cast(self.expr, dtype), self.fma)
+        return self if self.dtype == dtype else Value(Cast(self.expr, dtype), self.fma)
 
     def bits(self, dtype: DType | None = None) -> Value:
         """The same bits as `dtype`; by default as the unsigned (or back as the signed) type of its

@@ -218,13 +218,12 @@ class _EntryModule:
         while buffer.space == "view" and buffer.base is not None:
             shift += buffer.offset or 0
             buffer = buffers[buffer.base]
-        match buffer.space:
-            case "arena" | "state" if buffer.offset is not None:
-                return f.offset(f"%{buffer.space}", buffer.offset + shift)
-            case "argument" if buffer.name in arguments:
-                return f.offset(arguments[buffer.name], shift)
-            case "constant" if buffer.data is not None:
-                return f.offset(self._constant(buffer.data), shift)
+        if buffer.space in ("arena", "state") and buffer.offset is not None:
+            return f.offset(f"%{buffer.space}", buffer.offset + shift)
+        if buffer.name in arguments:
+            return f.offset(arguments[buffer.name], shift)
+        if buffer.data is not None:
+            return f.offset(self._constant(buffer.data), shift)
         raise CompilerBug("NN0580", f"buffer '{name}' has no place in memory")
 
     def _constant(self, data: bytes) -> str:

@@ -49,7 +49,7 @@ class _FitText:
         f.line(f"%more = icmp sge i64 {left}, {self._rows}")
         f.line("br i1 %more, label %batch, label %done")
         f.label("batch")
-        f.line(f"br i1 {ordered}, label %gather, label %direct")
+        f.line(f"br i1 {ordered}, label %picked, label %direct")
         self._batch()
         f.label("done")
         return f.finish(attributes)
@@ -58,7 +58,7 @@ class _FitText:
         """One mini-batch, from the choice of its rows to the sum of its losses."""
         f = self._f
         staged = [s for s in self._fit.given if s.row_bytes]
-        f.label("gather")
+        f.label("picked")
         self._gather(staged)
         f.line("br label %step")
         f.label("direct")
@@ -68,7 +68,7 @@ class _FitText:
         values = self._names | self._stages
         for s, at in zip(staged, direct, strict=True):
             stage = self._stages[s.argument.buffer]
-            chosen = f.assign(f"phi ptr [ {stage}, %gather ], [ {at}, %direct ]")
+            chosen = f.assign(f"phi ptr [ {stage}, %picked ], [ {at}, %direct ]")
             values[s.argument.buffer] = chosen
         arguments = [values[a.buffer] for a in self._fit.entry.plan.arguments]
         code = f.assign(call_entry("i32", self._step, ["%state", "%arena", *arguments]))
