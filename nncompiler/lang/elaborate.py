@@ -1,0 +1,268 @@
+"""A parsed file and its free sizes -> `Network`: the graphs of `init`, `infer`, `loss`, `objective`.
+
+The model's body runs once with `training` false and, if anything asks for `training`, once with it
+true. Each run makes one graph; a function of the network is the part of it that its results need.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from nncompiler.errors import Note, Span, UserError, nearest
+from nncompiler.ir.graph import Builder, Function, Value
+from nncompiler.ir.model import Network
+from nncompiler.ir.types import F32, MAX_ELEMENTS, DType
+from nncompiler.lang import syntax as s
+from nncompiler.lang.elaborate_body import execute
+from nncompiler.lang.elaborate_checks import check_interface, check_parameter_sizes, check_use
+from nncompiler.lang.elaborate_context import Context, Frame, Record
+from nncompiler.lang.elaborate_expr import evaluate
+from nncompiler.lang.elaborate_init import init_function
+from nncompiler.lang.elaborate_names import binding_counts, check_unique, parameter_names
+from nncompiler.lang.elaborate_scope import check_bindable, module_of
+from nncompiler.lang.elaborate_train import default_batch, train_spec
+from nncompiler.lang.elaborate_values import Instance, Module, Parameter, V
+
+#: Deep enough for MAX_DEPTH expressions; Python's default is not.
+_RECURSION = 12_000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the model's body."""
+
+    ctx: Context
+    record: Record
+    names: dict[int, str]
+
+    @property
+    def parameters(self) -> list[tuple[str, Parameter]]:
+        return [(self.names[id(p)], p) for p in self.ctx.parameters]
+
+
+def elaborate(file: s.File, *, sizes: Mapping[str, int] | None = None,
+              dtype: DType = F32) -> Network:
+    """The network that `file` describes for one binding of its free sizes."""
+    with _deep_recursion():
+        return _elaborate(file, dict(sizes or {}), dtype)
+
+
+def free_sizes(file: s.File) -> tuple[str, ...]:
+    """The names in the types of inputs and targets that nothing binds, in order of appearance."""
+    model = _model(file)
+    bound = {p.name.text for p in model.parameters} | set(binding_counts(model))
+    found: dict[str, None] = {}
+    stack: list[s.Node] = list(reversed(model.body))
+    while stack:
+        node = stack.pop()
+        if isinstance(node, (s.Input, s.Target)):
+            found.update((n, None) for d in node.type.dims for n in _names(d) if n not in bound)
+        elif isinstance(node, (s.If, s.Branch, s.For)):
+            stack += reversed([c for c in s.children(node)])
+    return tuple(found)
+
+
+def _names(node: s.Node) -> Iterator[str]:
+    if isinstance(node, s.Name):
+        yield node.text
+    for child in s.children(node):
+        if not (isinstance(node, s.Call) and child is node.callee):
+            yield from _names(child)
+
+
+def _model(file: s.File) -> s.Model:
+    for item in file.items:
+        if isinstance(item, s.Model):
+            return item
+    raise UserError("NN0170", f"{file.span.file} has no model", file.span,
+                    help="write `model NAME { ... }` with inputs and outputs")
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _RECURSION))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _elaborate(file: s.File, sizes: dict[str, int], dtype: DType) -> Network:
+    model, module = _model(file), module_of(file)
+    train = next((i for i in file.items if isinstance(i, s.Train)), None)
+    bound = _bind_sizes(file, model, train, sizes, dtype)
+    plain = _run(model, module, bound, dtype, training=False)
+    trained = plain
+    if plain.ctx.training_read:
+        trained = _run(model, module, bound, dtype, training=True)
+        check_interface(model, plain, trained)
+    record = plain.record
+    if not record.outputs and not record.losses:
+        raise UserError("NN0175", f"the model `{model.name.text}` has no output and no loss",
+                        model.span, help="write `output NAME = ...`")
+    infer = _extract(plain, "infer", record.outputs, targets=False)
+    loss = _extract(plain, "loss", {**record.losses, **record.metrics})
+    objective = _extract(trained, "objective", trained.record.losses)
+    check_use(plain, [infer, loss, objective], objective, train)
+    free = free_sizes(file)
+    check_parameter_sizes(plain, _doubled(model, module, bound, free, dtype), free)
+    names = [name for name, _ in plain.parameters]
+    return Network(
+        name=model.name.text,
+        source=file.span.file,
+        dtype=dtype,
+        sizes=tuple((n, bound[n]) for n in (*free, *sorted(sizes.keys() - set(free)))),
+        inputs=tuple((n, v.type) for n, v in record.inputs.items()),
+        targets=tuple((n, v.type) for n, v in record.targets.items()),
+        outputs=tuple((n, v.type) for n, v in record.outputs.items()),
+        losses=tuple(record.losses),
+        metrics=tuple(record.metrics),
+        parameters=tuple((n, p.type) for n, p in plain.parameters),
+        functions=(init_function(plain.parameters, dtype), infer, loss, objective),
+        train=train_spec(_context(dtype, False, {}), train, list(record.losses), names)
+        if train else None,
+        parameter_spans=tuple((n, p.where or p.span) for n, p in plain.parameters),
+    )
+
+
+# Sizes ------------------------------------------------------------------------------------------
+
+
+def _bind_sizes(file: s.File, model: s.Model, train: s.Train | None, sizes: dict[str, int],
+                dtype: DType) -> dict[str, int]:
+    """The free sizes and the model's overridden settings."""
+    free = free_sizes(file)
+    settings = [p.name.text for p in model.parameters]
+    for name, value in sizes.items():
+        if name not in free and name not in settings:
+            known = [*free, *settings]
+            close = nearest(name, known)
+            raise UserError("NN0172", f"the model `{model.name.text}` has no free size `{name}`",
+                            model.span, help=f"did you mean `{close}`?" if close else
+                            f"it has {', '.join(f'`{n}`' for n in known) or 'none'}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_ELEMENTS:
+            raise UserError("NN0173", f"expected a size from 1 to {MAX_ELEMENTS} for `{name}`, "
+                            f"but found {value!r}", model.span)
+    bound = dict(sizes)
+    for name in free:
+        if name in bound:
+            continue
+        batch = default_batch(train, _context(dtype, False, {})) if name == "batch" else None
+        if batch is None:
+            raise UserError("NN0171", f"the size `{name}` is not known", _place(model, name),
+                            help=f"give it: `--size {name}=N`" + (
+                                ", or `batch = N` in a train block" if name == "batch" else ""))
+        bound[name] = batch
+    return bound
+
+
+def _place(model: s.Model, name: str) -> Span:
+    """Where a free size is first written."""
+    stack: list[s.Node] = [model]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, s.Name) and node.text == name:
+            return node.span
+        stack += reversed(list(s.children(node)))
+    return model.span
+
+
+def _doubled(model: s.Model, module: Module, bound: dict[str, int], free: Sequence[str],
+             dtype: DType) -> Run | None:
+    """The same model with every free size twice as large, to see what follows them."""
+    if not free:
+        return None
+    larger = {n: v * 2 if n in free else v for n, v in bound.items()}
+    try:
+        return _run(model, module, larger, dtype, training=False)
+    except UserError:
+        return None  # It is right as it stands; that other sizes do not fit is no mistake.
+
+
+# Running ----------------------------------------------------------------------------------------
+
+
+def _context(dtype: DType, training: bool, sizes: dict[str, int]) -> Context:
+    return Context(dtype, training, execute, sizes)
+
+
+def _run(model: s.Model, module: Module, sizes: dict[str, int], dtype: DType, *,
+         training: bool) -> Run:
+    ctx, record = _context(dtype, training, sizes), Record()
+    root = Instance(None, model.span, None)
+    frame = Frame(module, root, {}, record, binding_counts(model))
+    for p in model.parameters:
+        check_bindable(p.name)
+        frame.names[p.name.text] = _setting(ctx, frame, model, p, sizes)
+    frame.names.update((n, v) for n, v in sizes.items() if n not in frame.names)
+    execute(ctx, frame, model.body)
+    names = parameter_names(root)
+    check_unique(ctx.parameters, names)
+    return Run(ctx, record, names)
+
+
+def _setting(ctx: Context, frame: Frame, model: s.Model, p: s.Parameter,
+             sizes: dict[str, int]) -> V:
+    if p.name.text in sizes:
+        return sizes[p.name.text]
+    if p.default is None:
+        raise UserError("NN0174", f"the model's setting `{p.name.text}` has no value", p.span,
+                        notes=[Note(f"`{model.name.text}` is the model", model.span)],
+                        help=f"write a default, `{p.name.text} = 10`, or give "
+                             f"`--size {p.name.text}=N`")
+    return evaluate(ctx, frame, p.default)
+
+
+# Functions --------------------------------------------------------------------------------------
+
+
+def _extract(run: Run, name: str, results: Mapping[str, Value], *,
+             targets: bool = True) -> Function:
+    """The part of a run's graph that `results` need, as a function."""
+    needed = set(results.values())
+    nodes = []
+    for node in reversed(run.ctx.b.nodes):
+        if any(v in needed for v in node.outputs):
+            needed.update(node.inputs)
+            nodes.append(node)
+    if not targets:
+        for target, value in run.record.targets.items():
+            if value in needed:
+                raise _depends(run, results, target, value)
+    b = Builder(name)
+    new: dict[Value, Value] = {}
+    for kind, group in (("input", run.record.inputs),
+                        ("target", run.record.targets if targets else {})):
+        for argument, value in group.items():
+            new[value] = b.param(kind, argument, value.type)
+    for parameter, p in run.parameters:
+        if p.value in needed:
+            new[p.value] = b.param("param", parameter, p.type)
+    for node in reversed(nodes):
+        new.update(zip(node.outputs, b.copy(node, [new[v] for v in node.inputs]), strict=True))
+    return b.finish([(result, new[value]) for result, value in results.items()])
+
+
+def _depends(run: Run, results: Mapping[str, Value], target: str, value: Value) -> UserError:
+    """An output that needs a target: at prediction there is none."""
+    producers = {v: node for node in run.ctx.b.nodes for v in node.outputs}
+    for name, result in results.items():
+        stack, seen = [result], {result}
+        while stack:
+            at = stack.pop()
+            if at == value:
+                return UserError(
+                    "NN0179", f"the output `{name}` depends on the target `{target}`",
+                    run.record.spans[name],
+                    notes=[Note("the target is declared here", run.record.spans[target])],
+                    help="targets are known in training only; make it a metric, or the target "
+                         "an input")
+            for v in producers[at].inputs if at in producers else ():
+                if v not in seen:
+                    seen.add(v)
+                    stack.append(v)
+    raise AssertionError(target)

@@ -1,0 +1,280 @@
+"""Statements: `execute` runs a body in a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nncompiler.errors import Limitation, Note, Span, UserError
+from nncompiler.ir.graph import Value
+from nncompiler.ir.types import BOOL, I32
+from nncompiler.lang import syntax as s
+from nncompiler.lang.elaborate_context import Context, Frame, Record
+from nncompiler.lang.elaborate_expr import argument, evaluate, unknown
+from nncompiler.lang.elaborate_scope import check_bindable
+from nncompiler.lang.elaborate_tensor import tensor
+from nncompiler.lang.elaborate_types import concrete
+from nncompiler.lang.elaborate_values import (
+    Argument,
+    Initial,
+    Instance,
+    Parameter,
+    Tuple,
+    V,
+    describe,
+    is_number,
+)
+
+
+def execute(ctx: Context, frame: Frame, body: Sequence[s.Statement]) -> V | None:
+    """Run statements until a `return`; its value, or None."""
+    for statement in body:
+        ctx.step(statement.span)
+        match statement:
+            case s.If():
+                found = execute(ctx, frame, _taken(ctx, frame, statement))
+            case s.Return(values=values):
+                found = _return(ctx, frame, statement)
+            case s.For():
+                found = _for(ctx, frame, statement)
+            case _:
+                _simple(ctx, frame, statement)
+                continue
+        if found is not None:
+            return found
+    return None
+
+
+def _simple(ctx: Context, frame: Frame, node: s.Statement) -> None:
+    frame.statement, frame.target = node, None
+    match node:
+        case s.Assign():
+            _assign(ctx, frame, node)
+        case s.Param():
+            _param(ctx, frame, node)
+        case s.Input() | s.Target():
+            _declare(ctx, frame, node)
+        case s.Output():
+            _output(ctx, frame, node)
+        case s.Loss() | s.Metric():
+            _result(ctx, frame, node)
+        case s.State():
+            raise Limitation("NN0231", "`state` is not part of this version", node.span,
+                             help="it comes with batch normalisation in a later version")
+        case _:
+            raise UserError("NN0119", "this statement does not belong here", node.span)
+
+
+def _return(ctx: Context, frame: Frame, node: s.Return) -> V:
+    frame.statement, frame.target = node, None
+    values = tuple(evaluate(ctx, frame, v) for v in node.values)
+    return values[0] if len(values) == 1 else Tuple(values)
+
+
+def _assign(ctx: Context, frame: Frame, node: s.Assign) -> None:
+    for target in node.targets:
+        check_bindable(target)
+    if len(node.targets) == 1:
+        frame.target = node.targets[0].text
+        value = evaluate(ctx, frame, node.value)
+        if isinstance(value, Instance) and value.explicit is None and value.owner is frame.owner:
+            value.explicit = node.targets[0].text
+        frame.names[node.targets[0].text] = value
+        return
+    value = evaluate(ctx, frame, node.value)
+    if not isinstance(value, Tuple):
+        raise UserError("NN0121", f"expected {len(node.targets)} values to bind, but found "
+                        f"{describe(value)}", node.value.span,
+                        help="`split(x, n)` cuts a tensor into n parts")
+    if len(value.items) != len(node.targets):
+        raise UserError("NN0120", f"expected {len(node.targets)} values to bind, but found "
+                        f"{len(value.items)}", node.span)
+    frame.names.update(zip((t.text for t in node.targets), value.items, strict=True))
+
+
+def _taken(ctx: Context, frame: Frame, node: s.If) -> Sequence[s.Statement]:
+    """The body of the branch whose condition holds."""
+    for branch in node.branches:
+        condition = evaluate(ctx, frame, branch.condition)
+        if not isinstance(condition, bool):
+            tensors = isinstance(condition, Value)
+            raise UserError(
+                "NN0160", "expected a condition known at compile time, but found "
+                f"{describe(condition)}", branch.condition.span,
+                help="choose between elements with `where(condition, a, b)`" if tensors
+                else "compare it: `n > 0`")
+        if condition:
+            return branch.body
+    return node.orelse or ()
+
+
+MAX_ROUNDS = 10_000
+
+
+def _for(ctx: Context, frame: Frame, node: s.For) -> V | None:
+    """The body once per number, unrolled."""
+    check_bindable(node.variable)
+    ends = []
+    for end in (node.start, node.stop):
+        value = evaluate(ctx, frame, end)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise UserError("NN0160", "expected a whole number known at compile time, but found "
+                            f"{describe(value)}", end.span)
+        ends.append(value)
+    if ends[1] - ends[0] > MAX_ROUNDS:
+        raise UserError("NN0220", f"this loop has {ends[1] - ends[0]} rounds; at most "
+                        f"{MAX_ROUNDS} are unrolled", node.span)
+    before = frame.rounds
+    try:
+        for k in range(*ends):
+            frame.rounds = (*before, k)
+            frame.names[node.variable.text] = k
+            found = execute(ctx, frame, node.body)
+            if found is not None:
+                return found
+    finally:
+        frame.rounds = before
+    return None
+
+
+# Parameters -------------------------------------------------------------------------------------
+
+
+def _param(ctx: Context, frame: Frame, node: s.Param) -> None:
+    """Declare a parameter of the owner, or find it again when the owner is applied again."""
+    check_bindable(node.name)
+    name, owner = node.name.text, frame.owner
+    if owner.in_fn:
+        raise UserError("NN0126", "a fn has no parameters, so it cannot make layers that have",
+                        owner.span, notes=[Note("the parameter is here", node.span)],
+                        help="make the fn a layer, or make the instance outside and pass it")
+    if frame.rounds:
+        raise UserError("NN0126", "a parameter cannot be declared in a loop", node.span,
+                        help="declare it in a layer and make the layer in the loop")
+    type = concrete(ctx, node.type, lambda e: evaluate(ctx, frame, e))
+    if type.dtype != ctx.dtype:
+        raise UserError("NN0183", f"expected a parameter of f32, but found {node.type.dtype.text}",
+                        node.type.dtype.span,
+                        help="parameters have the default float, f32; `--dtype f64` makes it f64")
+    known = owner.parameters.get(name)
+    if known is not None and known.span == node.span:
+        if known.type != type:
+            raise UserError(
+                "NN0127", f"a shared layer's parameter `{name}` is {known.type}, but this use "
+                f"needs {type}", node.span, help="apply one instance to equal sizes only, "
+                "or make two instances")
+        frame.names[name] = known.value
+        return
+    if known is not None or (frame.record is not None and name in frame.record.spans):
+        first = known.span if known else frame.record.spans[name]  # type: ignore[union-attr]
+        raise UserError("NN0102", f"`{name}` is declared twice", node.name.span,
+                        notes=[Note("first here", first)])
+    initial = _initial(ctx, frame, node)
+    value = ctx.b.param("param", f"#{len(ctx.parameters)}", type)
+    parameter = Parameter(name, type, value, initial, node.span, owner.where or ctx.site)
+    ctx.declare(value, node.span)
+    ctx.parameters.append(parameter)
+    owner.parameters[name] = parameter
+    frame.names[name] = value
+    if frame.record is not None:
+        frame.record.spans[name] = node.span
+
+
+def _initial(ctx: Context, frame: Frame, node: s.Param) -> Initial:
+    if node.initial is None:
+        raise UserError("NN0180", f"the parameter `{node.name.text}` has no initial value",
+                        node.span, help="write `= glorot_uniform()` for weights, "
+                                        "`= zeros()` for biases")
+    value = evaluate(ctx, frame, node.initial)
+    if isinstance(value, Initial):
+        return value
+    if is_number(value):
+        return Initial("constant", (float(value),))  # type: ignore[arg-type]
+    raise UserError("NN0181", f"expected an initialiser for `{node.name.text}`, but found "
+                    f"{describe(value)}", node.initial.span,
+                    help="write `zeros()`, `glorot_uniform()`, `normal(0, 0.1)` or a number")
+
+
+# The model's interface --------------------------------------------------------------------------
+
+
+def _record(frame: Frame) -> Record:
+    assert frame.record is not None
+    return frame.record
+
+
+def _introduce(frame: Frame, name: str, span: Span) -> None:
+    """Inputs, targets, outputs, losses and metrics have different names."""
+    record = _record(frame)
+    if name in record.spans:
+        raise UserError("NN0102", f"`{name}` is declared twice", span,
+                        notes=[Note("first here", record.spans[name])])
+    record.spans[name] = span
+
+
+def _declare(ctx: Context, frame: Frame, node: s.Input | s.Target) -> None:
+    check_bindable(node.name)
+    name = node.name.text
+    _introduce(frame, name, node.name.span)
+    type = concrete(ctx, node.type, lambda e: evaluate(ctx, frame, e))
+    kind = "input" if isinstance(node, s.Input) else "target"
+    value = ctx.b.param(kind, name, type)
+    ctx.declare(value, node.span)
+    group = _record(frame).inputs if kind == "input" else _record(frame).targets
+    group[name] = value
+    frame.names[name] = value
+
+
+def _output(ctx: Context, frame: Frame, node: s.Output) -> None:
+    name = node.name.text
+    check_bindable(node.name)
+    _introduce(frame, name, node.name.span)
+    if node.value is None:
+        if name not in frame.names:
+            unknown(frame, name, node.name.span)
+        found = Argument(frame.names[name], node.name.span)
+    else:
+        frame.target = name
+        found = argument(ctx, frame, node.value)
+    value = tensor(ctx, found)
+    _record(frame).outputs[name] = value
+    frame.names[name] = value
+
+
+def _result(ctx: Context, frame: Frame, node: s.Loss | s.Metric) -> None:
+    """A loss or a metric: one float."""
+    what = "loss" if isinstance(node, s.Loss) else "metric"
+    name = node.name.text if node.name is not None else "loss"
+    place = node.name.span if node.name is not None else node.span
+    if node.name is not None:
+        check_bindable(node.name)
+    elif name in _record(frame).losses:
+        raise UserError("NN0188", "a second loss needs a name", node.span,
+                        notes=[Note("the first is here", _record(frame).spans[name])],
+                        help="write `loss NAME = ...`")
+    _introduce(frame, name, place)
+    found = argument(ctx, frame, node.value)
+    value = _scalar(ctx, found, what, name)
+    group = _record(frame).losses if what == "loss" else _record(frame).metrics
+    group[name] = value
+    if node.name is not None:
+        frame.names[name] = value
+
+
+def _scalar(ctx: Context, found: Argument, what: str, name: str) -> Value:
+    value = found.value
+    if what == "loss" and not isinstance(value, (Value, Instance)):
+        raise UserError("NN0185", f"expected a loss computed from tensors, but found "
+                        f"{describe(value)}", found.span)
+    value = tensor(ctx, found)
+    codes = ("NN0184", "NN0185") if what == "loss" else ("NN0186", "NN0187")
+    if value.shape:
+        raise UserError(codes[0], f"expected a single number for the {what} `{name}`, but found "
+                        f"{describe(value)}", found.span,
+                        help="take `mean(...)` or `sum(...)` of it")
+    if value.dtype != ctx.dtype:
+        help = "convert it: `f32(...)`"
+        if value.dtype in (BOOL, I32) and what == "metric":
+            help = "a metric is a float: take `mean(...)`, or convert it with `f32(...)`"
+        raise UserError(codes[1], f"expected the {what} `{name}` to be {ctx.dtype}, but found "
+                        f"{describe(value)}", found.span, help=help)
+    return value

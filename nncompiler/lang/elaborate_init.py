@@ -1,0 +1,158 @@
+"""Initialisers: the functions that name them, and the graph `init` that draws every parameter.
+
+Parameter number k draws from the Philox streams 2k and 2k + 1 of the seed. Values are formed in
+f64 and rounded to f32, so that an f64 model starts from the same numbers as an f32 one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from nncompiler.errors import UserError
+from nncompiler.ir.graph import Builder, Function, Value
+from nncompiler.ir.types import F32, F64, U32, DType, TensorType
+from nncompiler.lang.elaborate_builtin import define, number
+from nncompiler.lang.elaborate_builtins_shape import constant
+from nncompiler.lang.elaborate_context import Context, is_float32_range
+from nncompiler.lang.elaborate_values import (
+    Argument,
+    Arguments,
+    Builtin,
+    Initial,
+    Parameter,
+    V,
+)
+
+INITIALISERS: list[Builtin] = []
+
+
+@define(INITIALISERS, "zeros(sizes...)", "zeros; without sizes, the initialiser", "zeros()",
+        "initialiser")
+def _zeros(ctx: Context, a: Arguments) -> V:
+    return constant(ctx, 0.0, a) if a.rest else Initial("constant", (0.0,))
+
+
+@define(INITIALISERS, "ones(sizes...)", "ones; without sizes, the initialiser", "ones()",
+        "initialiser")
+def _ones(ctx: Context, a: Arguments) -> V:
+    return constant(ctx, 1.0, a) if a.rest else Initial("constant", (1.0,))
+
+
+@define(INITIALISERS, "constant(value)", "every element the same", "constant(0.1)", "initialiser")
+def _constant(ctx: Context, a: Arguments) -> V:
+    return Initial("constant", (_setting(a["value"], "`value`"),))
+
+
+@define(INITIALISERS, "uniform(low, high)", "uniform in [low, high)", "uniform(-0.1, 0.1)",
+        "initialiser")
+def _uniform(ctx: Context, a: Arguments) -> V:
+    low, high = _setting(a["low"], "`low`"), _setting(a["high"], "`high`")
+    if low > high:
+        raise UserError("NN0165", f"expected a range from low to high, but found {low} and {high}",
+                        a.span, help="the smaller bound comes first")
+    return Initial("uniform", (low, high))
+
+
+@define(INITIALISERS, "normal(mean=0.0, std=1.0)", "normal distribution", "normal(0, 0.02)",
+        "initialiser")
+def _normal(ctx: Context, a: Arguments) -> V:
+    mean, std = _setting(a["mean"], "`mean`"), _setting(a["std"], "`std`")
+    if std < 0:
+        raise UserError("NN0165", f"expected a standard deviation of 0 or more, but found {std}",
+                        a["std"].span)
+    return Initial("normal", (mean, std))
+
+
+def _setting(found: Argument, what: str) -> float:
+    value = number(found, what)
+    if not is_float32_range(value):
+        raise UserError("NN0155", f"the number {value} is too large for f32", found.span)
+    return value
+
+
+def _scaled(name: str, doc: str) -> None:
+    @define(INITIALISERS, f"{name}()", doc, f"{name}()", "initialiser")
+    def run(ctx: Context, a: Arguments) -> V:
+        return Initial(name)
+
+
+_scaled("glorot_uniform", "uniform, variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010)")
+_scaled("glorot_normal", "normal, variance 2 / (fan_in + fan_out)")
+_scaled("he_uniform", "uniform, variance 2 / fan_in (He et al. 2015)")
+_scaled("he_normal", "normal, variance 2 / fan_in")
+
+
+def fans(shape: Sequence[int]) -> tuple[int, int]:
+    """Inputs and outputs per unit: [in, out], or [out, in, kernel...] from three axes on."""
+    if len(shape) < 2:
+        size = math.prod(shape)
+        return size, size
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    kernel = math.prod(shape[2:])
+    return shape[1] * kernel, shape[0] * kernel
+
+
+def init_function(parameters: Sequence[tuple[str, Parameter]], dtype: DType) -> Function:
+    """``init``: from the seed, one result per parameter."""
+    b = Builder("init")
+    seed = b.param("header", "seed", TensorType(U32, (2,)))
+    results = []
+    for k, (name, p) in enumerate(parameters):
+        with b.at(p.where or p.span):
+            results.append((name, _draw(b, seed, k, p, dtype)))
+    return b.finish(results)
+
+
+def _draw(b: Builder, seed: Value, k: int, p: Parameter, dtype: DType) -> Value:
+    fan_in, fan_out = fans(p.type.shape)
+    match p.initial.kind:
+        case "constant":
+            return b.full(float(np.float32(p.initial.settings[0])), p.type)
+        case "uniform":
+            low, high = p.initial.settings
+            return _rounded(b, _uniform_value(b, seed, k, p.type, low, high), dtype)
+        case "normal":
+            mean, std = p.initial.settings
+            return _rounded(b, _normal_value(b, seed, k, p.type, mean, std), dtype)
+    name, _, distribution = p.initial.kind.partition("_")
+    variance = 2 / (fan_in + fan_out) if name == "glorot" else 2 / fan_in
+    if distribution == "uniform":
+        bound = math.sqrt(3 * variance)
+        return _rounded(b, _uniform_value(b, seed, k, p.type, -bound, bound), dtype)
+    return _rounded(b, _normal_value(b, seed, k, p.type, 0.0, math.sqrt(variance)), dtype)
+
+
+def _bits(b: Builder, seed: Value, stream: int, type: TensorType) -> Value:
+    """Random words as f64."""
+    found = b.emit("philox", seed, b.const(0, U32), shape=type.shape, stream=stream)
+    return b.emit("cast", found, dtype=F64.name)
+
+
+def _affine(b: Builder, x: Value, factor: float, offset: float) -> Value:
+    return b.emit("add", b.emit("mul", x, b.const(factor, F64)), b.const(offset, F64))
+
+
+def _uniform_value(b: Builder, seed: Value, k: int, type: TensorType, low: float,
+                   high: float) -> Value:
+    """low + (high - low) u, u in [0, 1)"""
+    u = b.emit("mul", _bits(b, seed, 2 * k, type), b.const(2.0**-32, F64))
+    return _affine(b, u, high - low, low)
+
+
+def _normal_value(b: Builder, seed: Value, k: int, type: TensorType, mean: float,
+                  std: float) -> Value:
+    """Box and Muller: sqrt(-2 log u) cos(2 pi v), u in (0, 1], v in [0, 1)."""
+    above = b.emit("add", _bits(b, seed, 2 * k, type), b.const(1.0, F64))
+    u = b.emit("mul", above, b.const(2.0**-32, F64))
+    radius = b.emit("sqrt", b.emit("mul", b.emit("log", u), b.const(-2.0, F64)))
+    angle = b.emit("mul", _bits(b, seed, 2 * k + 1, type), b.const(2.0**-31 * math.pi, F64))
+    return _affine(b, b.emit("mul", radius, b.emit("cos", angle)), std, mean)
+
+
+def _rounded(b: Builder, x: Value, dtype: DType) -> Value:
+    narrow = b.emit("cast", x, dtype=F32.name)
+    return narrow if dtype == F32 else b.emit("cast", narrow, dtype=dtype.name)
