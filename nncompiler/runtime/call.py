@@ -61,7 +61,9 @@ class Call:
     `results` are arrays that belong to the call: read or copy them before the next one.
     """
 
-    __slots__ = ("_arguments", "_first", "_given", "_native", "_known", "entry", "results")
+    __slots__ = (
+        "_arguments", "_first", "_given", "_known", "_last", "_native", "entry", "results",
+    )  # fmt: skip
 
     def __init__(
         self, entry: Entry, native: Native, memory: tuple[Any, ...], known: tuple[str, ...]
@@ -72,11 +74,12 @@ class Call:
         self._known = known
         self._first = len(memory)
         self._given = tuple((a.name, a.dtype, a.shape) for a in entry.given)
+        self._last: list[object] = [None] * (len(memory) + len(self._given))
         outputs = [pointer(array) for array in self.results.values()]
         self._arguments = [*memory, *(None for _ in self._given), *outputs]
 
     def __call__(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
-        arguments, at = self._arguments, self._first
+        arguments, last, at = self._arguments, self._last, self._first
         for name, dtype, shape in self._given:
             array = arrays.get(name)
             if (
@@ -84,9 +87,11 @@ class Call:
                 and array.dtype is dtype and array.shape == shape
                 and array.flags.carray
             ):  # fmt: skip
-                arguments[at] = _byref(_char(array))
+                # The address of an array does not change as long as there is a pointer to it.
+                if array is not last[at]:
+                    arguments[at], last[at] = _byref(_char(array)), array
             else:
-                arguments[at] = pointer(self._check(arrays, name))
+                arguments[at], last[at] = pointer(self._check(arrays, name)), None
             at += 1
         if len(arrays) != len(self._given):
             checks.names(arrays, [name for name, _, _ in self._given], self._known)

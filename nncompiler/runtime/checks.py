@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nncompiler.errors import UserError, nearest
-from nncompiler.runtime.manifest import NAMES, Argument, describe
+from nncompiler.runtime.manifest import NAMES, Argument, StateEntry, describe
 
 Array: TypeAlias = npt.NDArray[Any]
 Data: TypeAlias = Mapping[str, npt.ArrayLike]
@@ -211,3 +211,36 @@ def at_least(value: object, name: str, least: float) -> float:
         raise UserError(
             "NN0709", f"expected {name} to be a number of at least {least}, but found {value!r}")
     return number
+
+
+def parameter_names(arrays: Mapping[str, Any], entries: Mapping[str, StateEntry]) -> None:
+    """Raise unless `arrays` has just the parameters of the model."""
+    missing = [name for name in entries if name not in arrays]
+    extra = [name for name in arrays if name not in entries]
+    if missing:
+        near = nearest(missing[0], extra)
+        raise UserError(
+            "NN0805", f"expected {len(entries)} parameters, but {len(missing)} are missing: "
+            f"{', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}",
+            help=f"'{near}' may be '{missing[0]}' under another name" if near
+            else "pass strict=False to set only those there are",
+        )  # fmt: skip
+    if extra:
+        raise UserError(
+            "NN0806", f"expected the parameters {', '.join(list(entries)[:8])}"
+            f"{' ...' if len(entries) > 8 else ''}, but found {', '.join(extra[:8])} too",
+            help="pass strict=False to leave them out",
+        )  # fmt: skip
+
+
+def parameter(value: npt.ArrayLike, entry: StateEntry) -> Array:
+    """`value` as the values of a parameter."""
+    found = np.asarray(value)
+    if found.shape != entry.shape:
+        raise UserError(
+            "NN0807",
+            f"expected parameter '{entry.name}' to be {describe(entry.dtype, entry.shape)}, "
+            f"but found {describe(found.dtype, found.shape)}",
+            help="the weights are of another model, or of other sizes",
+        )  # fmt: skip
+    return convert(found, entry.dtype, f"parameter '{entry.name}'")

@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from nncompiler.errors import UserError, nearest
 from nncompiler.runtime import checkpoint, checks, evaluation, training
 from nncompiler.runtime.artifact import Artifact, load_artifact
 from nncompiler.runtime.bindings import Bindings, Compiler
 from nncompiler.runtime.call import ALIGNMENT, BoundCall, Call, aligned, check_code, pointer
+from nncompiler.runtime.callbacks import Callback
 from nncompiler.runtime.checks import Array, Data, Path
 from nncompiler.runtime.files import write_atomically
 from nncompiler.runtime.manifest import HEADER_BYTES, StateEntry, describe
+from nncompiler.runtime.progress import Report
 from nncompiler.runtime.record import History, Record
 from nncompiler.runtime.weights import read_weights, write_weights
 
@@ -116,9 +116,9 @@ class Model:
         """
         entries = {e.name: e for e in self.manifest.parameters}
         if strict:
-            _same_names(arrays, entries)
+            checks.parameter_names(arrays, entries)
         checked = {
-            name: _fitting(arrays[name], entry)
+            name: checks.parameter(arrays[name], entry)
             for name, entry in entries.items() if name in arrays
         }  # fmt: skip
         self._overwrite(checked)
@@ -220,9 +220,23 @@ class Model:
 
     # -- Data sets
 
-    def fit(self, data: Data, **options: Any) -> History:
-        """Train; the options are those of `training.fit`."""
-        return training.fit(self, data, **options)
+    def fit(
+        self, data: Data, *, epochs: int | None = None, batch: int | None = None,
+        validation_data: Data | None = None, shuffle: bool = True, seed: int = 0,
+        callbacks: Sequence[Callback] = (), progress: bool | Report = True,
+        check_nan: bool = False, initial_epoch: int = 0, resume: Path | None = None,
+    ) -> History:  # fmt: skip
+        """Train up to epoch `epochs` and give the history.
+
+        `epochs` and `batch` are by default those of the `train` block. `seed` decides the order
+        of the rows. `resume` goes on from a checkpoint, to the same bits as without the stop.
+        `progress` is shown on stderr, or given to a function. With `check_nan`, data that are not
+        finite are refused. Ctrl-C finishes the chunk (some 0.2 s) and raises KeyboardInterrupt;
+        `save_checkpoint` then keeps the place.
+        """
+        settings = training.Settings(
+            epochs, batch, shuffle, seed, tuple(callbacks), progress, check_nan, initial_epoch)
+        return training.fit(self, data, validation_data, settings, resume)
 
     def predict(self, inputs: Data | npt.ArrayLike) -> Any:
         """The outputs for any number of rows: an array if there is one output, else a dict."""
@@ -263,34 +277,3 @@ class Model:
             f"arena  {self.bindings.arena.size:_} B",
         ]  # fmt: skip
         return "\n".join(lines)
-
-
-def _same_names(arrays: Mapping[str, Any], entries: Mapping[str, StateEntry]) -> None:
-    missing = [name for name in entries if name not in arrays]
-    extra = [name for name in arrays if name not in entries]
-    if missing:
-        near = nearest(missing[0], extra)
-        raise UserError(
-            "NN0805", f"expected {len(entries)} parameters, but {len(missing)} are missing: "
-            f"{', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}",
-            help=f"'{near}' may be '{missing[0]}' under another name" if near
-            else "pass strict=False to set only those there are",
-        )  # fmt: skip
-    if extra:
-        raise UserError(
-            "NN0806", f"expected the parameters {', '.join(list(entries)[:8])}"
-            f"{' ...' if len(entries) > 8 else ''}, but found {', '.join(extra[:8])} too",
-            help="pass strict=False to leave them out",
-        )  # fmt: skip
-
-
-def _fitting(value: npt.ArrayLike, entry: StateEntry) -> Array:
-    found = np.asarray(value)
-    if found.shape != entry.shape:
-        raise UserError(
-            "NN0807",
-            f"expected parameter '{entry.name}' to be {describe(entry.dtype, entry.shape)}, "
-            f"but found {describe(found.dtype, found.shape)}",
-            help="the weights are of another model, or of other sizes",
-        )  # fmt: skip
-    return checks.convert(found, entry.dtype, f"parameter '{entry.name}'")

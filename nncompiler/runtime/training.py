@@ -11,7 +11,7 @@ import ctypes
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -35,44 +35,56 @@ CHUNK_SECONDS = 0.2
 _GROWTH = 8  # a chunk has at most so many times the batches of the one before
 
 
-def fit(
-    model: Model, data: Data, *, epochs: int | None = None, batch: int | None = None,
-    validation_data: Data | None = None, shuffle: bool = True, seed: int = 0,
-    callbacks: Sequence[Callback] = (), progress: bool | Report = True, check_nan: bool = False,
-    initial_epoch: int = 0, resume: Path | None = None,
-) -> History:  # fmt: skip
-    """Train `model` up to epoch `epochs` and give the history.
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of `Model.fit` but for the data."""
 
-    `epochs` and `batch` are by default those of the `train` block. `seed` decides the order of
-    the rows. `resume` goes on from a checkpoint, to the same bits as without the stop. `progress`
-    is shown on stderr, or given to a function. Ctrl-C finishes the chunk (some 0.2 s) and raises
-    KeyboardInterrupt; `model.save_checkpoint` then keeps the place.
-    """
+    epochs: int | None
+    batch: int | None
+    shuffle: bool
+    seed: int
+    callbacks: tuple[Callback, ...]
+    progress: bool | Report
+    check_nan: bool
+    initial_epoch: int
+
+
+def fit(
+    model: Model, data: Data, validation_data: Data | None, settings: Settings, resume: Path | None
+) -> History:
+    """See `Model.fit`."""
+    record, epochs = _plan(model, settings)
     entry = model.bindings.any("train_step")
-    train = model.manifest.train
-    epochs = checks.whole(train.get("epochs", 10) if epochs is None else epochs, "epochs", 1)
-    if batch is None:
-        batch = train.get("batch", entry.rows)
-    batch = checks.whole(batch, "batch", 1)
-    seed = checks.whole(seed, "the seed", 0, 2**64 - 1)
-    first = checks.whole(initial_epoch, "initial_epoch", 0, epochs)
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise UserError("NN0709", f"expected a Callback, but found {callback!r}")
     known = (*model.manifest.inputs, *model.manifest.targets)
     arrays = checks.dataset(data, entry.given, known)
-    rows = checks.row_count(arrays, entry.given)
+    record.rows = checks.row_count(arrays, entry.given)
     checks.indices(arrays, entry.given)
-    if check_nan:
+    if settings.check_nan:
         checks.finite(arrays)
     validation = None
     if validation_data is not None:
-        validation = evaluation.prepare(model, validation_data, check_nan)
-    stateful = [type(c).__name__ for c in callbacks if c.state()]
-    sums = [0.0] * len(model.manifest.losses)
-    record = Record(seed, bool(shuffle), batch, rows, first, sums=sums, callbacks=stateful)
-    run = Run(model, arrays, validation, record, epochs, tuple(callbacks), _reporter(progress))
+        validation = evaluation.prepare(model, validation_data, settings.check_nan)
+    report = _reporter(settings.progress)
+    run = Run(model, arrays, validation, record, epochs, settings.callbacks, report)
     return run.go(resume)
+
+
+def _plan(model: Model, settings: Settings) -> tuple[Record, int]:
+    """The record of a training about to begin, without its rows, and its epochs."""
+    entry, train = model.bindings.any("train_step"), model.manifest.train
+    epochs = train.get("epochs", 10) if settings.epochs is None else settings.epochs
+    batch = train.get("batch", entry.rows) if settings.batch is None else settings.batch
+    epochs = checks.whole(epochs, "epochs", 1)
+    for callback in settings.callbacks:
+        if not isinstance(callback, Callback):
+            raise UserError("NN0709", f"expected a Callback, but found {callback!r}")
+    return Record(
+        seed=checks.whole(settings.seed, "the seed", 0, 2**64 - 1), shuffle=bool(settings.shuffle),
+        batch=checks.whole(batch, "batch", 1), rows=0,
+        epoch=checks.whole(settings.initial_epoch, "initial_epoch", 0, epochs),
+        sums=[0.0] * len(model.manifest.losses),
+        callbacks=[type(c).__name__ for c in settings.callbacks if c.state()],
+    ), epochs  # fmt: skip
 
 
 def _reporter(progress: bool | Report) -> Report | None:
