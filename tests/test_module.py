@@ -389,7 +389,8 @@ def test_same_bytes_twice() -> None:
 
 
 def test_every_level_compiles() -> None:
-    """Older processors get code without fma, and the target is named."""
+    """Newer processors get wider vectors, older ones code without fma; the target is named."""
+    assert build(program(), select("x86-64-v4")).manifest["target"]["cpu"] == "x86-64-v4"
     made = build(program(), select("x86-64-v2"))
     assert made.manifest["target"]["cpu"] == "x86-64-v2"
     library = Library(made)
@@ -533,11 +534,14 @@ def test_loops_are_a_limitation() -> None:
 
 
 def test_broken_programs_are_bugs() -> None:
-    """An init that needs an arena, a loss that is no scalar, and names used twice are refused."""
+    """What a plan of its kind must not have is refused: an init with an arena, a loss that is no
+    scalar, one name twice, an infer that writes the state, a check of floats."""
     init, infer, step = program().entries
     with_arena = EntryPoint("init", "", replace(init.plan, arena_bytes=64))
     wide = replace(step, plan=replace(step.plan, arguments=(*ARGUMENTS, Argument("x", "output"))))
-    for entries in ((with_arena,), (wide,), (infer, infer)):
+    writing = replace(infer, plan=step.plan)
+    unchecked = replace(step, plan=replace(step.plan, checks=(Check("x", 2),)))
+    for entries in ((with_arena,), (wide,), (infer, infer), (writing,), (unchecked,)):
         with pytest.raises(CompilerBug):
             build(replace(program(), entries=entries), host())
     with pytest.raises(CompilerBug, match="weights"):

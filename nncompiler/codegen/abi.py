@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.kernel import Argument, Plan
+from nncompiler.ir.kernel import Argument, Plan, stores
 from nncompiler.ir.model import EntryPoint, Program, align
 from nncompiler.ir.types import DType, TensorType
 
@@ -139,6 +139,12 @@ def exports(program: Program) -> list[str]:
     if len(set(names)) != len(names):
         raise CompilerBug("NN0580", f"two entry points share a name among {', '.join(names)}")
     return names
+
+
+def writes_state(plan: Plan) -> bool:
+    """Whether a kernel stores into the state; if not, its pointer is `const`."""
+    stored = {s.buffer for kernel in plan.kernels() for s in stores(kernel)}
+    return any(plan.root(name).space == "state" for name in stored)
 
 
 def public(program: Program) -> list[EntryPoint]:

@@ -118,9 +118,7 @@ def _pointer(type: TensorType, name: str, written: bool) -> str:
 
 def _prototype(program: Program, entry: EntryPoint) -> str:
     table = entry.plan.table()
-    state = "void *state"
-    if entry.function in ("infer", "loss", "grad"):
-        state = "const void *state"
+    state = "void *state" if abi.writes_state(entry.plan) else "const void *state"
     parameters = [state, "void *arena"]
     shapes = []
     for argument, name in zip(entry.plan.arguments, abi.argument_names(entry.plan), strict=True):

@@ -64,8 +64,10 @@ def log(x: Value) -> Value:
         half_square = f * f * 0.5
         r = s.mul_add(half_square + z * horner(z, _LOG64), k * low)
         finite = k.mul_add(high, f - (half_square - r))
-    other = x.equals(0.0).choose(-math.inf, (x < 0.0).choose(math.nan, x))
-    return ((x > 0.0) & (x < math.inf)).choose(finite, other)
+    # one select per test: LLVM turns their conjunction into slow integer code
+    positive = (x < math.inf).choose(finite, x)
+    other = x.equals(0.0).choose(x.of(-math.inf), math.nan)
+    return (x > 0.0).choose(positive, other)
 
 
 def _split_exponent(x: Value) -> tuple[Value, Value]:
@@ -114,8 +116,7 @@ def _power32(x: Value, y: Value) -> Value:
 
 def _power64(a: Value, y: Value) -> Value:
     high, low = _log_pair(a)
-    other = a.equals(0.0).choose(-math.inf, a)
-    high = ((a > 0.0) & (a < math.inf)).choose(high, other)
+    high = a.equals(0.0).choose(-math.inf, (a < math.inf).choose(high, a))
     clamped = at_least(at_most(y, 2.0**70), -(2.0**70))
     p, e = two_product(clamped, high)
     e = (abs(p) < 1000.0).choose(e + clamped * low, 0.0)

@@ -21,7 +21,7 @@ from nncompiler.codegen.target import TRIPLE, Target
 from nncompiler.errors import CompilerBug, Limitation
 from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Step
 from nncompiler.ir.model import HEADER_BYTES, HEADER_OFFSETS, EntryPoint, Program
-from nncompiler.ir.types import F32
+from nncompiler.ir.types import F32, I32
 
 _PLACEHOLDER = "kernel"
 
@@ -190,7 +190,11 @@ class _EntryModule:
         aligned = [(n, table[buffer].type.dtype.bytes) for buffer, n in values.items()]
         arena = [("%arena", 64)] if plan.arena_bytes else []
         f.require([("%state", 64), *arena, *aligned])
+        if entry.function == "infer" and abi.writes_state(plan):
+            raise CompilerBug("NN0580", "the plan of infer writes the state")
         for check in plan.checks:
+            if table[check.buffer].type.dtype != I32 or check.buffer not in values:
+                raise CompilerBug("NN0580", f"'{check.buffer}' is not an i32 argument to check")
             count = table[check.buffer].type.size
             given = f"ptr {values[check.buffer]}, i64 {count}, i32 {check.extent}"
             good = f.assign(f"call i1 @nn.in_range({given})")
