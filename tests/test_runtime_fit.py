@@ -243,6 +243,20 @@ def test_early_stopping_restores_the_best() -> None:
     assert all((model.parameters[n] == v).all() for n, v in expected.items())
 
 
+def test_a_training_that_stopped_early_does_not_go_on(tmp_path: Path) -> None:
+    """Resumed from its last checkpoint it ends at once, with the best parameters too."""
+    def callbacks() -> list[Callback]:
+        return [ModelCheckpoint(tmp_path / "c.npz"), EarlyStopping(patience=1, min_delta=9.0)]
+
+    model, _ = make()
+    history = model.fit(data(8), epochs=9, callbacks=callbacks(), progress=False)
+    twin, fake = make()
+    again = twin.fit(
+        data(8), epochs=9, callbacks=callbacks(), progress=False, resume=tmp_path / "c.npz")
+    assert not fake.chunks and len(history["loss"]) == 2 and dict(again) == dict(history)
+    assert again.stopped == history.stopped and memory(twin) == memory(model)
+
+
 def test_reduce_on_plateau_lowers_the_rate() -> None:
     """By the factor after patience epochs, down to the least rate, with a pause after each."""
     model, _ = make()

@@ -29,6 +29,8 @@ class History(dict[str, list[float]]):
 class Record:
     """`epoch` epochs are done, and `position` rows of the next, whose losses sum to `sums`.
 
+    `stopped` says why training ended early; it does not go on from there.
+
     The order of the rows in an epoch follows from `seed` and the epoch, so it is not kept.
     """
 
@@ -42,13 +44,14 @@ class Record:
     history: History = field(default_factory=History)
     callbacks: list[str] = field(default_factory=list)
     memories: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All but what callbacks remember, which may hold arrays."""
         return {
             "seed": self.seed, "shuffle": self.shuffle, "batch": self.batch, "rows": self.rows,
             "epoch": self.epoch, "position": self.position, "sums": self.sums,
-            "history": dict(self.history), "callbacks": self.callbacks,
+            "history": dict(self.history), "callbacks": self.callbacks, "stopped": self.stopped,
         }  # fmt: skip
 
     @staticmethod
@@ -56,12 +59,13 @@ class Record:
         """The inverse of `to_json`; some error where `items` is not of its making."""
         numbers = {k: items[k] for k in ("seed", "batch", "rows", "epoch", "position")}
         good = all(type(n) is int and n >= 0 for n in numbers.values())
-        if not good or type(items["shuffle"]) is not bool:
+        stopped = items["stopped"]
+        if not good or type(items["shuffle"]) is not bool or not isinstance(stopped, str | None):
             raise ValueError
         history = History({str(k): [float(v) for v in vs] for k, vs in items["history"].items()})
         return Record(
             **numbers, shuffle=items["shuffle"], sums=[float(v) for v in items["sums"]],
-            history=history, callbacks=[str(name) for name in items["callbacks"]],
+            history=history, callbacks=[str(name) for name in items["callbacks"]], stopped=stopped,
         )  # fmt: skip
 
     def check(self, fit: Record) -> None:

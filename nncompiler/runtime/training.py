@@ -115,7 +115,6 @@ class Run:
         record: Record, epochs: int, callbacks: tuple[Callback, ...], report: Report | None,
     ) -> None:  # fmt: skip
         self.model, self.record, self.epochs = model, record, epochs
-        self.stopped: str | None = None
         self._arrays, self._validation = arrays, validation
         self._callbacks, self._report = callbacks, report
         losses = model.manifest.losses
@@ -136,7 +135,7 @@ class Run:
 
     def stop(self, reason: str) -> None:
         """End training after this chunk, or after this epoch when called at its end."""
-        self.stopped = reason
+        self.record.stopped = reason
 
     def _cut(self) -> list[_Segment]:
         """The whole batches of an epoch, and the rest as one smaller batch."""
@@ -164,14 +163,14 @@ class Run:
         self._remember()
         try:
             with _Interrupts() as interrupts:
-                while self.record.epoch < self.epochs and self.stopped is None:
+                while self.record.epoch < self.epochs and self.record.stopped is None:
                     self._epoch(interrupts)
         finally:
             if isinstance(self._report, Terminal):
                 self._report.close()
         for callback in self._callbacks:
             callback.train_end(self)
-        self.history.stopped = self.stopped
+        self.history.stopped = self.record.stopped
         return self.history
 
     def _resume(self, path: Path) -> list[dict[str, Any]]:
@@ -192,7 +191,7 @@ class Run:
             while record.position < segment.stop:
                 self._chunk(segment, order)
                 interrupts.check()
-                if self.stopped is not None:
+                if record.stopped is not None:
                     self.history.add(self._losses())
                     return
         logs = self._losses()
