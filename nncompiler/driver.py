@@ -11,17 +11,17 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nncompiler.errors import Source, UserError, nearest
-from nncompiler.ir.graph import Function
+from nncompiler.ir.graph import Function, Param, Value
 from nncompiler.ir.kernel import Plan
-from nncompiler.ir.model import EntryPoint, Network, Program, StateLayout, lay_out
+from nncompiler.ir.model import HEADER_BYTES, EntryPoint, Network, Program, StateLayout, lay_out
 from nncompiler.ir.text import print_function, print_plan
-from nncompiler.ir.types import DTYPES
+from nncompiler.ir.types import DTYPES, Array
 from nncompiler.passes.manager import Hook, Pass, run_passes
 from nncompiler.passes.pipelines import OPTIMISE
 
@@ -80,13 +80,14 @@ def read_source(path_or_text: str | Path) -> Source:
         data = path.read_bytes()
     except OSError as error:
         raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
-    return Source(str(path), _decode(data, str(path)))
+    return decode_source(data, str(path))
 
 
-def _decode(data: bytes, name: str) -> str:
-    from nncompiler.lang.parse import decode
+def decode_source(data: bytes, name: str) -> Source:
+    """The contents of a `.nn` file; `UserError` NN00xx where they are not text of an acceptable size."""
+    from nncompiler.lang.lex import read
 
-    return decode(data, name)
+    return read(data, name)
 
 
 def check_functions(names: Iterable[str]) -> tuple[str, ...]:
@@ -124,7 +125,7 @@ class Compilation:
     @cached_property
     def file(self) -> File:
         """The syntax tree."""
-        from nncompiler.lang import parse
+        from nncompiler.lang.parse import parse
 
         if self._file is not None:
             return self._file
@@ -134,7 +135,7 @@ class Compilation:
     @cached_property
     def network(self) -> Network:
         """The elaborated network: graphs of init, infer, loss and objective."""
-        from nncompiler.lang import elaborate
+        from nncompiler.lang.elaborate import elaborate
 
         file, dtype = self.file, DTYPES[self.options.dtype]
         return self.clock.run(
@@ -178,7 +179,8 @@ class Compilation:
         makers = {"grad": optimizer.grad, "train_step": optimizer.train_step, "apply": optimizer.apply}
 
         def work() -> dict[str, Function]:
-            return {n: makers[n](network) if n in makers else network.function(n) for n in self.available()}
+            made = {n: makers[n](network) if n in makers else network.function(n) for n in self.available()}
+            return {n: _writing(f) if n == "init" else f for n, f in made.items()}
 
         return self.clock.run("autodiff", work, lambda g: f"{sum(len(f.nodes) for f in g.values())} nodes")
 
@@ -211,19 +213,27 @@ class Compilation:
     def entries(self) -> tuple[EntryPoint, ...]:
         """The entry points of this binding; init and apply bear no suffix."""
         found = []
-        batched = self._batched()
         for name, plan in self.plans.items():
             if name in UNBOUND:
                 found.append(EntryPoint(name, "", plan))
             else:
-                found.append(EntryPoint(name, self.suffix, plan, self.rows, batched))
+                found.append(EntryPoint(name, self.suffix, plan, self.rows, self.batched))
         return tuple(found)
 
-    def _batched(self) -> tuple[str, ...]:
-        """Inputs and targets whose first dimension is the batch."""
-        from nncompiler.lang import batched_names
+    @cached_property
+    def batched(self) -> tuple[str, ...]:
+        """Inputs, targets and outputs whose first dimension is the batch: it grows with it."""
+        from nncompiler.lang.elaborate import elaborate
 
-        return batched_names(self.file) if self.rows else ()
+        if not self.rows:
+            return ()
+        n = self.network
+        doubled = elaborate(self.file, sizes={**self.given, "batch": 2 * self.rows}, dtype=n.dtype)
+        here, there = (dict((*m.inputs, *m.targets, *m.outputs)) for m in (n, doubled))
+        return tuple(
+            name for name, t in here.items()
+            if t.shape[:1] == (self.rows,) and there[name].shape[:1] == (2 * self.rows,)
+        )
 
     def texts(self) -> dict[str, dict[str, str]]:
         """IR texts by stage and function, for `Model.dump` and `nnc dump`."""
@@ -234,6 +244,13 @@ class Compilation:
             "opt": {n: print_function(f) for n, f in self.optimised.items()},
             "plan": {n: print_plan(p) for n, p in self.plans.items()},
         }
+
+
+def _writing(init: Function) -> Function:
+    """`init` with its results as updates of the parameters, which the schedule writes in place."""
+    params = tuple(Param("param", Value(name, value.type)) for name, value in init.results)
+    results = tuple((f"update.{name}", value) for name, value in init.results)
+    return replace(init, params=init.params + params, results=results)
 
 
 def plan_function(function: Function, layout: StateLayout, target: Target) -> Plan:
@@ -268,26 +285,51 @@ def compile_artifact(
     bindings: Sequence[Mapping[str, int]] = ({},),
     options: Options | None = None,
     clock: Clock | None = None,
-    weights: bytes | None = None,
+    weights: Mapping[str, Array] | None = None,
 ) -> Artifact:
-    """Compile every binding into one shared object, its header and manifest."""
+    """Compile every binding into one shared object, its header and manifest; `weights` are embedded."""
+    from nncompiler import __version__
     from nncompiler.codegen.emit import build
 
     clock = clock or Clock()
     first = Compilation(source, bindings[0], options, clock)
     rest = [Compilation(source, b, options, clock, first.file) for b in bindings[1:]]
     compilations = [first, *rest]
+    image = None if weights is None else pack(first.layout, weights)
     whole = program(compilations)
     return clock.run(
         "codegen",
         lambda: build(
             whole,
             first.target,
-            network=first.network,
-            bindings=tuple((c.suffix, c.network.sizes) for c in compilations),
+            networks=[c.network for c in compilations],
             texts=first.texts(),
-            source_hash=hashlib.sha256(source.text.encode()).hexdigest(),
-            weights=weights,
+            source_sha256=hashlib.sha256(source.text.encode()).hexdigest(),
+            version=__version__,
+            weights=image,
         ),
         lambda a: f"{len(a.so)} bytes of shared object",
     )
+
+
+def pack(layout: StateLayout, weights: Mapping[str, Array]) -> bytes:
+    """The bytes of the state between its header and `infer_bytes`, with these parameters; `UserError` NN0805–NN0807."""
+    image = bytearray(layout.infer_bytes)
+    entries = {e.name: e for e in layout.of_kind("param")}
+    for name, entry in entries.items():
+        if name not in weights:
+            close = nearest(name, [n for n in weights if n not in entries])
+            help = f"'{close}' may be '{name}' under another name" if close else None
+            raise UserError("NN0805", f"expected the parameter '{name}', but the weights lack it", help=help)
+        found = weights[name]
+        if found.shape != entry.type.shape or found.dtype.kind != "f":
+            shape = ",".join(map(str, found.shape))
+            raise UserError(
+                "NN0807", f"expected parameter '{name}' to be {entry.type}, but found {found.dtype}[{shape}]"
+            )
+        data = found.astype(entry.type.dtype.numpy).tobytes()
+        image[entry.offset : entry.offset + len(data)] = data
+    for name in weights:
+        if name not in entries:
+            raise UserError("NN0806", f"expected the parameters of the model, but the weights hold '{name}' too")
+    return bytes(image[HEADER_BYTES:])

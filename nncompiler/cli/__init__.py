@@ -1,1 +1,147 @@
+"""The command `nnc`: one module for each verb, imported only when that verb is asked for.
 
+A module has `add_parser(subparsers)`, which adds the verb's parser, and `run(args)`, which does it
+and gives an exit code (None for 0). Results go to stdout, progress and logs to stderr. Exit codes:
+
+    0   done                          4    a check failed (gradcheck, fmt --check, ...)
+    1   an error in the input         70   an error in the compiler
+    2   a wrong command line          130  interrupted by Ctrl-C
+    3   not supported yet             141  the reader of stdout has gone
+
+NNC_TRACEBACK=1 shows the Python traceback of any error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from nncompiler import __version__
+from nncompiler.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, NNError, UserError, nearest
+
+#: Verb -> what it does; `nncompiler.cli.VERB` is its module.
+VERBS = {
+    "check": "parse and elaborate a file; list its parameters",
+    "compile": "compile a file to a shared library and a C header",
+    "dump": "print what a stage of the compiler makes of a file",
+    "opt": "run passes on a graph in text form",
+    "train": "compile a file and train it",
+    "eval": "losses and metrics of a model on data",
+    "predict": "outputs of a model on data",
+    "gradcheck": "compare compiled gradients with central differences and with f64",
+    "report": "parameters, arithmetic, bytes and kernels for each line of a file",
+    "fmt": "format files",
+    "ops": "list the operators of the graph",
+    "passes": "list the passes, their options and the pipeline",
+    "doctor": "what nnc finds on this machine, and whether it works",
+}
+EXIT_PIPE = 141
+
+
+class UsageError(UserError):
+    """The command line itself is wrong."""
+
+    exit_code = EXIT_USAGE
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `UsageError` instead of exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError("NN0900", message, help=f"`{self.prog} --help` shows the arguments")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit code and never raises."""
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # here, so that a reader that has gone shows here
+        return code
+    except NNError as error:
+        return _failed(error, error.render(), error.exit_code)
+    except KeyboardInterrupt as error:
+        return _failed(error, "interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        return _reader_gone()
+    except Exception as error:
+        return _failed(error, _report(error), EXIT_BUG)
+
+
+def _run(argv: list[str]) -> int:
+    parser = _parser(argv[0] if argv and argv[0] in VERBS else None)
+    if not argv:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    if not argv[0].startswith("-") and argv[0] not in VERBS:
+        close = nearest(argv[0], VERBS)
+        raise UsageError(
+            "NN0900", f"expected a verb, but found '{argv[0]}'",
+            help=f"did you mean '{close}'?" if close else f"verbs: {', '.join(VERBS)}",
+        )  # fmt: skip
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as done:  # --help and --version
+        return int(done.code or EXIT_OK)
+    return int(_module(args.verb).run(args) or EXIT_OK)
+
+
+def _parser(verb: str | None) -> Parser:
+    """The whole parser; of the verbs only `verb` has its arguments."""
+    listed = "\n".join(f"  {name:<11}{help}" for name, help in VERBS.items())
+    parser = Parser(
+        prog="nnc", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"A compiler for neural networks: .nn files to native code.\n\nverbs:\n{listed}",
+        epilog="`nnc VERB --help` tells more about a verb.",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"nnc {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", help=argparse.SUPPRESS)
+    if verb is not None:
+        _module(verb).add_parser(subparsers)
+    return parser
+
+
+def _module(verb: str):  # type: ignore[no-untyped-def]
+    return import_module(f"nncompiler.cli.{verb}")
+
+
+def _failed(error: BaseException, text: str, code: int) -> int:
+    if os.environ.get("NNC_TRACEBACK", "") not in ("", "0"):
+        import traceback
+
+        traceback.print_exception(type(error), error, error.__traceback__)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr)
+    return code
+
+
+def _report(error: Exception) -> str:
+    """What to say of an error nobody foresaw."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = ""
+    if trace is not None:
+        file = os.path.basename(trace.tb_frame.f_code.co_filename)
+        place = f" ({file}:{trace.tb_lineno})"
+    return (
+        f"internal error NN0999: {type(error).__name__}: {error}{place}\n"
+        f"  note: nncompiler {__version__}, Python {sys.version.split()[0]}\n"
+        "  help: this is a bug in nncompiler; report it with the command, its input, and the "
+        "traceback that NNC_TRACEBACK=1 shows"
+    )
+
+
+def _reader_gone() -> int:
+    """Let nothing more be written to stdout, not by the interpreter's exit either."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    return EXIT_PIPE
