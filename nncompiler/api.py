@@ -1,0 +1,182 @@
+"""`compile`: from source to a `Model`, through the cache; the command line compiles by `build` too.
+
+What is in the cache is found without importing the compiler, NumPy or LLVM.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from nncompiler import __version__
+from nncompiler.cache import environment, key_of, standard
+from nncompiler.errors import CompilerBug, Limitation, UserError
+
+if TYPE_CHECKING:
+    from nncompiler.driver import Options
+    from nncompiler.runtime.artifact import Artifact
+    from nncompiler.runtime.model import Model
+
+#: One binding of the free sizes, in the order given.
+Sizes = tuple[tuple[str, int], ...]
+
+#: Largest size that can be bound: the limit on the elements of a tensor.
+MAX_SIZE = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything that decides the bytes of an artifact, but this compiler and this machine.
+
+    `functions` None means all the model has; `weights` is a file to embed.
+    """
+
+    name: str
+    source: bytes = field(repr=False)
+    bindings: tuple[Sizes, ...] = ((),)
+    dtype: str = "f32"
+    cpu: str = "host"
+    functions: tuple[str, ...] | None = None
+    weights: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a stage of the compilation made, and how long it took (when it was not cached)."""
+
+    name: str
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A compiled artifact. `cached` ones keep the stages of the compilation that made them."""
+
+    so: bytes = field(repr=False)
+    header: str = field(repr=False)
+    stages: tuple[Stage, ...]
+    cached: bool
+    seconds: float
+
+
+def request(path: str | os.PathLike[str], **settings: Any) -> Request:
+    """The request for a file; `UserError` NN0901 when it cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return Request(os.fspath(path), stream.read(), **settings)
+    except OSError as error:
+        raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
+
+
+def build(wanted: Request, cache: bool = True, customise: Callable[[Options], Options] | None = None) -> Built:
+    """The artifact, from the cache where it is there; `customise` (hooks and such) goes without."""
+    start = time.perf_counter()
+    store = standard() if cache and customise is None else None
+    key = "" if store is None else key_of(_parts(wanted))
+    if store is not None and (payload := store.get(key)) is not None:
+        so, header, stages = _unpack(payload)
+        return Built(so, header, stages, True, time.perf_counter() - start)
+    so, header, stages = _compile(wanted, customise)
+    if store is not None:
+        store.put(key, _pack(so, header, stages))
+    return Built(so, header, stages, False, time.perf_counter() - start)
+
+
+def _parts(wanted: Request) -> list[bytes]:
+    weights = b""
+    if wanted.weights is not None:
+        try:
+            with open(wanted.weights, "rb") as stream:
+                weights = hashlib.sha256(stream.read()).digest()
+        except OSError:
+            weights = b"unreadable"  # never stored: compiling raises the error that says so
+    flags = [wanted.bindings, wanted.dtype, wanted.cpu, wanted.functions]
+    fixed = [__version__.encode(), wanted.name.encode(), wanted.source, json.dumps(flags).encode()]
+    return [*fixed, weights, *environment(wanted.cpu)]
+
+
+def _compile(
+    wanted: Request, customise: Callable[[Options], Options] | None
+) -> tuple[bytes, str, tuple[Stage, ...]]:
+    from nncompiler import driver
+    from nncompiler.runtime.weights import read_weights
+
+    clock = driver.Clock()
+    options = _options(wanted)
+    artifact = driver.compile_artifact(
+        driver.decode_source(wanted.source, wanted.name),
+        [dict(b) for b in wanted.bindings],
+        options if customise is None else customise(options),
+        clock,
+        None if wanted.weights is None else read_weights(wanted.weights),
+    )
+    return artifact.so, artifact.header, tuple(Stage(s.name, s.seconds, s.detail) for s in clock.stages)
+
+
+def _options(wanted: Request) -> Options:
+    from nncompiler import driver
+
+    functions = driver.FUNCTIONS if wanted.functions is None else driver.check_functions(wanted.functions)
+    return driver.Options(dtype=wanted.dtype, cpu=wanted.cpu, functions=functions)
+
+
+def _pack(so: bytes, header: str, stages: Sequence[Stage]) -> bytes:
+    text = json.dumps({"header": header, "stages": [[s.name, s.seconds, s.detail] for s in stages]}).encode()
+    return struct.pack("<Q", len(text)) + text + so
+
+
+def _unpack(payload: bytes) -> tuple[bytes, str, tuple[Stage, ...]]:
+    (length,) = struct.unpack_from("<Q", payload)
+    text = json.loads(payload[8 : 8 + length])
+    return payload[8 + length :], text["header"], tuple(Stage(*s) for s in text["stages"])
+
+
+def bindings_of(batch: int | Sequence[int] | None, sizes: Mapping[str, int] | None) -> tuple[Sizes, ...]:
+    """The bindings that `batch` and `sizes` ask for; `UserError` NN0904 for what is no size."""
+    batches = [] if batch is None else [batch] if isinstance(batch, int) else list(batch)
+    for name, value in [*(("batch", n) for n in batches), *(sizes or {}).items()]:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
+            raise UserError("NN0904", f"expected {name} to be from 1 to {MAX_SIZE}, but found {value!r}")
+    common = tuple(sorted((sizes or {}).items()))
+    return tuple((("batch", n), *common) for n in dict.fromkeys(batches)) or (common,)
+
+
+def compile_model(
+    path_or_text: str | os.PathLike[str], *, batch: int | Sequence[int] | None, sizes: Mapping[str, int] | None,
+    dtype: str, cpu: str, threads: int, functions: Sequence[str] | None, cache: bool,
+) -> Model:  # fmt: skip
+    """See `nncompiler.compile`."""
+    if threads != 1:
+        raise Limitation(
+            "NN0905", f"expected threads=1, but found {threads!r}: this version compiles for one thread",
+            help="leave `threads` out",
+        )  # fmt: skip
+    chosen = None if functions is None else tuple(functions)
+    settings = {"bindings": bindings_of(batch, sizes), "dtype": dtype, "cpu": cpu, "functions": chosen}
+    if isinstance(path_or_text, str) and ("\n" in path_or_text or "{" in path_or_text):
+        wanted = Request("<text>", path_or_text.encode(), **settings)  # type: ignore[arg-type]
+    else:
+        wanted = request(path_or_text, **settings)
+    return model_of(wanted, cache)[0]
+
+
+def model_of(wanted: Request, cache: bool = True) -> tuple[Model, Built]:
+    """The compiled model; further batch sizes are compiled when they are needed."""
+    from nncompiler.runtime.artifact import open_artifact
+    from nncompiler.runtime.model import Model
+
+    built = build(wanted, cache)
+
+    def further(rows: int) -> Artifact:
+        sizes = (("batch", rows), *((n, v) for n, v in wanted.bindings[0] if n != "batch"))
+        more = build(replace(wanted, bindings=(sizes,), weights=None), cache)
+        return open_artifact(more.so, f"'{wanted.name}' for {rows} rows")
+
+    return Model(open_artifact(built.so, f"'{wanted.name}'"), further), built

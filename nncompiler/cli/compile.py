@@ -1,0 +1,67 @@
+"""`nnc compile`: a file to a shared library and a C header, through the compile cache."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from nncompiler.api import Built, Stage, build
+from nncompiler.cli import options
+from nncompiler.cli.output import print_json, say, write_file
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    parser = options.add_verb(
+        subparsers, "compile", "Compile a file to a shared library and a C header.",
+        epilog="Without --batch and --size, free sizes take the batch of the train block.",
+    )  # fmt: skip
+    parser.add_argument("file", help="a .nn file")
+    parser.add_argument("-o", "--output", metavar="OUT.so", help="the library (default: FILE with .so)")
+    parser.add_argument("--header", metavar="H.h", help="the header (default: the library's name, .h)")
+    options.add_model(parser, several=True)
+    parser.add_argument("--function", metavar="NAME[,NAME...]", help="compile these functions only")
+    parser.add_argument("--weights", metavar="FILE", help="embed trained weights (.npz, .safetensors)")
+    options.add_target(parser)
+    parser.add_argument("--time", action="store_true", help="a line for each stage, on stderr")
+    options.add_json(parser)
+    options.add_passes(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    output = args.output or os.path.splitext(args.file)[0] + ".so"
+    header = args.header or os.path.splitext(output)[0] + ".h"
+    wanted = options.request_of(
+        args, bindings=options.bindings_of(args), functions=options.functions_of(args.function),
+        weights=args.weights,
+    )  # fmt: skip
+    if options.watching(args):
+        change, timing = options.customise(args)
+        built = build(wanted, customise=change)
+        if timing is not None:
+            say(timing.table())
+    else:
+        built = build(wanted, cache=not args.no_cache)
+    write_file(header, built.header)
+    write_file(output, built.so)
+    if args.time:
+        report_stages(built)
+    if args.json:
+        print_json({
+            "library": output, "header": header, "bytes": len(built.so), "cached": built.cached,
+            "seconds": built.seconds,
+            "stages": [{"name": s.name, "seconds": s.seconds, "detail": s.detail} for s in built.stages],
+        })  # fmt: skip
+    else:
+        print(f"{output}: {len(built.so)} bytes; {header}")
+
+
+def report_stages(built: Built) -> None:
+    """One line on stderr for each stage; of what was cached, what it took at the time."""
+    for stage in built.stages:
+        say(_line(stage))
+    note = "from the compile cache; times above are those of the compilation" if built.cached else ""
+    say(_line(Stage("total", built.seconds, note)))
+
+
+def _line(stage: Stage) -> str:
+    return f"{stage.name:<10}{stage.seconds:8.3f} s  {stage.detail}".rstrip()

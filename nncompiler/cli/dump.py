@@ -1,0 +1,119 @@
+"""`nnc dump`: what any stage of the compiler makes of a file, as text, as a drawing, or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from nncompiler.cli import UsageError, options
+from nncompiler.cli.output import emit
+
+if TYPE_CHECKING:
+    from nncompiler.driver import Compilation
+
+STAGES = ("syntax", "graph", "train", "opt", "plan", "llvm", "asm")
+FORMATS = ("text", "dot", "json")
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    parser = options.add_verb(
+        subparsers, "dump", "Print what a stage of the compiler makes of a file: syntax (the tree), "
+        "graph (as elaborated), train (with backward pass and optimizer), opt (after the passes), "
+        "plan (kernels and memory), llvm, asm.",
+    )  # fmt: skip
+    parser.add_argument("file", help="a .nn file")
+    parser.add_argument("--stage", choices=STAGES, default="graph", help="default: graph")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="dot: graphs and plans")
+    parser.add_argument("--function", metavar="NAME[,NAME...]", help="only these functions of the model")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to a file instead of stdout")
+    options.add_model(parser)
+    parser.add_argument("--cpu", default="host", help="host, x86-64-v2, x86-64-v3 or x86-64-v4")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.format == "dot" and args.stage not in ("graph", "train", "opt", "plan"):
+        raise UsageError(
+            "NN0913", f"expected a graph or a plan to draw, but found --stage {args.stage}",
+            help="with --format dot, --stage is graph, train, opt or plan",
+        )  # fmt: skip
+    functions = options.functions_of(args.function)
+    compilation = options.compilation_of(args, _needed(args.stage, functions))
+    if args.stage == "syntax":
+        emit(_syntax(compilation, args.format), args.output)
+        return
+    found = _objects(compilation, args.stage)
+    emit(_FORMATTERS[args.format](_select(found, functions, args.stage)), args.output)
+
+
+def _needed(stage: str, functions: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The functions to compile: machine code is of all that are wanted together."""
+    return None if stage in ("syntax", "graph") else functions
+
+
+def _objects(compilation: Compilation, stage: str) -> dict[str, Any]:
+    """What a stage makes, by the name of the function or part."""
+    match stage:
+        case "graph":
+            return {f.name: f for f in compilation.network.functions}
+        case "train":
+            return dict(compilation.graphs)
+        case "opt":
+            return dict(compilation.optimised)
+        case "plan":
+            return dict(compilation.plans)
+    from nncompiler import driver
+    from nncompiler.codegen import emit as codegen
+
+    text = codegen.llvm_text if stage == "llvm" else codegen.assembly
+    return dict(text(driver.program([compilation]), compilation.target))
+
+
+def _select(found: dict[str, Any], functions: tuple[str, ...] | None, stage: str) -> dict[str, Any]:
+    if functions is None or stage in ("llvm", "asm"):
+        return found
+    for name in functions:
+        if name not in found:
+            raise UsageError(
+                "NN0914", f"expected a function of stage '{stage}', but found '{name[:40]}'",
+                help=f"functions there: {', '.join(found)}",
+            )  # fmt: skip
+    return {name: found[name] for name in functions}
+
+
+def _syntax(compilation: Compilation, format: str) -> str:
+    from nncompiler.cli.structure import as_json
+    from nncompiler.lang.syntax import dump
+
+    return dump(compilation.file) if format == "text" else as_json(compilation.file)
+
+
+def _text(found: dict[str, Any]) -> str:
+    from nncompiler.ir.graph import Function
+    from nncompiler.ir.kernel import Plan
+    from nncompiler.ir.text import print_function, print_plan
+
+    def one(name: str, value: Any) -> str:
+        match value:
+            case Function():
+                return print_function(value)
+            case Plan():
+                return print_plan(value)
+            case _:
+                return f"; {name}\n{value}"
+
+    return "\n".join(one(name, value) for name, value in found.items())
+
+
+def _json(found: dict[str, Any]) -> str:
+    from nncompiler.cli.structure import as_json
+
+    return as_json(found)
+
+
+def _dot(found: dict[str, Any]) -> str:
+    from nncompiler.cli.dot import draw
+
+    return draw(found)
+
+
+_FORMATTERS = {"text": _text, "json": _json, "dot": _dot}

@@ -1,0 +1,86 @@
+"""Models and data for `train`, `eval` and `predict`: from a `.nn` file or an artifact, and `.npz` files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nncompiler.api import model_of
+from nncompiler.cli import UsageError, options
+from nncompiler.cli.output import say
+from nncompiler.errors import UserError
+
+if TYPE_CHECKING:
+    from nncompiler.runtime.model import Model
+
+PARTS = ("all", "train", "validation", "test")
+
+
+def add_use(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `eval` and `predict`."""
+    parser.add_argument("model", metavar="MODEL", help="a .nn file or a compiled artifact (.so)")
+    parser.add_argument("--data", required=True, metavar="F.npz", help="arrays by name")
+    parser.add_argument("--weights", metavar="FILE", help="trained weights (.npz, .safetensors)")
+    parser.add_argument(
+        "--part", choices=PARTS, default="all",
+        help="rows to use, split as `nnc train --test` does (default: all)",
+    )  # fmt: skip
+    options.add_model(parser)
+    options.add_target(parser)
+    options.add_json(parser)
+
+
+def open_model(args: argparse.Namespace, functions: Sequence[str]) -> Model:
+    """The model of `add_use`, with its weights."""
+    if _is_artifact(args.model):
+        if args.batch or args.size or args.dtype != "f32" or args.cpu != "host":
+            raise UsageError(
+                "NN0917", "--batch, --size, --dtype and --cpu are for .nn files, but "
+                f"'{args.model}' is compiled",
+            )  # fmt: skip
+        from nncompiler.runtime.model import load
+
+        model = load(args.model)
+    else:
+        args.file = args.model
+        wanted = options.request_of(args, functions=tuple(functions))
+        model, _ = model_of(wanted, cache=not args.no_cache)
+        if args.weights is None:
+            say("note: without --weights, parameters are as initialised with seed 0")
+    if args.weights is not None:
+        model.load_weights(args.weights)
+    return model
+
+
+def _is_artifact(path: str) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(4) == b"\x7fELF"
+    except OSError as error:
+        raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
+
+
+def data_of(path: str, part: str, inputs: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
+    """The arrays of a file by name: all rows in the order of the file, or one part of its split."""
+    from nncompiler.runtime import datasets
+
+    splits = datasets.load_splits(path, inputs, targets) if part != "all" else None
+    if splits is None:
+        return datasets.load_whole(path, inputs, targets)
+    found: dict[str, Any] = getattr(splits, part)
+    if not found:
+        raise UserError("NN0918", f"expected a {part} part in '{path}', but it has none")
+    return found
+
+
+def line(name: str, values: Mapping[str, float], rows: int) -> str:
+    """``test  loss 0.1021  accuracy 0.9690  (355 rows)``."""
+    shown = "  ".join(f"{key} {value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{key} {value:.4e}"
+                      for key, value in values.items())  # fmt: skip
+    return f"{name:<11}{shown}  ({rows} rows)"
+
+
+def count(arrays: Mapping[str, Any]) -> int:
+    """The rows of a part."""
+    return len(next(iter(arrays.values()))) if arrays else 0
