@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,29 @@ def test_save_artifact_writes_the_image(tmp_path: Path) -> None:
     model, _ = make(image=b"\x7fELF and so on")
     model.save_artifact(tmp_path / "copy.so")
     assert (tmp_path / "copy.so").read_bytes() == b"\x7fELF and so on"
+
+
+def test_the_same_array_with_new_contents() -> None:
+    """A step reads what the array holds now, also where another array came between."""
+    model, twin = make()[0], make()[0]
+    arrays = data(4)
+    for seed in (1, 2, 3, 4):
+        for name, values in data(4, seed).items():
+            arrays[name][...] = values
+        assert model.train_step(**arrays) == twin.train_step(**data(4, seed))
+        assert model.train_step(**data(4, 9)) == twin.train_step(**data(4, 9))
+    arrays["x"].shape = (3, 4)  # the same object, of another shape
+    with pytest.raises(UserError) as error:
+        model.train_step(**arrays)
+    assert error.value.code in ("NN0703", "NN0710")
+
+
+def test_bound_inference_runs_in_threads() -> None:
+    """Each bound call has an arena and results of its own."""
+    model, _ = make()
+    calls = [model.bind("infer", x=data(4, seed)["x"]) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda call: [call() for _ in range(50)], calls))
+    for seed, call in enumerate(calls):
+        assert np.allclose(call.results["y"], expected(model, data(4, seed)["x"]))
+    assert len({id(call._call.args[1]._obj) for call in calls}) == 4
