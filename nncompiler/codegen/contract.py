@@ -14,82 +14,78 @@ The epilogue (every statement but the fold) runs once per vector of finished sum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from nncompiler.codegen.emitter import At, Emitter, Lanes
+from nncompiler.codegen.emitter import At, Emitter, Lanes, Place
+from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.writer import Counter, Value, active_mask, literal
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Schedule, Stmt
-from nncompiler.ir.scalar import Apply, Const, Expr, axes_of
+from nncompiler.ir.kernel import Axis, Fold, Kernel, Schedule
+from nncompiler.ir.nests import Contraction, Product, contraction
+from nncompiler.ir.scalar import Affine, Const, Expr, Load, Ref, axes_of
+from nncompiler.ir.types import row_major
 
 
 @dataclass(frozen=True, slots=True)
-class Contraction:
-    """The parts of a kernel. `a` is spread (or shared by the columns), `b` runs over the vector axis.
+class Roles:
+    """A product with its factors' roles: `a` is spread over the lanes (or shared by the columns), `b` varies."""
 
-    `columns` is the axis along which results form vectors: the vector axis, unless that is reduced.
-    """
-
-    parallel: tuple[Axis, ...]
+    fold: Fold
     reduction: tuple[Axis, ...]
     a: Expr
     b: Expr
-    fold: Fold
-    body: tuple[Stmt, ...]
-    vector: str
-    columns: str
-    rows: str | None
-    tile: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One register tile: its size, and its first row and column. `width` counts elements along the columns."""
+    """One register tile: its size, its first row and column, and the panels of `b` packed for it.
+
+    `width` counts elements along the columns; `panels` are (identity of the fold, name of the copy).
+    """
 
     rows: int
     width: int
     row: At
     column: At
+    panels: tuple[tuple[int, str], ...] = ()
+
+
+#: A panel of `b` is packed when so many row tiles share it and it is not larger than this.
+_PANEL_REUSE = 4
+_PANEL_BYTES = 64 * 1024
 
 
 def emit_contraction(kernel: Kernel, emitter: Emitter) -> None:
     """Emit a kernel whose schedule says ``contract``."""
-    _Tiles(_parts(kernel), emitter).run()
+    schedule, form = kernel.schedule, contraction(kernel)
+    if form is None or len(schedule.vector) != 1 or schedule.tile is None:
+        raise CompilerBug("NN0594", f"kernel '{kernel.name}' is not a scheduled sum of products")
+    Nest(emitter, ()).run(form.before)
+    _Tiles(form, schedule, emitter).run()
 
 
-def _parts(kernel: Kernel) -> Contraction:
-    schedule, body = kernel.schedule, kernel.body
-    parallel: tuple[Axis, ...] = ()
-    while len(body) == 1 and isinstance(body[0], For) and not body[0].ordered:
-        parallel, body = parallel + body[0].axes, body[0].body
-    folds = [s for s in body if isinstance(s, Fold)]
-    if len(folds) != 1 or len(schedule.vector) != 1 or schedule.tile is None:
-        raise CompilerBug("NN0594", f"kernel '{kernel.name}' is not one scheduled sum of products")
-    fold = folds[0]
-    match fold:
-        case Fold((_,), "sum", reduction, (Apply("mul", (x, y), dtype),), (), None) if dtype.is_float:
-            pass
-        case _:
-            raise CompilerBug("NN0594", f"the fold of kernel '{kernel.name}' is not a sum of products")
-    vector = schedule.vector[0]
-    if vector not in axes_of(y) or (schedule.register and schedule.register in axes_of(y)):
-        x, y = y, x
-    columns = vector
-    if any(r.name == vector for r in reduction):
-        columns = _column_axis(parallel, x, y, schedule)
-    return Contraction(
-        _ordered(parallel, schedule), _ordered(reduction, schedule), x, y, fold, body, vector, columns,
-        schedule.register, schedule.tile,
-    )  # fmt: skip
+def _roles(product: Product, parallel: tuple[Axis, ...], schedule: Schedule) -> Roles:
+    a, b = product.a, product.b
+    vector, register = schedule.vector[0], schedule.register
+    if vector not in axes_of(b) or (register is not None and register in axes_of(b)):
+        a, b = b, a
+    if register is None and not any(p.name in axes_of(b) for p in parallel):
+        a, b = b, a
+    reduced = any(r.name == vector for r in product.reduction)
+    fits = vector in axes_of(b) and register not in axes_of(b) and reduced == (vector in axes_of(a))
+    if not fits:
+        raise CompilerBug("NN0594", f"the factors of a product do not fit vector {vector}, register {register}")
+    return Roles(product.fold, _ordered(product.reduction, schedule), a, b)
 
 
-def _column_axis(parallel: tuple[Axis, ...], a: Expr, b: Expr, schedule: Schedule) -> str:
-    """The last parallel axis that only `b` mentions."""
-    found = [p.name for p in _ordered(parallel, schedule) if p.name in axes_of(b) - axes_of(a)]
+def _column_axis(parallel: tuple[Axis, ...], roles: Roles) -> str:
+    """Where the vector axis is reduced: the last parallel axis that only `b` mentions."""
+    found = [p.name for p in parallel if p.name in axes_of(roles.b) - axes_of(roles.a)]
     if not found:
-        raise CompilerBug("NN0594", "a reduced vector axis needs a parallel axis in one operand only")
+        raise CompilerBug("NN0594", "a reduced vector axis needs a parallel axis in one factor only")
     return found[-1]
 
 
@@ -102,17 +98,24 @@ def _ordered(axes: tuple[Axis, ...], schedule: Schedule) -> tuple[Axis, ...]:
 class _Tiles:
     """Writes the loops over tiles and the tiles themselves."""
 
-    def __init__(self, c: Contraction, emitter: Emitter) -> None:
-        self.c = c
+    def __init__(self, form: Contraction, schedule: Schedule, emitter: Emitter) -> None:
+        assert schedule.tile is not None
         self.e = emitter
         self.w = emitter.w
-        self.dtype = c.fold.values[0].dtype
+        self.body = form.body
+        self.parallel = _ordered(form.parallel, schedule)
+        self.products = {id(p.fold): _roles(p, self.parallel, schedule) for p in form.products}
+        self.vector, self.rows, self.tile = schedule.vector[0], schedule.register, schedule.tile
+        self.reduced = all(a.name != self.vector for a in self.parallel)
+        first = self.products[id(form.products[0].fold)]
+        self.columns = _column_axis(self.parallel, first) if self.reduced else self.vector
+        self.extents = {a.name: a.extent for a in (*self.parallel, *first.reduction)}
+        self.dtype = first.a.dtype
         self.lanes = emitter.target.vector_bytes // self.dtype.bytes
-        self.reduced = c.columns != c.vector
         self.zero = Const(0.0, self.dtype)
 
     def run(self) -> None:
-        self._outer(self.c.parallel, Tile(1, 1, At(), At()))
+        self._outer(self.parallel, Tile(1, 1, At(), At()))
 
     # --- loops over tiles ---
 
@@ -122,12 +125,17 @@ class _Tiles:
             self._tile(tile)
             return
         axis, rest = axes[0], axes[1:]
-        if axis.name == self.c.columns:
-            self._steps(axis, self.c.tile[1], lambda at, n: self._outer(rest, _columns(tile, n, at)))
-        elif axis.name == self.c.rows:
-            self._steps(axis, self.c.tile[0], lambda at, n: self._outer(rest, _rows(tile, n, at)))
-        else:
-            self._steps(axis, 1, lambda at, n: self._outer(rest, tile))
+
+        def inner(at: At, count: int) -> None:
+            if axis.name == self.columns:
+                self._outer(rest, self._pack(replace(tile, width=count, column=at), rest))
+            elif axis.name == self.rows:
+                self._outer(rest, replace(tile, rows=count, row=at))
+            else:
+                self._outer(rest, tile)
+
+        step = {self.columns: self.tile[1], self.rows: self.tile[0]}.get(axis.name, 1)
+        self._steps(axis, step, inner)
 
     def _steps(self, axis: Axis, step: int, inner: Callable[[At, int], None]) -> None:
         step = min(step, axis.extent) or 1
@@ -141,28 +149,87 @@ class _Tiles:
 
             self.w.loop(start, stop, count or 1, [], body)
 
+    # --- packing ---
+
+    def _pack(self, tile: Tile, inside: tuple[Axis, ...]) -> Tile:
+        """Copy panels of `b` to the stack where that is worth it: small ones that many tiles inside will read.
+
+        A copy is contiguous: the reduction then reads few cache sets and pages, whatever the strides of `b`.
+        """
+        tiles = math.prod(-(-a.extent // (self.tile[0] if a.name == self.rows else 1)) for a in inside)
+        if self.reduced or tiles < _PANEL_REUSE:
+            return tile
+        panels = []
+        for n, product in enumerate(self.products.values()):
+            fixed = not any(a.name in axes_of(product.b) for a in inside)
+            if fixed and self._panel_bytes(product) <= _PANEL_BYTES // len(self.products):
+                self._copy_panel(product, f"<panel {n}>", tile)
+                panels.append((id(product.fold), f"<panel {n}>"))
+        return replace(tile, panels=tuple(panels))
+
+    def _panel_width(self) -> int:
+        width = min(self.tile[1], self.extents[self.columns])
+        return -(-width // self.lanes) * self.lanes
+
+    def _panel_bytes(self, product: Roles) -> int:
+        return math.prod(a.extent for a in product.reduction) * self._panel_width() * self.dtype.bytes
+
+    def _copy_panel(self, product: Roles, panel: str, tile: Tile) -> None:
+        if panel not in self.e.places:
+            shape = (*(a.extent for a in product.reduction), self._panel_width())
+            pointer = self.w.scratch(self._panel_bytes(product))
+            self.e.places[panel] = Place(pointer, 0, self.dtype, row_major(shape))
+        lanes = self._width(tile)
+
+        def copy(_: list[Value]) -> list[Value]:
+            for first in range(0, tile.width, lanes):
+                value = self._direct(product, tile, first, lanes)
+                with self.e.scope({panel: At("", first)}, Lanes(panel, lanes, lanes)):
+                    self.e.locals[panel] = value
+                    self.e.store(panel, _panel_index(product, panel), Ref(panel, self.dtype))
+            return []
+
+        self._reduce(product.reduction, [], copy)
+
+    def _column(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
+        """One vector of `b`, from its panel if there is one."""
+        panel = dict(tile.panels).get(id(product.fold))
+        if panel is None:
+            return self._direct(product, tile, first, lanes)
+        with self.e.scope({panel: At("", first)}, Lanes(panel, lanes, lanes)):
+            return self.e.value(Load(panel, _panel_index(product, panel), self.dtype))
+
+    def _direct(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
+        over = None if self.reduced else Lanes(self.vector, lanes, min(lanes, tile.width - first))
+        with self.e.scope({self.columns: tile.column + first}, over):
+            return self._operand(product.b, lanes)
+
     # --- one tile ---
 
     def _tile(self, tile: Tile) -> None:
-        across = tile.width if self.reduced else -(-tile.width // self.lanes)
-        lanes = self._width(tile)
-        start = [literal(self.zero, lanes) for _ in range(tile.rows * across)]
-        sums = self._reduce(self.c.reduction, start, lambda acc: self._products(tile, across, acc))
-        if self.reduced:
-            sums = [self._transpose_add(sums[r * across : (r + 1) * across]) for r in range(tile.rows)]
-            across, lanes = 1, sums[0].lanes
+        """All sums of a tile, then its epilogue, vector by vector."""
+        sums = {key: self._sums(product, tile) for key, product in self.products.items()}
+        lanes = next(iter(sums.values()))[0].lanes
+        across = -(-tile.width // lanes)
         for r in range(tile.rows):
             for v in range(across):
-                active = min(lanes, tile.width - v * lanes)
-                self._epilogue(tile, r, v * lanes, Lanes(self.c.columns, lanes, active), sums[r * across + v])
+                over = Lanes(self.columns, lanes, min(lanes, tile.width - v * lanes))
+                self._epilogue(tile, r, over, v * lanes, {k: s[r * across + v] for k, s in sums.items()})
+
+    def _sums(self, product: Roles, tile: Tile) -> list[Value]:
+        """The finished sums by row and vector of columns."""
+        lanes = self._width(tile)
+        across = tile.width if self.reduced else -(-tile.width // lanes)
+        start = [literal(self.zero, lanes)] * (tile.rows * across)
+        sums = self._reduce(product.reduction, start, lambda acc: self._step(product, tile, across, acc))
+        if not self.reduced:
+            return sums
+        return [transpose_add(self.w, sums[n : n + across]) for n in range(0, len(sums), across)]
 
     def _width(self, tile: Tile) -> int:
         """Lanes of a vector: a full register, or less where the whole axis needs less."""
-        need = self._extent_of(self.c.vector) if self.reduced else tile.width
+        need = self.extents[self.vector] if self.reduced else tile.width
         return min(self.lanes, max(2, 1 << (need - 1).bit_length()))
-
-    def _extent_of(self, name: str) -> int:
-        return next(a.extent for a in (*self.c.parallel, *self.c.reduction) if a.name == name)
 
     def _reduce(
         self, axes: tuple[Axis, ...], acc: list[Value], products: Callable[[list[Value]], list[Value]]
@@ -171,7 +238,7 @@ class _Tiles:
         if not axes:
             return products(acc)
         axis, rest = axes[0], axes[1:]
-        if axis.name == self.c.vector:
+        if axis.name == self.vector:
             return self._reduce_lanes(axis, rest, acc, products)
 
         def body(at: Counter, inside: list[Value]) -> list[Value]:
@@ -196,23 +263,30 @@ class _Tiles:
             acc = self.w.loop(start, stop, count, acc, body)
         return acc
 
-    def _products(self, tile: Tile, across: int, acc: list[Value]) -> list[Value]:
+    def _step(self, product: Roles, tile: Tile, across: int, acc: list[Value]) -> list[Value]:
         """One step of the innermost reduction loop: every accumulator takes one product."""
         lanes = acc[0].lanes
-        columns = []
-        for v in range(across):
-            first = v if self.reduced else v * lanes
-            over = None if self.reduced else Lanes(self.c.vector, lanes, min(lanes, tile.width - first))
-            with self.e.scope({self.c.columns: tile.column + first}, over):
-                columns.append(self._operand(self.c.b, lanes))
+        step = 1 if self.reduced else lanes
         found = list(acc)
+        if self.reduced and tile.rows < across:
+            # The shorter side stays in registers while the longer one streams past.
+            rows = [self._row(product, tile, r, lanes) for r in range(tile.rows)]
+            for v in range(across):
+                column = self._column(product, tile, v * step, lanes)
+                for r, row in enumerate(rows):
+                    found[r * across + v] = self._multiply_add(row, column, acc[r * across + v])
+            return found
+        columns = [self._column(product, tile, v * step, lanes) for v in range(across)]
         for r in range(tile.rows):
-            with self.e.scope({self.c.rows: tile.row + r} if self.c.rows else {}):
-                row = self._operand(self.c.a, lanes)
+            row = self._row(product, tile, r, lanes)
             for v, column in enumerate(columns):
-                n = r * across + v
-                found[n] = self._multiply_add(row, column, acc[n])
+                found[r * across + v] = self._multiply_add(row, column, acc[r * across + v])
         return found
+
+    def _row(self, product: Roles, tile: Tile, row: int, lanes: int) -> Value:
+        """One scalar of `a` in all lanes, or one vector of it where the vector axis is reduced."""
+        with self.e.scope({self.rows: tile.row + row} if self.rows else {}):
+            return self._operand(product.a, lanes)
 
     def _operand(self, expr: Expr, lanes: int) -> Value:
         """An operand as a vector; lanes beyond a reduced axis are zero, so that they add nothing."""
@@ -226,62 +300,23 @@ class _Tiles:
         if self.e.target.fma:
             return self.w.overloaded("fma", [a, b, acc])
         product = self.w.value(f"fmul {a.typed}, {b.text}", self.dtype, a.lanes)
-        return self._add(product, acc)
+        return self.w.value(f"fadd {product.typed}, {acc.text}", self.dtype, a.lanes)
 
-    def _add(self, a: Value, b: Value) -> Value:
-        return self.w.value(f"fadd {a.typed}, {b.text}", self.dtype, a.lanes)
-
-    def _epilogue(self, tile: Tile, row: int, column: int, lanes: Lanes, total: Value) -> None:
-        at = {self.c.columns: tile.column + column}
-        if self.c.rows:
-            at[self.c.rows] = tile.row + row
-        with self.e.scope(at, lanes):
+    def _epilogue(
+        self, tile: Tile, row: int, over: Lanes, first: int, sums: dict[int, Value]
+    ) -> None:
+        """Every statement in its order, for one vector of columns of one row."""
+        at = {self.columns: tile.column + first}
+        if self.rows:
+            at[self.rows] = tile.row + row
+        with self.e.scope(at, over):
             nest = Nest(self.e, ())
-            for statement in self.c.body:
-                if statement is self.c.fold:
-                    self.e.locals[self.c.fold.names[0]] = total
+            for statement in self.body:
+                if isinstance(statement, Fold):
+                    self.e.locals[statement.names[0]] = sums[id(statement)]
                 else:
                     nest.run((statement,))
 
-    # --- horizontal sums ---
 
-    def _transpose_add(self, sums: list[Value]) -> Value:
-        """One vector whose lane c is the sum of the lanes of `sums[c]`.
-
-        Pairs are added inside 128-bit parts, where shuffles are cheap; the parts are added last.
-        """
-        part = min(sums[0].lanes, 16 // self.dtype.bytes)
-        count = -(-len(sums) // part) * part
-        padded = sums + [literal(self.zero, sums[0].lanes)] * (count - len(sums))
-        groups = [self._sum_group(padded[n : n + part], part) for n in range(0, count, part)]
-        while len(groups) & (len(groups) - 1):
-            groups.append(literal(self.zero, part))
-        while len(groups) > 1:
-            joined = range(2 * groups[0].lanes)
-            groups = [self.w.shuffle(a, b, joined) for a, b in zip(groups[::2], groups[1::2], strict=True)]
-        return groups[0]
-
-    def _sum_group(self, sums: list[Value], part: int) -> Value:
-        lanes = sums[0].lanes
-        while len(sums) > 1:
-            sums = [self._add_pairs(a, b, part) for a, b in zip(sums[::2], sums[1::2], strict=True)]
-        total = sums[0]
-        while total.lanes > part:
-            half = total.lanes // 2
-            low = self.w.shuffle(total, None, range(half))
-            total = self._add(low, self.w.shuffle(total, None, range(half, 2 * half)))
-        assert lanes % part == 0
-        return total
-
-    def _add_pairs(self, a: Value, b: Value, part: int) -> Value:
-        """In every 128-bit part: sums of neighbours of `a`, then of `b`."""
-        even = [n + i + k for n in range(0, a.lanes, part) for k in (0, a.lanes) for i in range(0, part, 2)]
-        return self._add(self.w.shuffle(a, b, even), self.w.shuffle(a, b, [n + 1 for n in even]))
-
-
-def _rows(tile: Tile, count: int, at: At) -> Tile:
-    return Tile(count, tile.width, at, tile.column)
-
-
-def _columns(tile: Tile, count: int, at: At) -> Tile:
-    return Tile(tile.rows, count, tile.row, at)
+def _panel_index(product: Roles, panel: str) -> tuple[Affine, ...]:
+    return (*(Affine.axis(a.name) for a in product.reduction), Affine.axis(panel))

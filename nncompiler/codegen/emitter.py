@@ -93,7 +93,7 @@ class Emitter:
     ) -> None:
         self.w = writer
         self.target = target
-        self.places = places
+        self.places = dict(places)
         self.expand = expand
         self.axes: dict[str, At] = {}
         self.locals: dict[str, Value] = {}

@@ -17,7 +17,8 @@ from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.kernel import Buffer, Kernel, loads, stores
+from nncompiler.ir.kernel import Buffer, Kernel, expressions, statements, stores
+from nncompiler.ir.scalar import Expr, Load, children
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class _Extent:
 
 def emit_kernel(kernel: Kernel, buffers: Mapping[str, Buffer], target: Target, symbol: str) -> KernelCode:
     """The function `symbol` that runs `kernel`."""
-    written = {s.buffer for s in stores(kernel)}
-    used = list(dict.fromkeys([x.buffer for x in loads(kernel)] + [s.buffer for s in stores(kernel)]))
+    written = [s.buffer for s in stores(kernel)]
+    used = dict.fromkeys(_loaded(kernel) + written)
     groups = _share([_extent(name, buffers) for name in used])
     places: dict[str, Place] = {}
     parameters = []
@@ -54,7 +55,7 @@ def emit_kernel(kernel: Kernel, buffers: Mapping[str, Buffer], target: Target, s
         read_only = not any(e.name in written for e in group)
         parameters.append(f"{_attributes(group, buffers, read_only)} %p{n}")
     writer = Writer()
-    emitter = Emitter(writer, target, places, Expansion(target))
+    emitter = Emitter(writer, target, places, Expansion(target.fma))
     match kernel.schedule.strategy:
         case "loops":
             Nest(emitter, kernel.schedule.vector).run(kernel.body)
@@ -63,8 +64,23 @@ def emit_kernel(kernel: Kernel, buffers: Mapping[str, Buffer], target: Target, s
         case other:
             raise CompilerBug("NN0593", f"no strategy '{other}'")
     head = f"define internal void @{symbol}({', '.join(parameters)}) {target.attributes} {{\nentry:\n"
-    text = head + "\n".join(writer.lines) + "\n  ret void\n}\n"
+    text = head + "\n".join(writer.allocations + writer.lines) + "\n  ret void\n}\n"
     return KernelCode(text, tuple(tuple(e.name for e in g) for g in groups), frozenset(writer.declarations))
+
+
+def _loaded(kernel: Kernel) -> list[str]:
+    """The buffers of all loads in a fixed order. Expressions may share parts, so each is looked at once."""
+    seen: set[int] = set()
+    todo: list[Expr] = [e for s in statements(kernel.body) for e in expressions(s)]
+    found = []
+    while todo:
+        e = todo.pop()
+        if id(e) not in seen:
+            seen.add(id(e))
+            todo += children(e)
+            if isinstance(e, Load):
+                found.append(e.buffer)
+    return found
 
 
 def _extent(name: str, buffers: Mapping[str, Buffer]) -> _Extent:

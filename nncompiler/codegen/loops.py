@@ -92,22 +92,19 @@ class Nest:
     # --- loops ---
 
     def _for(self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], ordered: bool) -> None:
-        if ordered and any(a.name in self.vector for a in axes):
-            raise CompilerBug("NN0592", "an ordered axis cannot run over lanes")
-
         def leaf(carried: list[Value], piece: Piece | None) -> list[Value]:
             self.run(inner)
             return carried
 
-        self._nest(axes, self._cut(axes, inner, ()), [], leaf)
+        self._nest(axes, () if ordered else self._cut(axes, inner, ()), [], leaf)
 
     def _cut(self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], values: tuple[Expr, ...]) -> tuple[Piece, ...]:
         """The pieces of the vector axis among these axes; none when there is none, or lanes are taken already."""
         chosen = [a for a in axes if a.name in self.vector]
-        if not chosen:
+        if not chosen or self.e.lanes is not None:
             return ()
-        if len(chosen) > 1 or self.e.lanes is not None:
-            raise CompilerBug("NN0592", f"axis '{chosen[-1].name}' runs over lanes inside another that does")
+        if len(chosen) > 1:
+            raise CompilerBug("NN0592", f"axes '{chosen[0].name}' and '{chosen[1].name}' both run over lanes")
         print_ = self._footprint(inner, values)
         lanes = self.e.target.vector_bytes // print_.widest
         interleave = next((n for cost, n in _SIMPLE if print_.cost <= cost), 1)

@@ -88,6 +88,7 @@ class Writer:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.declarations: set[str] = set()
+        self.allocations: list[str] = []
         self.block = "entry"
         self._count = 0
 
@@ -102,6 +103,12 @@ class Writer:
         """Append ``%name = instruction`` and return the name."""
         name = f"%{self.fresh()}"
         self.line(f"{name} = {instruction}")
+        return name
+
+    def scratch(self, size: int) -> str:
+        """The address of `size` bytes of stack, aligned for any vector."""
+        name = f"%{self.fresh('scratch')}"
+        self.allocations.append(f"  {name} = alloca [{size} x i8], align 64")
         return name
 
     def value(self, instruction: str, dtype: DType, lanes: int) -> Value:

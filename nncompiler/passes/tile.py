@@ -98,16 +98,17 @@ class _Contract:
     def best(self) -> Schedule | None:
         """The cheapest register tile over all axes and roles; None when the loops strategy does as well."""
         work = self.size(self.form.parallel) * max(self.size(p.reduction) for p in self.form.products)
-        choices = [c for flip in (False, True) for c in self.candidates(flip)]
+        choices = list(self.candidates())
         if work < SMALL or not choices:
             return None
         choice = min(choices, key=lambda c: c.cycles)
         return self.schedule(choice)
 
-    def candidates(self, flip: bool) -> Iterable[_Choice]:
-        products = [(p.b, p.a) if flip else (p.a, p.b) for p in self.form.products]
+    def candidates(self) -> Iterable[_Choice]:
+        """All choices of columns and rows. Of each product, `b` is the factor that has the columns."""
         names = [a.name for a in self.form.parallel]
         for columns in names:
+            products = [(p.b, p.a) if columns in axes_of(p.a) else (p.a, p.b) for p in self.form.products]
             if any(columns in axes_of(a) or columns not in axes_of(b) for a, b in products):
                 continue
             rows = [r for r in names if all(r in axes_of(a) and r not in axes_of(b) for a, b in products)]
@@ -128,7 +129,7 @@ class _Contract:
         reads = 1.0 if unit else _LANE * self.lanes * max(0.1, min(1.0, 10 / m))
         for rows, vectors in self.tiles(lambda r, v: r * v + v + 1, m, -(-n // self.lanes)):
             def step(r: int, v: int) -> float:
-                return max(r * v / 2, (r + v * reads) / 2, _LATENCY)
+                return max(r * v / 2, (r + v * reads) / 2, _LATENCY) + _pressure(r, v)
 
             cycles = steps * others * _over_tiles(m, rows, -(-n // self.lanes), vectors, step)
             cycles += others * m * n * (1 / self.lanes if stored else _LANE)
@@ -150,7 +151,7 @@ class _Contract:
 
                 def step(r: int, c: int) -> float:
                     shuffles = r * (1.5 * (-(-c // 4) * 4) + 4) / steps
-                    return max(r * c / 2, (r + c) / 2, _LATENCY) + shuffles
+                    return max(r * c / 2, (r + c) / 2, _LATENCY) + shuffles + _pressure(r, c)
 
                 cycles = steps * others * _over_tiles(m, rows, n, cols, step)
                 yield _Choice(cycles, k.name, columns, row, (rows, cols))
@@ -164,11 +165,10 @@ class _Contract:
 
     def schedule(self, choice: _Choice) -> Schedule:
         """Loops from the outside in: what the panel of `b` depends on, columns, what shares the panel, rows."""
-        product = self.form.products[0]
-        b = product.b if choice.columns in axes_of(product.b) else product.a
+        varying = {x for p in self.form.products for e in (p.a, p.b) if choice.columns in axes_of(e) for x in axes_of(e)}
         rest = [a.name for a in self.form.parallel if a.name not in (choice.columns, choice.rows)]
-        outer = [x for x in rest if x in axes_of(b)]
-        inner = [x for x in rest if x not in axes_of(b)]
+        outer = [x for x in rest if x in varying]
+        inner = [x for x in rest if x not in varying]
         reduction = [a.name for p in self.form.products for a in p.reduction]
         rows = [choice.rows] if choice.rows else []
         order = (*outer, choice.columns, *inner, *rows, *dict.fromkeys(reduction))
@@ -188,6 +188,11 @@ class _Contract:
 
     def store_stride(self, store: Store, axis: str) -> int | None:
         return _stride(store.index, self.buffers[store.buffer], axis)
+
+
+def _pressure(rows: int, across: int) -> float:
+    """What a step's loads cost beside the arithmetic: vectors come from a larger panel than the rows' scalars."""
+    return 0.1 * rows + 0.25 * across
 
 
 def _over_tiles(m: int, rows: int, n: int, across: int, step: Callable[[int, int], float]) -> float:

@@ -1,0 +1,66 @@
+"""The form of a kernel that the contraction strategy runs: sums of products over one set of parallel axes.
+
+    s = lr[] / 64                            `before`: locals of the whole kernel
+    for i, j {                               `parallel`, whether in one loop or several directly nested
+      acc = sum k { x[i,k] * w[k,j] }        `products`
+      y[i,j] = max(acc + b[j], 0)            `body` holds every statement here, the folds among them
+    }
+
+Passes choose a schedule by it, code generation runs it: both must mean the same thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Stmt, Store, expressions
+from nncompiler.ir.scalar import Affine, Apply, Expr, Ref, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """``fold = sum reduction { a * b }``, the factors in the order they are written in."""
+
+    fold: Fold
+    a: Expr
+    b: Expr
+
+    @property
+    def reduction(self) -> tuple[Axis, ...]:
+        return self.fold.axes
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    before: tuple[Stmt, ...]
+    parallel: tuple[Axis, ...]
+    body: tuple[Stmt, ...]
+    products: tuple[Product, ...]
+
+
+def contraction(kernel: Kernel) -> Contraction | None:
+    """The parts of a kernel of this form, else None."""
+    before = tuple(s for s in kernel.body if isinstance(s, Let))
+    body = kernel.body[len(before) :]
+    parallel: tuple[Axis, ...] = ()
+    while len(body) == 1 and isinstance(body[0], For) and not body[0].ordered:
+        parallel, body = parallel + body[0].axes, body[0].body
+    if kernel.body[: len(before)] != before or not parallel:
+        return None
+    known = {s.name for s in before if isinstance(s, Let)}
+    products = [p for s in body if isinstance(s, Fold) and (p := _product(s, known))]
+    plain = all(isinstance(s, (Let, Store)) or any(s is p.fold for p in products) for s in body)
+    direct = all(isinstance(i, Affine) for s in body if isinstance(s, Store) for i in s.index)
+    if not products or not plain or not direct:
+        return None
+    return Contraction(before, parallel, body, tuple(products))
+
+
+def _product(fold: Fold, known: set[str]) -> Product | None:
+    """The fold as a sum of products of what memory and the locals `known` hold."""
+    match fold:
+        case Fold((_,), "sum", _, (Apply("mul", (a, b), dtype),), (), None) if dtype.is_float:
+            free = {x.name for s in expressions(fold) for x in walk(s) if isinstance(x, Ref)}
+            return Product(fold, a, b) if free <= known else None
+        case _:
+            return None

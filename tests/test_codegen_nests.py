@@ -1,0 +1,534 @@
+"""Loop nests through code generation, against NumPy and the kernel interpreter."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+from nest_harness import Compiled, at, axes, buffer, kernel, load, module_text, optimised, run
+
+from nncompiler.codegen.kernel import emit_kernel
+from nncompiler.codegen.target import host, machine, select
+from nncompiler.errors import UserError
+from nncompiler.ir.interp_kernel import run_kernel
+from nncompiler.ir.kernel import Fold, For, Kernel, Let, Store
+from nncompiler.ir.scalar import (
+    Affine,
+    Apply,
+    Bitcast,
+    Cast,
+    Const,
+    Iota,
+    Ref,
+    apply,
+    cast,
+    const,
+)
+from nncompiler.ir.types import BOOL, F32, F64, I32, I64, U8, U32, U64
+from nncompiler.passes.tile import choose_schedule
+
+SIZES = (1, 2, 3, 15, 16, 17, 31, 33, 100)
+TARGETS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
+DTYPE = {np.float32: F32, np.float64: F64}
+I, J, K = Affine.axis("i"), Affine.axis("j"), Affine.axis("k")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def scheduled(nest: Kernel, vector_bytes: int = 32, registers: int = 16, **arrays) -> Kernel:
+    """The kernel with the schedule that the tiling pass chooses."""
+    table = {n: buffer(n, a) for n, a in arrays.items()}
+    chosen = choose_schedule(nest, table, vector_bytes, registers)
+    return Kernel(nest.name, nest.body, chosen)
+
+
+def agrees(nest: Kernel, rtol: float = 2e-6, **arrays) -> None:
+    """Compiled and interpreted runs of a kernel leave equal arrays (exactly equal integers)."""
+    expected = {n: np.array(a) for n, a in arrays.items()}
+    with np.errstate(all="ignore"):
+        run_kernel(nest, expected, {})
+    run(nest, **arrays)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f":
+            scale = np.abs(expected[name], where=np.isfinite(expected[name]), out=np.zeros_like(array)).max(initial=1)
+            np.testing.assert_allclose(array, expected[name], rtol=rtol, atol=rtol * scale, err_msg=name)
+        else:
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+# --- contractions ---
+
+
+def product(a: np.ndarray, b: np.ndarray, *epilogue, dtype=F32, **schedule) -> Kernel:
+    """``c[i,j] = sum k { a[i,k] * b[k,j] }``, or another epilogue of ``acc``."""
+    (m, k), n = a.shape, b.shape[1]
+    fold = Fold(("acc",), "sum", axes(k=k), (apply("mul", load("a", a, "i", "k"), load("b", b, "k", "j")),))
+    done = epilogue or (Store("c", at("i", "j"), Ref("acc", dtype)),)
+    return kernel(For(axes(i=m, j=n), (fold, *done)), **schedule)
+
+
+def matrices(rng, m, n, k, dtype, a_turned=False, b_turned=False):
+    a = rng.standard_normal((k, m)).T if a_turned else rng.standard_normal((m, k))
+    b = rng.standard_normal((n, k)).T if b_turned else rng.standard_normal((k, n))
+    return a.astype(dtype, order="K"), b.astype(dtype, order="K"), np.zeros((m, n), dtype)
+
+
+def check_product(nest, a, b, c):
+    run(nest, a=a, b=b, c=c)
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    bound = np.abs(a).astype(np.float64) @ np.abs(b) * a.shape[1] * np.finfo(a.dtype).eps
+    assert (np.abs(c - exact) <= bound + np.finfo(a.dtype).tiny).all()
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [*zip(SIZES, SIZES[3:] + SIZES[:3], SIZES[5:] + SIZES[:5], strict=True), (33, 100, 17)])
+def test_product_of_awkward_sizes(rng, m, n, k):
+    """Register tiles with remainders of rows and columns, in both forms."""
+    a, b, c = matrices(rng, m, n, k, np.float32)
+    check_product(product(a, b, strategy="contract", vector=("j",), register="i", tile=(6, 16), order=("j", "i", "k")), a, b, c)
+    a, b, c = matrices(rng, m, n, k, np.float32, b_turned=True)
+    check_product(product(a, b, strategy="contract", vector=("k",), register="i", tile=(3, 4), order=("j", "i", "k")), a, b, c)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("a_turned", "b_turned", "c_turned"), [*itertools.product((False, True), repeat=3)])
+def test_product_of_any_layout(rng, dtype, a_turned, b_turned, c_turned):
+    """Every transposition, with the schedule that tiling chooses."""
+    a, b, c = matrices(rng, 13, 21, 37, dtype, a_turned, b_turned)
+    c = np.zeros(c.shape[::-1], dtype).T if c_turned else c
+    nest = scheduled(product(a, b, dtype=DTYPE[dtype]), a=a, b=b, c=c)
+    assert nest.schedule.strategy == "contract"
+    check_product(nest, a, b, c)
+
+
+@pytest.mark.parametrize("size", [(1, 100, 33), (100, 1, 33), (33, 100, 1), (1, 1, 100)])
+def test_vectors_as_factors(rng, size):
+    """Axes of extent one are no axes: matrix-vector, outer and inner products."""
+    m, n, k = size
+    a, b, c = matrices(rng, m, n, k, np.float32)
+    names = {"i": m, "j": n, "k": k}
+    index = {x: x if e > 1 else 0 for x, e in names.items()}
+    term = apply("mul", load("a", a, index["i"], index["k"]), load("b", b, index["k"], index["j"]))
+    loops = axes(**{x: names[x] for x in "ij" if names[x] > 1})
+    fold = Fold(("acc",), "sum", axes(k=k) if k > 1 else (), (term,))
+    body = (fold, Store("c", at(index["i"], index["j"]), Ref("acc", F32)))
+    nest = kernel(For(loops, body)) if loops else kernel(*body)
+    check_product(scheduled(nest, a=a, b=b, c=c), a, b, c)
+
+
+def test_epilogue_with_optimizer_in_place(rng):
+    """The weight gradient, momentum and update in one epilogue; W and m are read and written."""
+    a, b, w = matrices(rng, 19, 37, 23, np.float32, a_turned=True)
+    w = rng.standard_normal(w.shape).astype(np.float32)
+    m = rng.standard_normal(w.shape).astype(np.float32)
+    lr = np.array(0.1, np.float32)
+    at_ij = at("i", "j")
+    moment = apply("add", apply("mul", const(0.9, F32), load("m", m, "i", "j")), Ref("acc", F32))
+    step = apply("sub", load("w", w, "i", "j"), apply("mul", Ref("rate", F32), load("m", m, "i", "j")))
+    body = product(a, b, Store("m", at_ij, moment), Store("w", at_ij, step)).body
+    nest = kernel(Let("rate", load("lr", lr)), *body)
+    nest = scheduled(nest, a=a, b=b, m=m, w=w, lr=lr)
+    assert nest.schedule.strategy == "contract"
+    m1 = 0.9 * m + a.astype(np.float64) @ b
+    w1 = w - 0.1 * m1
+    run(nest, a=a, b=b, m=m, w=w, lr=lr)
+    np.testing.assert_allclose(m, m1, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(w, w1, rtol=1e-5, atol=1e-5)
+
+
+def test_epilogue_with_bias_activation_and_mask(rng):
+    """A bias row, a transcendental, a comparison stored as bytes, and a per-row factor."""
+    a, b, c = matrices(rng, 9, 21, 12, np.float32)
+    bias, row = rng.standard_normal(21).astype(np.float32), rng.standard_normal(9).astype(np.float32)
+    mask = np.zeros((9, 21), bool)
+    z = Let("z", apply("mul", apply("add", Ref("acc", F32), load("bias", bias, "j")), load("row", row, "i")))
+    nest = product(
+        a, b, z, Store("c", at("i", "j"), apply("tanh", Ref("z", F32))),
+        Store("mask", at("i", "j"), apply("gt", Ref("z", F32), const(0, F32))),
+    )
+    arrays = {"a": a, "b": b, "c": c, "bias": bias, "row": row, "mask": mask}
+    agrees(scheduled(nest, **arrays), rtol=1e-5, **arrays)
+
+
+def test_two_products_in_one_nest(rng):
+    """Recurrent gates: x W + h U, both tiled, with panels of their own."""
+    x, w, c = matrices(rng, 40, 35, 9, np.float32)
+    h, u, _ = matrices(rng, 40, 35, 14, np.float32)
+    one = Fold(("p",), "sum", axes(k=9), (apply("mul", load("x", x, "i", "k"), load("w", w, "k", "j")),))
+    two = Fold(("q",), "sum", axes(l=14), (apply("mul", load("u", u, "l", "j"), load("h", h, "i", "l")),))
+    total = Store("c", at("i", "j"), apply("add", Ref("p", F32), Ref("q", F32)))
+    arrays = {"x": x, "w": w, "h": h, "u": u, "c": c}
+    nest = scheduled(kernel(For(axes(i=40, j=35), (one, two, total))), **arrays)
+    assert nest.schedule.strategy == "contract"
+    run(nest, **arrays)
+    np.testing.assert_allclose(c, x @ w + h @ u, rtol=1e-4, atol=1e-5)
+
+
+def convolution(x, w, y, guard: bool) -> Kernel:
+    """3x3, NHWC; with `guard` the padding is a guarded load, else `x` carries a halo."""
+    n, h, wd, o = y.shape
+    c = x.shape[-1]
+    row, column = Affine.axis("h") + Affine.axis("r"), Affine.axis("w") + Affine.axis("s")
+    fields = {}
+    if guard:
+        row, column = row + -1, column + -1
+        inside = [apply("ge", Iota(row), const(0, I32)), apply("lt", Iota(row), const(h, I32)),
+                  apply("ge", Iota(column), const(0, I32)), apply("lt", Iota(column), const(wd, I32))]
+        condition = inside[0]
+        for test in inside[1:]:
+            condition = apply("and", condition, test)
+        fields = {"guard": condition, "fill": const(0, F32)}
+    term = apply("mul", load("x", x, "n", row, column, "c", **fields), load("w", w, "r", "s", "c", "o"))
+    fold = Fold(("acc",), "sum", axes(r=3, s=3, c=c), (term,))
+    return kernel(For(axes(n=n, h=h, w=wd, o=o), (fold, Store("y", at("n", "h", "w", "o"), Ref("acc", F32)))))
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_convolution_is_a_contraction(rng, guard):
+    """Several reduction axes with accumulators live across them; padding by halo or by guard."""
+    wide = rng.standard_normal((2, 7, 9, 3)).astype(np.float32)
+    wide[:, (0, -1)] = wide[:, :, (0, -1)] = 0
+    w = rng.standard_normal((3, 3, 3, 12)).astype(np.float32)
+    y = np.zeros((2, 5, 7, 12), np.float32)
+    x = np.ascontiguousarray(wide[:, 1:-1, 1:-1]) if guard else wide
+    nest = scheduled(convolution(x, w, y, guard), x=x, w=w, y=y)
+    assert nest.schedule.strategy == "contract"
+    run(nest, x=x, w=w, y=y)
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (3, 3), axis=(1, 2))
+    np.testing.assert_allclose(y, np.einsum("nhwcrs,rsco->nhwo", windows, w), rtol=1e-4, atol=1e-5)
+
+
+def test_batched_product(rng):
+    """A batch axis in both factors goes outside the tiles."""
+    a, b = rng.standard_normal((3, 5, 8)).astype(np.float32), rng.standard_normal((3, 8, 18)).astype(np.float32)
+    c = np.zeros((3, 5, 18), np.float32)
+    fold = Fold(("acc",), "sum", axes(k=8), (apply("mul", load("a", a, "n", "i", "k"), load("b", b, "n", "k", "j")),))
+    nest = kernel(For(axes(n=3, i=5, j=18), (fold, Store("c", at("n", "i", "j"), Ref("acc", F32)))))
+    nest = scheduled(nest, a=a, b=b, c=c)
+    assert nest.schedule.strategy == "contract" and nest.schedule.order[0] == "n"
+    run(nest, a=a, b=b, c=c)
+    np.testing.assert_allclose(c, a @ b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tile", "vector", "turned"), [((6, 16), "j", False), ((4, 24), "j", False), ((3, 4), "k", True)]
+)
+def test_accumulators_stay_in_registers(tile, vector, turned):
+    """On AVX2 no vector register goes to the stack inside the reduction loop."""
+    a, b, c = matrices(np.random.default_rng(0), 60, 48, 300, np.float32, b_turned=turned)
+    nest = product(a, b, strategy="contract", vector=(vector,), register="i", tile=tile, order=("j", "i", "k"))
+    target = select("x86-64-v3")
+    code = emit_kernel(nest, {n: buffer(n, x) for n, x in (("a", a), ("b", b), ("c", c))}, target, "kernel")
+    text = machine(target).emit_assembly(optimised(module_text(code), target))
+    blocks = re.split(r"\n\.LBB\S+:|\n\tj\w+\s", text)
+    hot = [block for block in blocks if block.count("vfmadd") == 12]
+    assert hot
+    # Spills have a fixed address; a packed panel is on the stack too, but read through an index.
+    assert not any(re.search(r"\(%rsp\).*%ymm|%ymm.*\(%rsp\)", block) for block in hot)
+
+
+# --- folds over lanes ---
+
+
+@pytest.mark.parametrize("name", ["sum", "prod", "max", "min"])
+@pytest.mark.parametrize("n", [1, 3, 8, 33, 100])
+def test_fold_over_lanes(rng, name, n):
+    """Row reductions of every length, floats and integers."""
+    x, y = rng.standard_normal((3, n)).astype(np.float32), np.zeros(3, np.float32)
+    u, v = rng.integers(-9, 9, (3, n), np.int32), np.zeros(3, np.int32)
+    body = [
+        Fold(("r",), name, axes(j=n), (load("x", x, "i", "j"),)), Store("y", at("i"), Ref("r", F32)),
+        Fold(("s",), name, axes(j=n), (load("u", u, "i", "j"),)), Store("v", at("i"), Ref("s", I32)),
+    ]
+    agrees(kernel(For(axes(i=3), tuple(body)), vector=("j",)), x=x, y=y, u=u, v=v)
+
+
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_first_extreme_index(name):
+    """Ties give the first, NaN wins over all, a row of infinities its first index."""
+    rows = np.zeros((6, 37), np.float32)
+    rows[0, (5, 20, 36)] = 3
+    rows[1, (9, 33)] = -3
+    rows[2] = np.inf if name == "argmin" else -np.inf
+    rows[3, (12, 30)] = np.nan
+    rows[4] = np.arange(37)
+    rows[5] = -np.arange(37)
+    value, index = np.zeros(6, np.float32), np.zeros(6, np.int32)
+    fold = Fold(("m", "at"), name, axes(j=37), (load("x", rows, "i", "j"), Iota(J)))
+    body = (fold, Store("value", at("i"), Ref("m", F32)), Store("index", at("i"), Ref("at", I32)))
+    for vector in ((), ("j",), ("i",)):
+        run(kernel(For(axes(i=6), body), vector=vector), x=rows, value=value, index=index)
+        np.testing.assert_array_equal(index, getattr(np, name)(rows, axis=1))
+        np.testing.assert_array_equal(value, rows[np.arange(6), index])
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.parametrize("place", [0, 7, 8, 31, 32, 36])
+def test_nan_propagates_through_folds(name, place):
+    """One NaN anywhere makes the row NaN, over lanes and under them."""
+    x = np.arange(3 * 37, dtype=np.float32).reshape(3, 37)
+    x[1, place] = np.nan
+    y = np.zeros(3, np.float32)
+    fold = Fold(("m",), name, axes(j=37), (load("x", x, "i", "j"),))
+    for vector in ("j", "i"):
+        run(kernel(For(axes(i=3), (fold, Store("y", at("i"), Ref("m", F32)))), vector=(vector,)), x=x, y=y)
+        np.testing.assert_array_equal(y, getattr(np, name)(x, axis=1))
+
+
+@pytest.mark.parametrize("n", [1, 10, 40, 100])
+def test_column_sums(rng, n):
+    """A reduction over rows with columns over lanes, with an initial value."""
+    x, y = rng.standard_normal((33, n)).astype(np.float32), np.zeros(n, np.float32)
+    fold = Fold(("s",), "sum", axes(i=33), (load("x", x, "i", "j"),), init=(const(2, F32),))
+    nest = kernel(For(axes(j=n), (fold, Store("y", at("j"), Ref("s", F32)))))
+    agrees(scheduled(nest, x=x, y=y), x=x, y=y)
+
+
+def test_whole_sum_with_initial_value(rng):
+    """Two fold axes, lanes over the inner one, an initial value that is no identity."""
+    x, y = rng.standard_normal((5, 43)).astype(np.float32), np.zeros((), np.float32)
+    fold = Fold(("s",), "sum", axes(i=5, j=43), (load("x", x, "i", "j"),), init=(const(100, F32),))
+    nest = kernel(fold, Store("y", (), Ref("s", F32)), vector=("j",))
+    agrees(nest, x=x, y=y)
+    again = np.zeros((), np.float32)
+    run(nest, x=x, y=again)
+    assert again.tobytes() == y.tobytes()
+
+
+def cross_entropy(z, y, loss) -> Kernel:
+    """The loss and its gradient in place, as one nest."""
+    n, c = z.shape
+    shifted = apply("exp", apply("sub", load("z", z, "i", "j"), Ref("m", F32)))
+    target = load("z", z, "i", load("y", y, "i"))
+    hot = cast(apply("eq", Iota(J), load("y", y, "i")), F32)
+    gradient = apply("div", apply("sub", apply("div", shifted, Ref("s", F32)), hot), const(n, F32))
+    row = (
+        Fold(("m",), "max", axes(j=c), (load("z", z, "i", "j"),)),
+        Fold(("s",), "sum", axes(j=c), (shifted,)),
+        Let("l", apply("sub", apply("add", Ref("m", F32), apply("log", Ref("s", F32))), target)),
+        For(axes(j=c), (Store("z", at("i", "j"), gradient),)),
+    )
+    total = Fold(("t",), "sum", axes(i=n), (apply("div", Ref("l", F32), const(n, F32)),), row)
+    return kernel(total, Store("loss", (), Ref("t", F32)))
+
+
+@pytest.mark.parametrize("classes", [2, 10, 37])
+def test_cross_entropy_in_one_nest(rng, classes):
+    """A fold whose body folds, gathers and stores."""
+    z = (3 * rng.standard_normal((11, classes))).astype(np.float32)
+    y = rng.integers(0, classes, 11, np.int32)
+    loss = np.zeros((), np.float32)
+    nest = scheduled(cross_entropy(z, y, loss), z=z, y=y, loss=loss)
+    agrees(nest, rtol=1e-5, z=z, y=y, loss=loss)
+
+
+# --- loads and stores ---
+
+
+def test_gather_rows_and_lanes(rng):
+    """A row chosen by a loaded index; an element chosen in every lane; a scatter along lanes."""
+    table, picks = rng.standard_normal((9, 21)).astype(np.float32), rng.permutation(9)[:6].astype(np.int32)
+    rows, one = np.zeros((6, 21), np.float32), np.zeros(6, np.float32)
+    spread = np.zeros(9, np.float32)
+    pick = load("p", picks, "i")
+    nest = kernel(
+        For(axes(i=6, j=21), (Store("rows", at("i", "j"), load("t", table, pick, "j")),)),
+        For(axes(k=6), (
+            Store("one", at("k"), load("t", table, load("p", picks, "k"), Affine((("k", 2),), 1))),
+            Store("spread", (load("p", picks, "k"),), load("one", one, "k")),
+        )),
+        vector=("j", "k"),
+    )  # fmt: skip
+    agrees(nest, t=table, p=picks, rows=rows, one=one, spread=spread)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, bool])
+@pytest.mark.parametrize("n", [3, 16, 45])
+def test_guarded_load_at_unit_stride(rng, dtype, n):
+    """A shifted row with fill outside, for elements that mask in hardware and those that do not."""
+    x = (rng.standard_normal(n) * 3).astype(dtype)
+    y = np.zeros(n, dtype)
+    d = buffer("x", x).type.dtype
+    inside = apply("and", apply("ge", Iota(J + -2), const(0, I32)), apply("lt", Iota(J + -2), const(n, I32)))
+    shifted = load("x", x, J + -2, guard=inside, fill=const(1, d))
+    agrees(kernel(For(axes(j=n), (Store("y", at("j"), shifted),)), vector=("j",)), x=x, y=y)
+
+
+def test_guarded_gather_and_uniform_guard(rng):
+    """Guards on strided, gathered and lane-independent loads; out-of-range addresses stay untouched."""
+    x, p = rng.standard_normal((20, 3)).astype(np.float32), rng.integers(-9, 30, 20, np.int32)
+    y = np.zeros((4, 20), np.float32)
+    index = load("p", p, "j")
+    valid = apply("and", apply("ge", index, const(0, I32)), apply("lt", index, const(20, I32)))
+    even = apply("lt", Iota(J), const(7, I32))
+    outer = apply("eq", Iota(I), const(1, I32))
+    stores = [
+        load("x", x, index, 1, guard=valid, fill=const(5, F32)),
+        load("x", x, Affine((("j", 3),), 0), 2, guard=even, fill=const(6, F32)),
+        load("x", x, Affine((("i", 40),), -35), 0, guard=outer, fill=const(7, F32)),
+        load("x", x, Affine((("j", -1),), 19), 0),
+    ]
+    body = tuple(Store("y", (Affine((), n), J), e) for n, e in enumerate(stores))
+    agrees(kernel(For(axes(i=1), (For(axes(j=20), body),)), vector=("j",)), x=x, p=p, y=y)
+
+
+def test_strided_axis_over_lanes(rng):
+    """Lanes across rows (a transposed copy), in both directions."""
+    x = rng.standard_normal((19, 7)).astype(np.float32)
+    y, z = np.zeros((7, 19), np.float32), np.zeros((7, 19), np.float32)
+    body = (Store("y", at("j", "i"), load("x", x, "i", "j")), Store("z", at("j", "i"), load("x", x, "i", "j")))
+    for vector in ("i", "j"):
+        agrees(kernel(For(axes(i=19, j=7), body), vector=(vector,)), x=x, y=y, z=z)
+
+
+def test_ordered_loop_carries_through_memory(rng):
+    """A cumulative sum: iteration i reads what i - 1 stored; columns over lanes."""
+    x, y = rng.standard_normal((9, 21)).astype(np.float32), np.zeros((9, 21), np.float32)
+    before = load("y", y, I + -1, "j", guard=apply("gt", Iota(I), const(0, I32)), fill=const(0, F32))
+    step = For(axes(i=9), (Store("y", at("i", "j"), apply("add", before, load("x", x, "i", "j"))),), ordered=True)
+    agrees(kernel(For(axes(j=21), (step,)), vector=("j",)), x=x, y=y)
+    agrees(kernel(For(axes(j=21), (step,))), x=x, y=y)
+
+
+# --- primitives ---
+
+INTEGERS = np.array([0, 1, -1, 2, -2, 7, -7, 31, 32, 33, -(2**31), 2**31 - 1, 100003, -65536], np.int64)
+
+
+@pytest.mark.parametrize("vector", [(), ("j",)])
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.uint8])
+def test_integer_primitives(dtype, vector):
+    """Wrapping, division without traps, shifts by any amount, comparisons, high products."""
+    pairs = np.array(list(itertools.product(INTEGERS, INTEGERS))).astype(dtype)
+    x, y = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+    d = buffer("x", x).type.dtype
+    names = ["add", "sub", "mul", "min", "max", "div", "rem", "and", "or", "xor", "eq", "lt", "ge", "shl", "shr"]
+    unary = ["neg", "abs", "sign"] if d.kind == "int" else []
+    names += ["mulhi"] if d.kind == "uint" else []
+    exprs = [apply(n, load("x", x, "j"), load("y", y, "j")) for n in names]
+    exprs += [apply(n, load("x", x, "j")) for n in unary]
+    exprs += [apply(n, load("x", x, "j"), const(c, d)) for n in ("div", "rem", "shl", "shr") for c in (0, 3)]
+    out = np.zeros((len(exprs), len(x)), dtype)
+    body = tuple(Store("out", (Affine((), n), J), cast(e, d)) for n, e in enumerate(exprs))
+    nest = kernel(For(axes(j=len(x)), body), vector=vector)
+    agrees(nest, x=x, y=y, out=out)
+
+
+FLOATS = np.array([0.0, -0.0, 1, -1, 0.5, 1.5, 2.5, -2.5, 3e9, -3e9, 1e-40, np.inf, -np.inf, np.nan, 7.25])
+
+
+@pytest.mark.parametrize("vector", [(), ("j",)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_float_primitives(dtype, vector):
+    """NaN through min, max and sign; relu written both ways; rounding to even; comparisons with NaN."""
+    pairs = np.array(list(itertools.product(FLOATS, FLOATS)), dtype)
+    x, y = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+    d = DTYPE[dtype]
+    binary = ["add", "sub", "mul", "div", "min", "max", "eq", "ne", "lt", "le", "gt", "ge"]
+    exprs = [apply(n, load("x", x, "j"), load("y", y, "j")) for n in binary]
+    exprs += [apply(n, load("x", x, "j")) for n in ("neg", "abs", "sign", "sqrt", "floor", "round")]
+    exprs += [apply("max", load("x", x, "j"), const(0, d)), apply("max", const(0, d), load("x", x, "j"))]
+    exprs += [apply("min", load("x", x, "j"), const(1, d)), apply("rsqrt", load("x", x, "j"))]
+    out = np.zeros((len(exprs), len(x)), dtype)
+    body = tuple(Store("out", (Affine((), n), J), cast(e, d)) for n, e in enumerate(exprs))
+    agrees(kernel(For(axes(j=len(x)), body), vector=vector), x=x, y=y, out=out)
+
+
+@pytest.mark.parametrize("vector", [(), ("j",)])
+def test_conversions(vector):
+    """Saturation, NaN to zero, sign and zero extension, truth values, bits as another type."""
+    f = FLOATS.astype(np.float32)
+    n = len(f)
+    i = np.resize(INTEGERS, n).astype(np.int32)
+    arrays = {"f": f, "i": i}
+    exprs = [Cast(load("f", f, "j"), d) for d in (I32, I64, U8, U32, F64, BOOL)]
+    exprs += [Cast(load("i", i, "j"), d) for d in (F32, F64, I64, U8, U32, U64, BOOL)]
+    exprs += [Cast(Cast(load("i", i, "j"), U32), d) for d in (F32, F64, U64)]
+    exprs += [Cast(Cast(load("i", i, "j"), BOOL), d) for d in (F32, I32, U8)]
+    exprs += [Bitcast(load("f", f, "j"), I32), Bitcast(load("i", i, "j"), F32)]
+    exprs += [Iota(J * 3 + 1), Iota(J, I64), apply("not", Cast(load("i", i, "j"), BOOL))]
+    for k, e in enumerate(exprs):
+        arrays[f"o{k}"] = np.zeros(n, e.dtype.numpy)
+    body = tuple(Store(f"o{k}", at("j"), e) for k, e in enumerate(exprs))
+    agrees(kernel(For(axes(j=n), body), vector=vector), **arrays)
+
+
+def test_shared_expressions_are_computed_once():
+    """An expression shared by identity a thousand-fold costs one instruction per node."""
+    x, y = np.ones(16, np.float32), np.zeros(16, np.float32)
+    e = load("x", x, "j")
+    for _ in range(60):
+        e = Apply("mul", (e, e), F32)
+    nest = kernel(For(axes(j=16), (Store("y", at("j"), e),)), vector=("j",))
+    code = emit_kernel(nest, {"x": buffer("x", x), "y": buffer("y", y)}, host(), "kernel")
+    assert code.text.count("fmul") <= 120
+
+
+# --- the function around a nest ---
+
+
+def test_text_depends_on_structure_only(rng):
+    """Other names, the same text; so equal kernels are compiled once."""
+    x, y = np.zeros((4, 9), np.float32), np.zeros((4, 9), np.float32)
+
+    def code(source: str, target: str, local: str):
+        body = (Let(local, load(source, x, "i", "j")), Store(target, at("i", "j"), Ref(local, F32)))
+        table = {source: buffer(source, x), target: buffer(target, y)}
+        return emit_kernel(kernel(For(axes(i=4, j=9), body), vector=("j",)), table, host(), "kernel")
+
+    one, two = code("x", "y", "v"), code("%12", "dense1.W", "temporary")
+    assert one.text == two.text
+    assert (one.pointers, two.pointers) == ((("x",), ("y",)), (("%12",), ("dense1.W",)))
+
+
+def test_overlapping_buffers_share_a_pointer():
+    """Views and in-place partners come through one parameter; disjoint arena buffers through two."""
+    x = np.zeros(8, np.float32)
+    table = {
+        "p": buffer("p", x, space="arena", offset=64),
+        "q": buffer("q", x, space="arena", offset=64, in_place_of="p"),
+        "r": buffer("r", x, space="arena", offset=96),
+        "v": buffer("v", x.reshape(2, 4), space="view", base="r"),
+    }
+    body = (
+        Store("q", at("j"), load("p", x, "j")),
+        Store("r", at("j"), apply("add", load("v", x.reshape(2, 4), 1, 2), load("q", x, "j"))),
+    )
+    code = emit_kernel(kernel(For(axes(j=8), body)), table, host(), "kernel")
+    assert sorted(map(sorted, code.pointers)) == [["p", "q"], ["r", "v"]]
+    assert code.text.count("noalias") == 2
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_level_compiles(rng, name):
+    """The IR of every vector width verifies and becomes an object; what this machine can run, it runs."""
+    target = select(name)
+    a, b, c = matrices(rng, 11, 45, 20, np.float32)
+    z, y = rng.standard_normal((5, 37)).astype(np.float32), rng.integers(0, 37, 5, np.int32)
+    loss = np.zeros((), np.float32)
+    width = target.vector_bytes, target.registers
+    nests = [
+        (scheduled(product(a, b), *width, a=a, b=b, c=c), {"a": a, "b": b, "c": c}),
+        (scheduled(cross_entropy(z, y, loss), *width, z=z, y=y, loss=loss), {"z": z, "y": y, "loss": loss}),
+    ]
+    for nest, arrays in nests:
+        code = emit_kernel(nest, {n: buffer(n, x) for n, x in arrays.items()}, target, "kernel")
+        assert machine(target).emit_object(optimised(module_text(code), target))
+        if target.vector_bytes <= host().vector_bytes:
+            Compiled(nest, {n: buffer(n, x) for n, x in arrays.items()}, target)(**arrays)
+    if target.vector_bytes <= host().vector_bytes:
+        np.testing.assert_allclose(c, a @ b, rtol=1e-4, atol=1e-5)
+        assert 1 < loss < 10
+        np.testing.assert_allclose(z.sum(axis=1), 0, atol=1e-6)
+
+
+def test_target_names():
+    """Levels by name, features as the kernel lists them, a hint for a name nearly right."""
+    assert select("x86-64-v3").required_features[-3:] == ("f16c", "fma", "movbe")
+    assert select("host").vector_bytes in (16, 32, 64)
+    with pytest.raises(UserError, match="write x86-64-v4"):
+        select("x86-64-v5")
