@@ -17,8 +17,18 @@ from nncompiler.ir.types import DTYPES, TensorType
 
 def buffer(name: str, array: np.ndarray, **fields) -> Buffer:
     """A buffer that an array fits; its strides are the array's."""
-    dtype = DTYPES[{"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "u8",
-                    "uint32": "u32", "uint64": "u64", "bool": "bool"}[array.dtype.name]]
+    dtype = DTYPES[
+        {
+            "float32": "f32",
+            "float64": "f64",
+            "int32": "i32",
+            "int64": "i64",
+            "uint8": "u8",
+            "uint32": "u32",
+            "uint64": "u64",
+            "bool": "bool",
+        }[array.dtype.name]
+    ]
     strides = tuple(s // array.itemsize for s in array.strides)
     fields = {"space": "argument", "strides": strides} | fields
     return Buffer(name, TensorType(dtype, array.shape), **fields)
@@ -27,7 +37,10 @@ def buffer(name: str, array: np.ndarray, **fields) -> Buffer:
 def module_text(code, symbol: str = "kernel") -> str:
     """A module with an entry point ``run(void **pointers)`` around one kernel."""
     slots = range(len(code.pointers))
-    fetch = [f"  %s{n} = getelementptr ptr, ptr %table, i64 {n}\n  %a{n} = load ptr, ptr %s{n}" for n in slots]
+    fetch = [
+        f"  %s{n} = getelementptr ptr, ptr %table, i64 {n}\n  %a{n} = load ptr, ptr %s{n}"
+        for n in slots
+    ]
     call = f"  call void @{symbol}({', '.join(f'ptr %a{n}' for n in slots)})"
     run = "\n".join(["define void @run(ptr %table) {", *fetch, call, "  ret void", "}"])
     declarations = "\n".join(sorted(code.declarations))
@@ -48,7 +61,9 @@ def optimised(text: str, target: Target):
 class Compiled:
     """A kernel in memory; call it with arrays by buffer name."""
 
-    def __init__(self, kernel: Kernel, buffers: Mapping[str, Buffer], target: Target | None = None) -> None:
+    def __init__(
+        self, kernel: Kernel, buffers: Mapping[str, Buffer], target: Target | None = None
+    ) -> None:
         target = target or host()
         self.code = emit_kernel(kernel, buffers, target, "kernel")
         module = optimised(module_text(self.code), target)
@@ -57,11 +72,15 @@ class Compiled:
         )
         self._engine = llvm.create_mcjit_compiler(module, fresh)
         self._engine.finalize_object()
-        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._engine.get_function_address("run"))
+        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
+            self._engine.get_function_address("run")
+        )
 
     def bind(self, arrays: Mapping[str, np.ndarray]):
         """A call without arguments, for timing."""
-        table = (ctypes.c_void_p * len(self.code.pointers))(*(arrays[g[0]].ctypes.data for g in self.code.pointers))
+        table = (ctypes.c_void_p * len(self.code.pointers))(
+            *(arrays[g[0]].ctypes.data for g in self.code.pointers)
+        )
         return lambda: self._run(table)
 
     def __call__(self, **arrays: np.ndarray) -> None:

@@ -1,15 +1,17 @@
-"""The strategy for sums of products: a tile of accumulators in registers, live across all reduction loops.
+"""The strategy for sums of products: a tile of accumulators in registers, live across all
+reduction loops.
 
     for i, j { acc = sum k { a * b };  epilogue }        vector axis j or k, register axis i
 
 `b` varies along the vector axis; `a` does not mention the columns, `b` not the rows. Two forms:
 
-- vector axis parallel: lanes are columns. A tile is rows x vectors; each step loads the vectors of `b` and spreads one
-  scalar of `a` per row.
-- vector axis reduced: lanes are partial sums. A tile is rows x columns, each step loads vectors of both; at the end
-  transposing additions turn the sums of a row into one vector of columns.
+- vector axis parallel: lanes are columns. A tile is rows x vectors; each step loads the vectors
+  of `b` and spreads one scalar of `a` per row.
+- vector axis reduced: lanes are partial sums. A tile is rows x columns; each step loads vectors of
+  both, and at the end transposing additions turn the sums of a row into one vector of columns.
 
-The epilogue (every statement but the fold) runs once per vector of finished sums through the same emitter.
+The epilogue (every statement but the fold) runs once per vector of finished sums through the same
+emitter.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from nncompiler.codegen.emitter import At, Emitter, Lanes, Place
+from nncompiler.codegen.address import At, Lanes, Place
+from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.writer import Counter, Value, active_mask, literal
@@ -31,7 +34,9 @@ from nncompiler.ir.types import row_major
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """A product with its factors' roles: `a` is spread over the lanes (or shared by the columns), `b` varies."""
+    """A product with its factors' roles: `a` is spread over the lanes (or shared by the columns),
+    `b` varies.
+    """
 
     fold: Fold
     reduction: tuple[Axis, ...]
@@ -43,7 +48,8 @@ class Roles:
 class Tile:
     """One register tile: its size, its first row and column, and the panels of `b` packed for it.
 
-    `width` counts elements along the columns; `panels` are (identity of the fold, name of the copy).
+    `width` counts elements along the columns; `panels` are (identity of the fold, name of the
+    copy).
     """
 
     rows: int
@@ -75,9 +81,13 @@ def _roles(product: Product, parallel: tuple[Axis, ...], schedule: Schedule) -> 
     if register is None and not any(p.name in axes_of(b) for p in parallel):
         a, b = b, a
     reduced = any(r.name == vector for r in product.reduction)
-    fits = vector in axes_of(b) and register not in axes_of(b) and reduced == (vector in axes_of(a))
+    fits = (
+        vector in axes_of(b) and register not in axes_of(b) and reduced == (vector in axes_of(a))
+    )
     if not fits:
-        raise CompilerBug("NN0594", f"the factors of a product do not fit vector {vector}, register {register}")
+        raise CompilerBug(
+            "NN0594", f"the factors of a product do not fit vector {vector}, register {register}"
+        )
     return Roles(product.fold, _ordered(product.reduction, schedule), a, b)
 
 
@@ -85,7 +95,9 @@ def _column_axis(parallel: tuple[Axis, ...], roles: Roles) -> str:
     """Where the vector axis is reduced: the last parallel axis that only `b` mentions."""
     found = [p.name for p in parallel if p.name in axes_of(roles.b) - axes_of(roles.a)]
     if not found:
-        raise CompilerBug("NN0594", "a reduced vector axis needs a parallel axis in one factor only")
+        raise CompilerBug(
+            "NN0594", "a reduced vector axis needs a parallel axis in one factor only"
+        )
     return found[-1]
 
 
@@ -120,7 +132,9 @@ class _Tiles:
     # --- loops over tiles ---
 
     def _outer(self, axes: tuple[Axis, ...], tile: Tile) -> None:
-        """Loops over the parallel axes; rows and columns advance by tiles, their remainders follow."""
+        """Loops over the parallel axes; rows and columns advance by tiles, their remainders
+        follow.
+        """
         if not axes:
             self._tile(tile)
             return
@@ -152,11 +166,15 @@ class _Tiles:
     # --- packing ---
 
     def _pack(self, tile: Tile, inside: tuple[Axis, ...]) -> Tile:
-        """Copy panels of `b` to the stack where that is worth it: small ones that many tiles inside will read.
+        """Copy panels of `b` to the stack where that is worth it: small ones that many tiles
+        inside will read.
 
-        A copy is contiguous: the reduction then reads few cache sets and pages, whatever the strides of `b`.
+        A copy is contiguous: the reduction then reads few cache sets and pages, whatever the
+        strides of `b`.
         """
-        tiles = math.prod(-(-a.extent // (self.tile[0] if a.name == self.rows else 1)) for a in inside)
+        tiles = math.prod(
+            -(-a.extent // (self.tile[0] if a.name == self.rows else 1)) for a in inside
+        )
         if self.reduced or tiles < _PANEL_REUSE:
             return tile
         panels = []
@@ -172,7 +190,9 @@ class _Tiles:
         return -(-width // self.lanes) * self.lanes
 
     def _panel_bytes(self, product: Roles) -> int:
-        return math.prod(a.extent for a in product.reduction) * self._panel_width() * self.dtype.bytes
+        return (
+            math.prod(a.extent for a in product.reduction) * self._panel_width() * self.dtype.bytes
+        )
 
     def _copy_panel(self, product: Roles, panel: str, tile: Tile) -> None:
         if panel not in self.e.places:
@@ -214,14 +234,18 @@ class _Tiles:
         for r in range(tile.rows):
             for v in range(across):
                 over = Lanes(self.columns, lanes, min(lanes, tile.width - v * lanes))
-                self._epilogue(tile, r, over, v * lanes, {k: s[r * across + v] for k, s in sums.items()})
+                self._epilogue(
+                    tile, r, over, v * lanes, {k: s[r * across + v] for k, s in sums.items()}
+                )
 
     def _sums(self, product: Roles, tile: Tile) -> list[Value]:
         """The finished sums by row and vector of columns."""
         lanes = self._width(tile)
         across = tile.width if self.reduced else -(-tile.width // lanes)
         start = [literal(self.zero, lanes)] * (tile.rows * across)
-        sums = self._reduce(product.reduction, start, lambda acc: self._step(product, tile, across, acc))
+        sums = self._reduce(
+            product.reduction, start, lambda acc: self._step(product, tile, across, acc)
+        )
         if not self.reduced:
             return sums
         return [transpose_add(self.w, sums[n : n + across]) for n in range(0, len(sums), across)]
@@ -232,7 +256,10 @@ class _Tiles:
         return min(self.lanes, max(2, 1 << (need - 1).bit_length()))
 
     def _reduce(
-        self, axes: tuple[Axis, ...], acc: list[Value], products: Callable[[list[Value]], list[Value]]
+        self,
+        axes: tuple[Axis, ...],
+        acc: list[Value],
+        products: Callable[[list[Value]], list[Value]],
     ) -> list[Value]:
         """The reduction loops, accumulators carried through all of them."""
         if not axes:
@@ -248,7 +275,11 @@ class _Tiles:
         return self.w.loop(0, axis.extent, 1, acc, body)
 
     def _reduce_lanes(
-        self, axis: Axis, rest: tuple[Axis, ...], acc: list[Value], products: Callable[[list[Value]], list[Value]]
+        self,
+        axis: Axis,
+        rest: tuple[Axis, ...],
+        acc: list[Value],
+        products: Callable[[list[Value]], list[Value]],
     ) -> list[Value]:
         """The reduced vector axis: whole vectors, then a masked one."""
         count = acc[0].lanes
@@ -289,10 +320,12 @@ class _Tiles:
             return self._operand(product.a, lanes)
 
     def _operand(self, expr: Expr, lanes: int) -> Value:
-        """An operand as a vector; lanes beyond a reduced axis are zero, so that they add nothing."""
+        """An operand as a vector; lanes beyond a reduced axis are zero, so that they add nothing.
+        """
         value = self.w.splat(self.e.value(expr), lanes)
         over = self.e.lanes
-        if self.reduced and over is not None and over.active < lanes:
+        zero_already = isinstance(expr, Load) and expr.guard is None
+        if self.reduced and over is not None and over.active < lanes and not zero_already:
             return self.w.choose(active_mask(over.active, lanes), value, literal(self.zero))
         return value
 

@@ -1,21 +1,21 @@
 """Expressions as instructions: the SIMD value layer that every nest strategy shares.
 
-An `Emitter` knows the current value of each axis. At most one axis runs over SIMD lanes: lane ``l`` of it stands for
-base + l. An expression that does not depend on that axis is computed once as a scalar and spread where a vector needs it.
-Loads and stores take the cheapest form their address allows: one scalar, one vector, or lane by lane. Of a last, partial
-vector only the first `active` lanes touch memory; what the others compute is never seen.
+An `Emitter` knows the current value of each axis. At most one axis runs over SIMD lanes: lane
+``l`` of it stands for base + l. An expression that does not depend on that axis is computed once
+as a scalar and spread where a vector needs it. Loads and stores take the cheapest form their
+address allows: one scalar, one vector, or lane by lane. Of a last, partial vector only the first
+`active` lanes touch memory; what the others compute is never seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
+from nncompiler.codegen.address import At, Lanes, Offset, Place
 from nncompiler.codegen.primitive import apply_primitive, convert, reinterpret, zero
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.writer import (
-    Counter,
     Value,
     Writer,
     active_mask,
@@ -41,55 +41,17 @@ from nncompiler.ir.scalar import (
 from nncompiler.ir.types import BOOL, I32, DType
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a buffer is: a pointer parameter, a displacement in bytes, strides in elements."""
-
-    pointer: str
-    displacement: int
-    dtype: DType
-    strides: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Lanes:
-    """The axis that runs over lanes; `active` of the `count` lanes are inside its extent."""
-
-    axis: str
-    count: int
-    active: int
-
-
-@dataclass(frozen=True, slots=True)
-class At:
-    """The value of an axis: an i64 (none when empty) plus a number."""
-
-    base: str = ""
-    plus: int = 0
-
-    @staticmethod
-    def of(counter: Counter) -> At:
-        return At("", counter) if isinstance(counter, int) else At(counter)
-
-    def __add__(self, more: int) -> At:
-        return At(self.base, self.plus + more)
-
-
-@dataclass(slots=True)
-class Offset:
-    """An address in elements: constant + sum of value * factor + lane * `stride` + `gathered` (i32, by lane)."""
-
-    constant: int = 0
-    terms: list[tuple[str, int]] = field(default_factory=list)
-    stride: int = 0
-    gathered: Value | None = None
-
-
 class Emitter:
-    """Evaluates expressions at the current axis values; `expand` rewrites transcendental primitives."""
+    """Evaluates expressions at the current axis values; `expand` rewrites transcendental
+    primitives.
+    """
 
     def __init__(
-        self, writer: Writer, target: Target, places: Mapping[str, Place], expand: Callable[[Expr], Expr]
+        self,
+        writer: Writer,
+        target: Target,
+        places: Mapping[str, Place],
+        expand: Callable[[Expr], Expr],
     ) -> None:
         self.w = writer
         self.target = target
@@ -101,7 +63,9 @@ class Emitter:
 
     @contextmanager
     def scope(self, axes: Mapping[str, At], lanes: Lanes | None = None) -> Iterator[None]:
-        """Set axes (and what runs over lanes); on leaving, forget them and the locals bound meanwhile."""
+        """Set axes (and what runs over lanes); on leaving, forget them and the locals bound
+        meanwhile.
+        """
         saved = self.axes, self.locals, self.lanes
         self.axes, self.locals = {**self.axes, **axes}, dict(self.locals)
         self.lanes = lanes or self.lanes
@@ -111,7 +75,9 @@ class Emitter:
     # --- expressions ---
 
     def values(self, exprs: Sequence[Expr]) -> list[Value]:
-        """The values of several expressions, common parts computed once; parts are shared by identity."""
+        """The values of several expressions, common parts computed once; parts are shared by
+        identity.
+        """
         memo: dict[int, Value] = {}
         roots = [self.expand(e) for e in exprs]
         return [self._value(e, memo) for e in roots]
@@ -138,7 +104,9 @@ class Emitter:
             case Load():
                 return self._load(expr, memo)
             case Apply(op, args):
-                return apply_primitive(self.w, op, [self._value(a, memo) for a in args], self.target.fma)
+                return apply_primitive(
+                    self.w, op, [self._value(a, memo) for a in args], self.target.fma
+                )
             case Cast(arg, dtype):
                 return convert(self.w, self._value(arg, memo), dtype)
             case Bitcast(arg, dtype):
@@ -183,7 +151,9 @@ class Emitter:
 
     def _address(self, place: Place, index: Sequence[Index], memo: dict[int, Value]) -> Offset:
         if len(index) != len(place.strides):
-            raise CompilerBug("NN0591", f"{len(index)} indices for a buffer of rank {len(place.strides)}")
+            raise CompilerBug(
+                "NN0591", f"{len(index)} indices for a buffer of rank {len(place.strides)}"
+            )
         offset = Offset()
         for i, stride in zip(index, place.strides, strict=True):
             if isinstance(i, Affine):
@@ -191,19 +161,27 @@ class Emitter:
                 continue
             at = self._value(i, memo)
             if at.lanes:
-                part = apply_primitive(self.w, "mul", [at, literal(Const(stride, at.dtype))], False)
+                part = apply_primitive(
+                    self.w, "mul", [at, literal(Const(stride, at.dtype))], False
+                )
                 so_far = offset.gathered
-                offset.gathered = apply_primitive(self.w, "add", [so_far, part], False) if so_far else part
+                offset.gathered = (
+                    apply_primitive(self.w, "add", [so_far, part], False) if so_far else part
+                )
             elif at.text.startswith("%"):
                 extend = "zext" if at.dtype.kind == "uint" else "sext"
-                wide = self.w.assign(f"{extend} {at.typed} to i64") if at.dtype.bytes < 8 else at.text
+                wide = (
+                    self.w.assign(f"{extend} {at.typed} to i64") if at.dtype.bytes < 8 else at.text
+                )
                 offset.terms.append((wide, stride))
             else:
                 offset.constant += int(at.text) * stride
         return offset
 
     def _scalar_sum(self, offset: Offset, with_constant: bool = True) -> str:
-        """The part all lanes share, as i64. Later loops come later in the sum, so that earlier parts can be hoisted."""
+        """The part all lanes share, as i64. Later loops come later in the sum, so that earlier
+        parts can be hoisted.
+        """
         factors: dict[str, int] = {}
         for text, k in offset.terms:
             factors[text] = factors.get(text, 0) + k
@@ -232,8 +210,12 @@ class Emitter:
             return pointer
         return self.w.assign(f"getelementptr {element}, ptr {pointer}, i64 {count}")
 
-    def _lane_pointers(self, place: Place, offset: Offset, guard: Value | None) -> Iterator[tuple[int, str]]:
-        """Lane and address of every active lane. Where the guard fails the address is the buffer's first element."""
+    def _lane_pointers(
+        self, place: Place, offset: Offset, guard: Value | None
+    ) -> Iterator[tuple[int, str]]:
+        """Lane and address of every active lane. Where the guard fails the address is the buffer's
+        first element.
+        """
         assert self.lanes is not None
         element = memory_type(place.dtype)
         if offset.gathered is None and guard is None:
@@ -244,7 +226,9 @@ class Emitter:
         shared = Value(self._narrow(self._scalar_sum(offset), "i32"), I32)
         index = self._ramp(shared, offset.stride)
         if offset.gathered is not None:
-            index = apply_primitive(self.w, "add", [index, convert(self.w, offset.gathered, I32)], False)
+            index = apply_primitive(
+                self.w, "add", [index, convert(self.w, offset.gathered, I32)], False
+            )
         if guard is not None:
             index = self.w.choose(guard, index, literal(Const(0, I32)))
         base = self._step(place.pointer, "i8", place.displacement)
@@ -272,18 +256,30 @@ class Emitter:
         text = "zeroinitializer"
         for i, pointer in self._lane_pointers(place, offset, guard):
             one = self._read(load.dtype, 0, pointer)
-            text = self.w.assign(f"insertelement {wide} {text}, {memory_type(load.dtype)} {one}, i64 {i}")
+            text = self.w.assign(
+                f"insertelement {wide} {text}, {memory_type(load.dtype)} {one}, i64 {i}"
+            )
         found = self._from_memory(text, load.dtype, lanes.count)
         return found if guard is None else self.w.choose(guard, found, fill)
 
     def _maskable(self, dtype: DType, guard: Value | None) -> bool:
-        """Is a masked vector access one instruction? Constant masks cost no branches on any target."""
-        return guard is None or self.target.masks or (self.target.vector_bytes > 16 and dtype.bytes >= 4)
+        """Is a masked vector access one instruction? Constant masks cost no branches on any
+        target.
+        """
+        return (
+            guard is None
+            or self.target.masks
+            or (self.target.vector_bytes > 16 and dtype.bytes >= 4)
+        )
 
     def _load_one(self, place: Place, offset: Offset, guard: Value | None, fill: Value) -> Value:
-        """One element; a failing guard moves the address to the buffer's first element, which is always there."""
+        """One element; a failing guard moves the address to the buffer's first element, which is
+        always there.
+        """
         if guard is None:
-            return self._from_memory(self._read(place.dtype, 0, self._pointer(place, offset)), place.dtype, 0)
+            return self._from_memory(
+                self._read(place.dtype, 0, self._pointer(place, offset)), place.dtype, 0
+            )
         any_lane = guard.text
         if guard.lanes:
             bits = self.w.assign(f"bitcast {guard.typed} to i{guard.lanes}")
@@ -294,7 +290,9 @@ class Emitter:
         found = self._from_memory(self._read(place.dtype, 0, pointer), place.dtype, 0)
         return self.w.choose(guard, found, fill)
 
-    def _load_vector(self, place: Place, offset: Offset, guard: Value | None, fill: Value) -> Value:
+    def _load_vector(
+        self, place: Place, offset: Offset, guard: Value | None, fill: Value
+    ) -> Value:
         assert self.lanes is not None
         count, dtype = self.lanes.count, place.dtype
         pointer = self._pointer(place, offset)
@@ -304,10 +302,9 @@ class Emitter:
         element = memory_type(dtype)
         wide = vector_of(element, count)
         number = {"true": "1", "false": "0"}.get(fill.text, fill.text)
-        text = self.w.intrinsic(
-            f"llvm.masked.load.{suffix(element, count)}.p0", wide,
-            [("ptr", pointer), ("i32", str(dtype.bytes)), (mask.type, mask.text), (wide, f"splat ({element} {number})")],
-        )  # fmt: skip
+        args = [("ptr", pointer), ("i32", str(dtype.bytes)), (mask.type, mask.text)]
+        args.append((wide, f"splat ({element} {number})"))
+        text = self.w.intrinsic(f"llvm.masked.load.{suffix(element, count)}.p0", wide, args)
         return self._from_memory(text, dtype, count)
 
     def _mask(self, guard: Value | None) -> Value | None:
@@ -321,7 +318,9 @@ class Emitter:
         return guard if tail is None else apply_primitive(self.w, "and", [guard, tail], False)
 
     def _read(self, dtype: DType, lanes: int, pointer: str) -> str:
-        return self.w.assign(f"load {vector_of(memory_type(dtype), lanes)}, ptr {pointer}, align {dtype.bytes}")
+        return self.w.assign(
+            f"load {vector_of(memory_type(dtype), lanes)}, ptr {pointer}, align {dtype.bytes}"
+        )
 
     def _from_memory(self, text: str, dtype: DType, lanes: int) -> Value:
         if dtype != BOOL:
@@ -337,7 +336,8 @@ class Emitter:
         return f"{wide} {self.w.assign(f'zext {value.typed} to {wide}')}"
 
     def store(self, buffer: str, index: Sequence[Index], expr: Expr) -> None:
-        """Write `expr` at `index`. Lanes write in order, so the last one stays where several meet."""
+        """Write `expr` at `index`. Lanes write in order, so the last one stays where several meet.
+        """
         place = self.places[buffer]
         if place.dtype != expr.dtype:
             raise CompilerBug("NN0591", f"a store of {expr.dtype} to a buffer of {place.dtype}")
@@ -362,11 +362,9 @@ class Emitter:
             return
         element = memory_type(place.dtype)
         wide = vector_of(element, value.lanes)
-        self.w.intrinsic(
-            f"llvm.masked.store.{suffix(element, value.lanes)}.p0", "void",
-            [(wide, stored.removeprefix(wide).strip()), ("ptr", pointer), ("i32", str(place.dtype.bytes)),
-             (mask.type, mask.text)],
-        )  # fmt: skip
+        args = [(wide, stored.removeprefix(wide).strip()), ("ptr", pointer)]
+        args += [("i32", str(place.dtype.bytes)), (mask.type, mask.text)]
+        self.w.intrinsic(f"llvm.masked.store.{suffix(element, value.lanes)}.p0", "void", args)
 
     def _write(self, typed: str, place: Place, pointer: str) -> None:
         self.w.line(f"store {typed}, ptr {pointer}, align {place.dtype.bytes}")

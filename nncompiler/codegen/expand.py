@@ -7,7 +7,8 @@ from nncompiler.ir.scalar import Expr
 
 
 class Expansion:
-    """`math.expand` with a memory. Sources are kept alive, so that their identities stay theirs."""
+    """`math.expand` with a memory. Sources are kept alive, so that their identities stay theirs.
+    """
 
     def __init__(self, fma: bool) -> None:
         self._fma = fma

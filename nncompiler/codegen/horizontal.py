@@ -7,7 +7,8 @@ from nncompiler.ir.scalar import Const
 
 
 def transpose_add(w: Writer, sums: list[Value]) -> Value:
-    """One vector whose lane c is the sum of the lanes of `sums[c]`; lanes are padded to a power of two with zeros.
+    """One vector whose lane c is the sum of the lanes of `sums[c]`; lanes are padded to a power of
+    two with zeros.
 
     Neighbours are added inside 128-bit parts, where shuffles are cheap; the parts are added last.
     """

@@ -1,7 +1,8 @@
 """One kernel as one LLVM function, whatever its strategy.
 
-The text depends on the structure of the kernel and the layout of its buffers, not on any name, so that equal kernels
-have equal text. Distinct pointers are `noalias`: buffers whose bytes overlap (views, in-place partners) share one.
+The text depends on the structure of the kernel and the layout of its buffers, not on any name, so
+that equal kernels have equal text. Distinct pointers are `noalias`: buffers whose bytes overlap
+(views, in-place partners) share one.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nncompiler.codegen.address import Place
 from nncompiler.codegen.contract import emit_contraction
-from nncompiler.codegen.emitter import Emitter, Place
+from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.expand import Expansion
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.target import Target
@@ -23,8 +25,8 @@ from nncompiler.ir.scalar import Expr, Load, children
 
 @dataclass(frozen=True, slots=True)
 class KernelCode:
-    """``define internal void @SYMBOL(ptr, ...)``. `pointers[n]` are the buffers parameter n serves; it takes the
-    address of the first of them."""
+    """``define internal void @SYMBOL(ptr, ...)``. `pointers[n]` are the buffers parameter n
+    serves; it takes the address of the first of them."""
 
     text: str
     pointers: tuple[tuple[str, ...], ...]
@@ -41,7 +43,9 @@ class _Extent:
     stop: int
 
 
-def emit_kernel(kernel: Kernel, buffers: Mapping[str, Buffer], target: Target, symbol: str) -> KernelCode:
+def emit_kernel(
+    kernel: Kernel, buffers: Mapping[str, Buffer], target: Target, symbol: str
+) -> KernelCode:
     """The function `symbol` that runs `kernel`."""
     written = [s.buffer for s in stores(kernel)]
     used = dict.fromkeys(_loaded(kernel) + written)
@@ -63,13 +67,19 @@ def emit_kernel(kernel: Kernel, buffers: Mapping[str, Buffer], target: Target, s
             emit_contraction(kernel, emitter)
         case other:
             raise CompilerBug("NN0593", f"no strategy '{other}'")
-    head = f"define internal void @{symbol}({', '.join(parameters)}) {target.attributes} {{\nentry:\n"
+    head = (
+        f"define internal void @{symbol}({', '.join(parameters)}) {target.attributes} {{\nentry:\n"
+    )
     text = head + "\n".join(writer.allocations + writer.lines) + "\n  ret void\n}\n"
-    return KernelCode(text, tuple(tuple(e.name for e in g) for g in groups), frozenset(writer.declarations))
+    return KernelCode(
+        text, tuple(tuple(e.name for e in g) for g in groups), frozenset(writer.declarations)
+    )
 
 
 def _loaded(kernel: Kernel) -> list[str]:
-    """The buffers of all loads in a fixed order. Expressions may share parts, so each is looked at once."""
+    """The buffers of all loads in a fixed order. Expressions may share parts, so each is looked at
+    once.
+    """
     seen: set[int] = set()
     todo: list[Expr] = [e for s in statements(kernel.body) for e in expressions(s)]
     found = []
@@ -84,7 +94,9 @@ def _loaded(kernel: Kernel) -> list[str]:
 
 
 def _extent(name: str, buffers: Mapping[str, Buffer]) -> _Extent:
-    """Where a buffer's bytes are, views looked through. A buffer without an offset is a block of its own."""
+    """Where a buffer's bytes are, views looked through. A buffer without an offset is a block of
+    its own.
+    """
     buffer = found = buffers[name]
     shift = 0
     while found.space == "view" and found.base is not None:
@@ -97,12 +109,17 @@ def _extent(name: str, buffers: Mapping[str, Buffer]) -> _Extent:
 
 
 def _share(extents: list[_Extent]) -> list[list[_Extent]]:
-    """Groups of overlapping buffers, each in order of address, the groups in order of first use."""
+    """Groups of overlapping buffers, each in order of address, the groups in order of first use.
+    """
     order = {e.name: n for n, e in enumerate(extents)}
     groups: list[list[_Extent]] = []
     for e in sorted(extents, key=lambda e: (e.owner, e.start, order[e.name])):
         last = groups[-1] if groups else []
-        if last and last[0].owner == e.owner and (e.start < max(x.stop for x in last) or e.start == last[0].start):
+        if (
+            last
+            and last[0].owner == e.owner
+            and (e.start < max(x.stop for x in last) or e.start == last[0].start)
+        ):
             last.append(e)
         else:
             groups.append([e])

@@ -1,9 +1,10 @@
 """The strategy for any nest: every statement in order, chosen axes over SIMD lanes.
 
-An axis named in `Schedule.vector` is cut into pieces: a loop over wide vectors (several registers each, which hides
-latencies and gives a fold independent partial results), one over single registers, and a masked last one. A fold keeps
-one vector of partial results per piece and combines their lanes at the end by halves: a fixed order, so the same bits on
-every run. Other axes are plain loops; under a vector axis a fold's partial results are whole vectors.
+An axis named in `Schedule.vector` is cut into pieces: a loop over wide vectors (several registers
+each, which hides latencies and gives a fold independent partial results), one over single
+registers, and a masked last one. A fold keeps one vector of partial results per piece and combines
+their lanes at the end by halves: a fixed order, so the same bits on every run. Other axes are
+plain loops; under a vector axis a fold's partial results are whole vectors.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from nncompiler.codegen.emitter import At, Emitter, Lanes
+from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.writer import Counter, Value, active_mask, literal
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store, expressions, statements
@@ -36,7 +38,9 @@ Leaf = Callable[[list[Value], "Piece | None"], list[Value]]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Part of a vector axis: steps of `lanes` from `start` to `stop`, the last `active` lanes wide."""
+    """Part of a vector axis: steps of `lanes` from `start` to `stop`, the last `active` lanes
+    wide.
+    """
 
     start: int
     stop: int
@@ -46,7 +50,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What statements mention: axes and locals; the number of distinct expressions; the widest element in bytes."""
+    """What statements mention: axes and locals; the number of distinct expressions; the widest
+    element in bytes.
+    """
 
     axes: frozenset[str]
     names: frozenset[str]
@@ -98,20 +104,29 @@ class Nest:
 
         self._nest(axes, () if ordered else self._cut(axes, inner, ()), [], leaf)
 
-    def _cut(self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], values: tuple[Expr, ...]) -> tuple[Piece, ...]:
-        """The pieces of the vector axis among these axes; none when there is none, or lanes are taken already."""
+    def _cut(
+        self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], values: tuple[Expr, ...]
+    ) -> tuple[Piece, ...]:
+        """The pieces of the vector axis among these axes; none when there is none, or lanes are
+        taken already.
+        """
         chosen = [a for a in axes if a.name in self.vector]
         if not chosen or self.e.lanes is not None:
             return ()
         if len(chosen) > 1:
-            raise CompilerBug("NN0592", f"axes '{chosen[0].name}' and '{chosen[1].name}' both run over lanes")
+            raise CompilerBug(
+                "NN0592", f"axes '{chosen[0].name}' and '{chosen[1].name}' both run over lanes"
+            )
         print_ = self._footprint(inner, values)
         lanes = self.e.target.vector_bytes // print_.widest
         interleave = next((n for cost, n in _SIMPLE if print_.cost <= cost), 1)
         return pieces(chosen[0].extent, lanes, interleave)
 
-    def _nest(self, axes: tuple[Axis, ...], cut: tuple[Piece, ...], carried: list[Value], leaf: Leaf) -> list[Value]:
-        """Loops over `axes`; `leaf` gets the carried values of its piece and returns them renewed."""
+    def _nest(
+        self, axes: tuple[Axis, ...], cut: tuple[Piece, ...], carried: list[Value], leaf: Leaf
+    ) -> list[Value]:
+        """Loops over `axes`; `leaf` gets the carried values of its piece and returns them renewed.
+        """
         if not axes:
             return leaf(carried, None)
         axis, rest = axes[0], axes[1:]
@@ -157,7 +172,9 @@ class Nest:
             if piece is None or piece.active == piece.lanes:
                 return renewed
             mask = active_mask(piece.active, piece.lanes)
-            return [self.w.choose(mask, new, old) for new, old in zip(renewed, partial, strict=True)]
+            return [
+                self.w.choose(mask, new, old) for new, old in zip(renewed, partial, strict=True)
+            ]
 
         found = self._nest(fold.axes, cut, carried, leaf)
         if cut:
@@ -167,7 +184,9 @@ class Nest:
         self.e.locals.update(zip(fold.names, found, strict=True))
 
     def _lanes_of(self, fold: Fold) -> int:
-        """Under a vector axis, the width of a fold's partial results: 0 when they do not depend on it."""
+        """Under a vector axis, the width of a fold's partial results: 0 when they do not depend on
+        it.
+        """
         lanes = self.e.lanes
         if lanes is None:
             return 0
@@ -175,14 +194,24 @@ class Nest:
         varying = any(n in self.e.locals and self.e.locals[n].lanes for n in print_.names)
         return lanes.count if varying or lanes.axis in print_.axes else 0
 
-    def _accumulate(self, combine: Combine, partial: list[Value], values: tuple[Expr, ...]) -> list[Value]:
-        """The partial results with one more point; a sum of products is a chain of fused multiply-adds."""
+    def _accumulate(
+        self, combine: Combine, partial: list[Value], values: tuple[Expr, ...]
+    ) -> list[Value]:
+        """The partial results with one more point; a sum of products is a chain of fused multiply-
+        adds.
+        """
         lanes = partial[0].lanes
         whole = self.e.expand(values[0])
         match whole:
-            case Apply("mul", (_, _), dtype) if combine.name == "sum" and dtype.is_float and self.e.target.fma:
+            case Apply("mul", (_, _), dtype) if (
+                combine.name == "sum" and dtype.is_float and self.e.target.fma
+            ):
                 a, b = self.e.values(whole.args)
-                return [self.w.overloaded("fma", [self._spread(a, lanes), self._spread(b, lanes), partial[0]])]
+                return [
+                    self.w.overloaded(
+                        "fma", [self._spread(a, lanes), self._spread(b, lanes), partial[0]]
+                    )
+                ]
         new = [self._spread(v, lanes) for v in self.e.values(values)]
         return self._combine(combine, partial, new)
 
@@ -200,8 +229,12 @@ class Nest:
             )
             return self.e.values(result)
 
-    def _gather_up(self, combine: Combine, cut: tuple[Piece, ...], partial: list[Value]) -> list[Value]:
-        """One scalar tuple from the pieces' vectors: each is halved to the width of the next and joined to it."""
+    def _gather_up(
+        self, combine: Combine, cut: tuple[Piece, ...], partial: list[Value]
+    ) -> list[Value]:
+        """One scalar tuple from the pieces' vectors: each is halved to the width of the next and
+        joined to it.
+        """
         width = combine.width
         total = partial[:width]
         for n, piece in enumerate(cut[1:], 1):

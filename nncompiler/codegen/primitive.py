@@ -1,7 +1,8 @@
 """Scalar primitives as LLVM instructions, for scalars and vectors alike.
 
-No fast-math anywhere. min and max propagate NaN. Integer division and remainder by zero give 0, and the most negative
-number divided by -1 wraps, so neither traps. Shifts by the width or more shift everything out.
+No fast-math anywhere. min and max propagate NaN. Integer division and remainder by zero give 0,
+and the most negative number divided by -1 wraps, so neither traps. Shifts by the width or more
+shift everything out.
 """
 
 from __future__ import annotations
@@ -62,8 +63,12 @@ def _floating(w: Writer, op: str, args: Sequence[Value], fma: bool) -> Value:
         case "rsqrt":
             return _binary(w, "fdiv", _like(first, 1.0), w.overloaded("sqrt", [first]))
         case "sign":
-            below = w.choose(_compare(w, "lt", [first, _like(first, 0.0)]), _like(first, -1.0), first)
-            return w.choose(_compare(w, "gt", [first, _like(first, 0.0)]), _like(first, 1.0), below)
+            below = w.choose(
+                _compare(w, "lt", [first, _like(first, 0.0)]), _like(first, -1.0), first
+            )
+            return w.choose(
+                _compare(w, "gt", [first, _like(first, 0.0)]), _like(first, 1.0), below
+            )
         case "fma" if fma:
             return w.overloaded("fma", args)
         case "fma":
@@ -72,13 +77,15 @@ def _floating(w: Writer, op: str, args: Sequence[Value], fma: bool) -> Value:
 
 
 def _extremum(w: Writer, op: str, a: Value, b: Value) -> Value:
-    """x86's max(a, b) is ``a > b ? a : b``: it keeps a NaN in `b`, so only one in `a` needs care."""
+    """x86's max(a, b) is ``a > b ? a : b``: it keeps a NaN in `b`, so only one in `a` needs care.
+    """
     if not b.text.startswith("%"):
         a, b = b, a
     compare = "gt" if op == "max" else "lt"
     best = w.choose(_compare(w, compare, [a, b]), a, b)
     if not a.text.startswith("%"):
-        # Relu and clamps: the literal comes first and the whole is one instruction. A NaN literal compares false
+        # Relu and clamps: the literal comes first and the whole is one instruction. A NaN literal
+        # compares false
         # and is lost, which no program means to write.
         return best
     return w.choose(w.value(f"fcmp uno {a.typed}, {a.text}", BOOL, a.lanes), a, best)
@@ -99,7 +106,9 @@ def _integral(w: Writer, op: str, args: Sequence[Value]) -> Value:
         case "abs":
             return w.overloaded("abs", args, (("i1", "false"),))
         case "sign":
-            return w.overloaded("smin", [w.overloaded("smax", [first, _like(first, -1)]), _like(first, 1)])
+            return w.overloaded(
+                "smin", [w.overloaded("smax", [first, _like(first, -1)]), _like(first, 1)]
+            )
         case "not":
             return _binary(w, "xor", first, _like(first, True))
         case "shl" | "shr":
@@ -159,7 +168,8 @@ def convert(w: Writer, value: Value, to: DType) -> Value:
         return _compare(w, "ne", [value, _like(value, 0)])
     if source.is_float and not to.is_float:
         sign = "s" if to.kind == "int" else "u"
-        name = f"llvm.fpto{sign}i.sat.{suffix(register_type(to), value.lanes)}.{suffix(value.element, value.lanes)}"
+        types = f"{suffix(register_type(to), value.lanes)}.{suffix(value.element, value.lanes)}"
+        name = f"llvm.fpto{sign}i.sat.{types}"
         return Value(w.intrinsic(name, wide, [(value.type, value.text)]), to, value.lanes)
     if source.is_float:
         opcode = "fpext" if to.bytes > source.bytes else "fptrunc"

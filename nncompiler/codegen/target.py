@@ -1,8 +1,9 @@
 """What the generated code may assume about the processor.
 
-A target is a level of the x86-64 psABI (``x86-64-v2``, ``-v3``, ``-v4``), optionally tuned for one processor; ``host`` is
-the highest level this machine has, tuned for it. Code never needs more than its level, so the features listed in an
-artifact are few and the same for every processor of that level.
+A target is a level of the x86-64 psABI (``x86-64-v2``, ``-v3``, ``-v4``), optionally tuned for one
+processor; ``host`` is the highest level this machine has, tuned for it. Code never needs more than
+its level, so the features listed in an artifact are few and the same for every processor of that
+level.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _DECISIVE = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`cpu` is the level, `tune` the processor to schedule for; `required_features` as in /proc/cpuinfo."""
+    """`cpu` is the level, `tune` the processor to schedule for; `required_features` as in
+    /proc/cpuinfo.
+    """
 
     cpu: str
     tune: str
@@ -86,15 +89,17 @@ def host() -> Target:
         if all(have.get(feature) for feature in needed):
             found = _LEVELS[level]
             return Target(
-                found.cpu, llvm.get_host_cpu_name(), found.vector_bytes, found.registers, found.fma,
-                found.masks, found.required_features,
+                found.cpu, llvm.get_host_cpu_name(), found.vector_bytes, found.registers,
+                found.fma, found.masks, found.required_features,
             )  # fmt: skip
     raise Limitation("NN0502", "expected a processor with at least SSE4.2 (x86-64-v2)")
 
 
 @cache
 def machine(target: Target) -> Any:
-    """LLVM's target machine. Position-independent small code: the artifact is a shared object without outside symbols."""
+    """LLVM's target machine. Position-independent small code: the artifact is a shared object
+    without outside symbols.
+    """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_triple(TRIPLE).create_target_machine(

@@ -1,7 +1,8 @@
 """LLVM text under construction: typed values, fresh names, and loops with carried values.
 
-A `Value` is one scalar (`lanes` 0) or a SIMD vector; booleans are i1 in registers and one byte in memory. `Writer`
-appends instructions to one function body and tracks the current block, so that structured loops can write their phis.
+A `Value` is one scalar (`lanes` 0) or a SIMD vector; booleans are i1 in registers and one byte in
+memory. `Writer` appends instructions to one function body and tracks the current block, so that
+structured loops can write their phis.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from nncompiler.ir.scalar import Const
 from nncompiler.ir.types import BOOL, DType
 
 _TYPES = {
-    "f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "u8": "i8", "u32": "i32", "u64": "i64",
-    "bool": "i1",
+    "f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "u8": "i8", "u32": "i32",
+    "u64": "i64", "bool": "i1",
 }  # fmt: skip
 _SUFFIX = {"float": "f32", "double": "f64"}
 
@@ -64,7 +65,8 @@ def literal(value: Const, lanes: int = 0) -> Value:
     dtype = value.dtype
     match dtype.kind:
         case "float":
-            text = f"0x{struct.unpack('<Q', struct.pack('<d', dtype.numpy.type(value.value)))[0]:016X}"
+            bits = struct.pack(">d", dtype.numpy.type(value.value))
+            text = f"0x{bits.hex().upper()}"
         case "bool":
             text = "true" if value.value else "false"
         case _:
@@ -124,7 +126,9 @@ class Writer:
             return ""
         return self.assign(call)
 
-    def overloaded(self, name: str, args: Sequence[Value], extra: tuple[tuple[str, str], ...] = ()) -> Value:
+    def overloaded(
+        self, name: str, args: Sequence[Value], extra: tuple[tuple[str, str], ...] = ()
+    ) -> Value:
         """An intrinsic whose result and arguments all have the first argument's type."""
         first = args[0]
         full = f"llvm.{name}.{suffix(first.element, first.lanes)}"
@@ -140,7 +144,9 @@ class Writer:
             return Value(f"splat ({value.typed})", value.dtype, lanes)
         wide = vector_of(value.element, lanes)
         one = self.assign(f"insertelement {wide} poison, {value.typed}, i64 0")
-        text = self.assign(f"shufflevector {wide} {one}, {wide} poison, <{lanes} x i32> zeroinitializer")
+        text = self.assign(
+            f"shufflevector {wide} {one}, {wide} poison, <{lanes} x i32> zeroinitializer"
+        )
         return Value(text, value.dtype, lanes)
 
     def lane(self, value: Value, index: int) -> Value:
@@ -155,7 +161,11 @@ class Writer:
         picks = ", ".join(f"i32 {i}" for i in lanes)
         if len(lanes) == 1:
             return self.lane(a, lanes[0])
-        return self.value(f"shufflevector {a.typed}, {second}, <{len(lanes)} x i32> <{picks}>", a.dtype, len(lanes))
+        return self.value(
+            f"shufflevector {a.typed}, {second}, <{len(lanes)} x i32> <{picks}>",
+            a.dtype,
+            len(lanes),
+        )
 
     def choose(self, condition: Value, yes: Value, no: Value) -> Value:
         """Lane-wise (or whole) select; a scalar condition chooses between vectors too."""
@@ -164,8 +174,12 @@ class Writer:
             yes, no = self.splat(yes, lanes), self.splat(no, lanes)
         return self.value(f"select {condition.typed}, {yes.typed}, {no.typed}", yes.dtype, lanes)
 
-    def loop(self, start: int, stop: int, step: int, carried: Sequence[Value], body: Body) -> list[Value]:
-        """Run ``body(counter, carried)`` for start, start + step, ... below stop; one iteration is straight-line."""
+    def loop(
+        self, start: int, stop: int, step: int, carried: Sequence[Value], body: Body
+    ) -> list[Value]:
+        """Run ``body(counter, carried)`` for start, start + step, ... below stop; one iteration is
+        straight-line.
+        """
         trips = max(0, -(-(stop - start) // step))
         if trips <= 1:
             return body(start, list(carried)) if trips else list(carried)
@@ -180,9 +194,12 @@ class Writer:
         results = body(counter, phis)
         following = self.assign(f"add nuw nsw i64 {counter}, {step}")
         latch = self.block
-        self.lines[hole] = f"  {counter} = phi i64 [ {start}, %{before} ], [ {following}, %{latch} ]"
+        self.lines[hole] = (
+            f"  {counter} = phi i64 [ {start}, %{before} ], [ {following}, %{latch} ]"
+        )
         for i, (phi, first, last) in enumerate(zip(phis, carried, results, strict=True), hole + 1):
-            self.lines[i] = f"  {phi.text} = phi {phi.type} [ {first.text}, %{before} ], [ {last.text}, %{latch} ]"
+            incoming = f"[ {first.text}, %{before} ], [ {last.text}, %{latch} ]"
+            self.lines[i] = f"  {phi.text} = phi {phi.type} {incoming}"
         more = self.assign(f"icmp ult i64 {following}, {start + trips * step}")
         self.line(f"br i1 {more}, label %{head}, label %{after}")
         self.enter(after)

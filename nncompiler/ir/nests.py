@@ -1,9 +1,10 @@
-"""The form of a kernel that the contraction strategy runs: sums of products over one set of parallel axes.
+"""The form of a kernel that the contraction strategy runs: sums of products over one set of
+parallel axes.
 
-    s = lr[] / 64                            `before`: locals of the whole kernel
-    for i, j {                               `parallel`, whether in one loop or several directly nested
-      acc = sum k { x[i,k] * w[k,j] }        `products`
-      y[i,j] = max(acc + b[j], 0)            `body` holds every statement here, the folds among them
+    s = lr[] / 64                        `before`: locals of the whole kernel
+    for i, j {                           `parallel`: one loop, or several directly nested
+      acc = sum k { x[i,k] * w[k,j] }    `products`
+      y[i,j] = max(acc + b[j], 0)        `body` is every statement here, the folds among them
     }
 
 Passes choose a schedule by it, code generation runs it: both must mean the same thing.

@@ -1,9 +1,11 @@
-"""Choose how every kernel of a plan runs: which axis goes over SIMD lanes, and the register tile of a contraction.
+"""Choose how every kernel of a plan runs: which axis goes over SIMD lanes, and the register tile
+of a contraction.
 
     schedule loops      ──▶      schedule contract: vector j, register i, tile 6x16, order j i | k
 
-A cost model in cycles compares the candidates. It knows the vector length and the number of registers, nothing else of
-the processor: two multiply-adds and two loads per cycle, latency four. Only schedules are changed.
+A cost model in cycles compares the candidates. It knows the vector length and the number of
+registers, nothing else of the processor: two multiply-adds and two loads per cycle, latency four.
+Only schedules are changed.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ Buffers: TypeAlias = Mapping[str, Buffer]
 
 #: A contraction with fewer multiply-adds than this is not worth a register tile.
 SMALL = 64
-#: Cycles of a transcendental primitive, of gathering one lane, of a partial vector over a whole one.
+#: Cycles of a transcendental primitive, of gathering one lane, of a partial vector over a whole
+#: one.
 _TRANSCENDENTAL, _LANE, _MASKED = 15.0, 1.5, 1.5
 _LATENCY = 4
 
@@ -51,7 +54,9 @@ def tile_plan(plan: Plan, vector_bytes: int, registers: int) -> Plan:
             case Loop():
                 return replace(step, body=tuple(visit(s) for s in step.body))
             case Kernel(schedule=schedule) if schedule == Schedule():
-                return replace(step, schedule=choose_schedule(step, buffers, vector_bytes, registers))
+                return replace(
+                    step, schedule=choose_schedule(step, buffers, vector_bytes, registers)
+                )
             case Kernel():
                 return step
 
@@ -59,7 +64,9 @@ def tile_plan(plan: Plan, vector_bytes: int, registers: int) -> Plan:
     return plan if steps == plan.steps else replace(plan, steps=steps)
 
 
-def choose_schedule(kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int) -> Schedule:
+def choose_schedule(
+    kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
+) -> Schedule:
     """The cheapest schedule for one kernel."""
     form = contraction(kernel)
     if form is not None:
@@ -79,7 +86,9 @@ def choose_schedule(kernel: Kernel, buffers: Buffers, vector_bytes: int, registe
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """`columns` is the vector axis, or with a reduced vector axis the axis its sums are gathered along."""
+    """`columns` is the vector axis, or with a reduced vector axis the axis its sums are gathered
+    along.
+    """
 
     cycles: float
     vector: str
@@ -96,8 +105,12 @@ class _Contract:
     registers: int
 
     def best(self) -> Schedule | None:
-        """The cheapest register tile over all axes and roles; None when the loops strategy does as well."""
-        work = self.size(self.form.parallel) * max(self.size(p.reduction) for p in self.form.products)
+        """The cheapest register tile over all axes and roles; None when the loops strategy does as
+        well.
+        """
+        work = self.size(self.form.parallel) * max(
+            self.size(p.reduction) for p in self.form.products
+        )
         choices = list(self.candidates())
         if work < SMALL or not choices:
             return None
@@ -105,29 +118,44 @@ class _Contract:
         return self.schedule(choice)
 
     def candidates(self) -> Iterable[_Choice]:
-        """All choices of columns and rows. Of each product, `b` is the factor that has the columns."""
+        """All choices of columns and rows. Of each product, `b` is the factor that has the
+        columns.
+        """
         names = [a.name for a in self.form.parallel]
         for columns in names:
-            products = [(p.b, p.a) if columns in axes_of(p.a) else (p.a, p.b) for p in self.form.products]
+            products = [
+                (p.b, p.a) if columns in axes_of(p.a) else (p.a, p.b) for p in self.form.products
+            ]
             if any(columns in axes_of(a) or columns not in axes_of(b) for a, b in products):
                 continue
-            rows = [r for r in names if all(r in axes_of(a) and r not in axes_of(b) for a, b in products)]
+            rows = [
+                r
+                for r in names
+                if all(r in axes_of(a) and r not in axes_of(b) for a, b in products)
+            ]
             for row in rows or (None,):
                 yield from self.across_columns(products, columns, row)
                 if len(products) == 1:
-                    yield from self.across_reduction(self.form.products[0], *products[0], columns, row)
+                    yield from self.across_reduction(
+                        self.form.products[0], *products[0], columns, row
+                    )
 
     def across_columns(
         self, products: list[tuple[Expr, Expr]], columns: str, row: str | None
     ) -> Iterable[_Choice]:
-        """Lanes are columns: one broadcast per row and one load per vector of columns in every step."""
+        """Lanes are columns: one broadcast per row and one load per vector of columns in every
+        step.
+        """
         unit = all(self.stride(b, columns) == 1 for _, b in products)
-        stored = all(self.store_stride(s, columns) in (0, 1) for s in self.form.body if isinstance(s, Store))
+        stored = all(
+            self.store_stride(s, columns) in (0, 1) for s in self.form.body if isinstance(s, Store)
+        )
         m, n = self.extent(row), self.extent(columns)
         others = self.size(self.form.parallel) / (m * n)
         steps = sum(self.size(p.reduction) for p in self.form.products)
         reads = 1.0 if unit else _LANE * self.lanes * max(0.1, min(1.0, 10 / m))
         for rows, vectors in self.tiles(lambda r, v: r * v + v + 1, m, -(-n // self.lanes)):
+
             def step(r: int, v: int) -> float:
                 return max(r * v / 2, (r + v * reads) / 2, _LATENCY) + _pressure(r, v)
 
@@ -138,34 +166,49 @@ class _Contract:
     def across_reduction(
         self, product: Product, a: Expr, b: Expr, columns: str, row: str | None
     ) -> Iterable[_Choice]:
-        """Lanes are partial sums: one vector load per row and per column in every step, shuffles at the end."""
+        """Lanes are partial sums: one vector load per row and per column in every step, shuffles
+        at the end.
+        """
         m, n = self.extent(row), self.extent(columns)
         others = self.size(self.form.parallel) / (m * n)
         for k in product.reduction:
             if self.stride(a, k.name) != 1 or self.stride(b, k.name) != 1:
                 continue
             steps = self.size(product.reduction) / k.extent * -(-k.extent // self.lanes)
-            for rows, cols in self.tiles(lambda r, c: r * c + min(r, c) + 1, m, n):
+            for rows, cols in self.tiles(lambda r, c: r * c + min(r, c), m, n):
                 if cols > 4 and cols % 4:
                     continue
 
-                def step(r: int, c: int) -> float:
+                def step(r: int, c: int, steps: float = steps) -> float:
                     shuffles = r * (1.5 * (-(-c // 4) * 4) + 4) / steps
                     return max(r * c / 2, (r + c) / 2, _LATENCY) + shuffles + _pressure(r, c)
 
                 cycles = steps * others * _over_tiles(m, rows, n, cols, step)
                 yield _Choice(cycles, k.name, columns, row, (rows, cols))
 
-    def tiles(self, registers: Callable[[int, int], int], m: int, n: int) -> Iterable[tuple[int, int]]:
-        """Tile sizes whose accumulators and operands fit the registers, small ones first."""
+    def tiles(
+        self, registers: Callable[[int, int], int], m: int, n: int
+    ) -> Iterable[tuple[int, int]]:
+        """Tile sizes whose accumulators and operands fit, small ones first. LLVM spills when none
+        is left over.
+        """
+        limit = self.registers - (1 if self.registers <= 16 else 3)
         for rows in range(1, min(m, 16) + 1):
             for across in range(1, min(n, 16) + 1):
-                if registers(rows, across) <= self.registers - (self.registers > 16):
+                if registers(rows, across) <= limit:
                     yield rows, across
 
     def schedule(self, choice: _Choice) -> Schedule:
-        """Loops from the outside in: what the panel of `b` depends on, columns, what shares the panel, rows."""
-        varying = {x for p in self.form.products for e in (p.a, p.b) if choice.columns in axes_of(e) for x in axes_of(e)}
+        """Loops from the outside in: what the panel of `b` depends on, columns, what shares the
+        panel, rows.
+        """
+        varying = {
+            x
+            for p in self.form.products
+            for e in (p.a, p.b)
+            if choice.columns in axes_of(e)
+            for x in axes_of(e)
+        }
         rest = [a.name for a in self.form.parallel if a.name not in (choice.columns, choice.rows)]
         outer = [x for x in rest if x in varying]
         inner = [x for x in rest if x not in varying]
@@ -181,8 +224,14 @@ class _Contract:
         return math.prod(a.extent for a in axes)
 
     def stride(self, expr: Expr, axis: str) -> int | None:
-        """The step in memory of every load that moves with `axis`; None when they differ or are gathered."""
-        strides = {_stride(x.index, self.buffers[x.buffer], axis) for x in _nodes([expr]) if isinstance(x, Load)}
+        """The step in memory of every load that moves with `axis`; None when they differ or are
+        gathered.
+        """
+        strides = {
+            _stride(x.index, self.buffers[x.buffer], axis)
+            for x in _nodes([expr])
+            if isinstance(x, Load)
+        }
         moving = strides - {0}
         return moving.pop() if len(moving) == 1 else None
 
@@ -191,11 +240,15 @@ class _Contract:
 
 
 def _pressure(rows: int, across: int) -> float:
-    """What a step's loads cost beside the arithmetic: vectors come from a larger panel than the rows' scalars."""
+    """What a step's loads cost beside the arithmetic: vectors come from a larger panel than the
+    rows' scalars.
+    """
     return 0.1 * rows + 0.25 * across
 
 
-def _over_tiles(m: int, rows: int, n: int, across: int, step: Callable[[int, int], float]) -> float:
+def _over_tiles(
+    m: int, rows: int, n: int, across: int, step: Callable[[int, int], float]
+) -> float:
     """The cycles of one step summed over all tiles, remainders included."""
     total = 0.0
     for r, count_r in ((rows, m // rows), (m % rows, int(m % rows > 0))):
@@ -216,7 +269,9 @@ class _Loops:
     lanes: int
 
     def best(self, body: Iterable[Stmt], lane: str | None) -> tuple[float, tuple[str, ...]]:
-        """Least cycles of one run of `body` with `lane` over lanes already, and the axes chosen inside."""
+        """Least cycles of one run of `body` with `lane` over lanes already, and the axes chosen
+        inside.
+        """
         cycles, names = 0.0, tuple[str, ...]()
         for s in body:
             if isinstance(s, (For, Fold)):

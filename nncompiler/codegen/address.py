@@ -1,0 +1,54 @@
+"""Where an element is: buffers, axis values, lanes, and the offsets made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nncompiler.codegen.writer import Counter, Value
+from nncompiler.ir.types import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a buffer is: a pointer parameter, a displacement in bytes, strides in elements."""
+
+    pointer: str
+    displacement: int
+    dtype: DType
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """The axis that runs over lanes; `active` of the `count` lanes are inside its extent."""
+
+    axis: str
+    count: int
+    active: int
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """The value of an axis: an i64 (none when empty) plus a number."""
+
+    base: str = ""
+    plus: int = 0
+
+    @staticmethod
+    def of(counter: Counter) -> At:
+        return At("", counter) if isinstance(counter, int) else At(counter)
+
+    def __add__(self, more: int) -> At:
+        return At(self.base, self.plus + more)
+
+
+@dataclass(slots=True)
+class Offset:
+    """An address in elements: constant + sum of value * factor + lane * `stride` + `gathered`
+    (i32, by lane).
+    """
+
+    constant: int = 0
+    terms: list[tuple[str, int]] = field(default_factory=list)
+    stride: int = 0
+    gathered: Value | None = None
