@@ -1,4 +1,4 @@
-"""A parsed file and its free sizes -> `Network`: the graphs of `init`, `infer`, `loss`, `objective`.
+"""A parsed file and its free sizes -> `Network`, with `init`, `infer`, `loss` and `objective`.
 
 The model's body runs once with `training` false and, if anything asks for `training`, once with it
 true. Each run makes one graph; a function of the network is the part of it that its results need.
@@ -21,7 +21,7 @@ from nncompiler.lang.elaborate_checks import check_interface, check_parameter_si
 from nncompiler.lang.elaborate_context import Context, Frame, Record
 from nncompiler.lang.elaborate_expr import evaluate
 from nncompiler.lang.elaborate_init import init_function
-from nncompiler.lang.elaborate_names import binding_counts, check_unique, parameter_names
+from nncompiler.lang.elaborate_names import binding_counts, parameter_names
 from nncompiler.lang.elaborate_scope import check_bindable, module_of
 from nncompiler.lang.elaborate_train import default_batch, train_spec
 from nncompiler.lang.elaborate_values import Instance, Module, Parameter, V
@@ -61,7 +61,7 @@ def free_sizes(file: s.File) -> tuple[str, ...]:
         if isinstance(node, (s.Input, s.Target)):
             found.update((n, None) for d in node.type.dims for n in _names(d) if n not in bound)
         elif isinstance(node, (s.If, s.Branch, s.For)):
-            stack += reversed([c for c in s.children(node)])
+            stack += reversed(list(s.children(node)))
     return tuple(found)
 
 
@@ -201,7 +201,6 @@ def _run(model: s.Model, module: Module, sizes: dict[str, int], dtype: DType, *,
     frame.names.update((n, v) for n, v in sizes.items() if n not in frame.names)
     execute(ctx, frame, model.body)
     names = parameter_names(root)
-    check_unique(ctx.parameters, names)
     return Run(ctx, record, names)
 
 

@@ -32,7 +32,7 @@ def execute(ctx: Context, frame: Frame, body: Sequence[s.Statement]) -> V | None
         match statement:
             case s.If():
                 found = execute(ctx, frame, _taken(ctx, frame, statement))
-            case s.Return(values=values):
+            case s.Return():
                 found = _return(ctx, frame, statement)
             case s.For():
                 found = _for(ctx, frame, statement)

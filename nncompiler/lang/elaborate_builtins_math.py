@@ -86,8 +86,8 @@ def _pow(ctx: Context, a: Arguments) -> V:
     return elementwise(ctx, "pow", x, y, a.span)
 
 
-@define(MATH, "where(condition, a, b)", "an element of a where the condition holds, of b elsewhere",
-        "where(x > 0, x, 0.1 * x)", "elementwise")
+@define(MATH, "where(condition, a, b)", "an element of a where the condition holds, of b "
+        "elsewhere", "where(x > 0, x, 0.1 * x)", "elementwise")
 def _where(ctx: Context, a: Arguments) -> V:
     condition = truth(ctx, a["condition"], "where")
     dtype = common_dtype(ctx, "`where`", a["a"], a["b"], a.span)

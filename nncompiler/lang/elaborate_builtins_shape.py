@@ -130,9 +130,8 @@ def _concat(ctx: Context, a: Arguments) -> V:
     axis = axis_of(a["axis"], parts[0])
     first = parts[0]
     for other in parts[1:]:
-        same = len(other.shape) == len(first.shape) and all(
-            d == axis or m == n for d, (m, n) in enumerate(zip(first.shape, other.shape)))
-        if not same:
+        rest = [(*p.shape[:axis], *p.shape[axis + 1 :]) for p in (first, other)]
+        if len(first.shape) != len(other.shape) or rest[0] != rest[1]:
             raise UserError("NN0141", f"{show(first)} and {show(other)} differ in more than "
                             f"axis {axis}", a["parts"].span,
                             notes=[ctx.origin("one", first), ctx.origin("the other", other)])

@@ -25,6 +25,7 @@ from nncompiler.lang.elaborate_values import (
     V,
     describe,
     is_number,
+    quoted,
 )
 
 Given = Sequence["tuple[s.Ident | None, Argument]"]
@@ -229,17 +230,24 @@ def make(ctx: Context, frame: Frame, layer: Definition, given: Given, node: s.No
 def _tensor_first(layer: Definition, given: Given, argument: Argument) -> UserError:
     """``dense(x, 3)``: the layer is used as if it were a fn."""
     assert isinstance(layer.item, s.Layer)
-    others = [a for _, a in given if a is not argument]
-    shown = "..." if others or layer.item.parameters else ""
+    others = [f"{k.text} = {quoted(a.span, '...')}" if k else quoted(a.span, "...")
+              for k, a in given if a is not argument]
+    shown = ", ".join(others) or ("..." if layer.item.parameters else "")
+    x = quoted(argument.span)
     return UserError(
         "NN0115", f"`{layer.name}` is a layer: its first argument list takes settings, "
         "not tensors", argument.span,
         notes=[Note(f"{_signature(layer.name, layer.item.parameters)} makes the layer, a second "
                     "list applies it")],
-        help=f"write `x |> {layer.name}({shown})`, or `{layer.name}({shown})(x)`")
+        help=f"write `{x} |> {layer.name}({shown})`, or `{layer.name}({shown})({x})`")
 
 
-_KINDS = {"i32": int, "f32": (int, float), "f64": (int, float), "bool": bool}
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "i32": (int, "a whole number"),
+    "f32": ((int, float), "a number"),
+    "f64": ((int, float), "a number"),
+    "bool": (bool, "`true` or `false`"),
+}
 
 
 def _check_static(p: s.Parameter, argument: Argument) -> None:
@@ -252,8 +260,9 @@ def _check_static(p: s.Parameter, argument: Argument) -> None:
                         "as i32[], f32[] or bool[]", p.type.span,
                         help="tensors go into the second argument list")
     value = argument.value
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise UserError("NN0122", f"expected {p.type.dtype.text} for `{p.name.text}`, "
+    kind, words = wanted
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UserError("NN0122", f"expected {words} for `{p.name.text}`, "
                         f"but found {describe(value)}", argument.span,
                         notes=[Note("it is declared here", p.type.span)])
 

@@ -20,8 +20,8 @@ from nncompiler.lang.elaborate_values import Instance, Module, Parameter, V
 
 MAX_CALLS = 64
 MAX_DEPTH = 800
-MAX_STEPS = 300_000
-MAX_NODES = 100_000
+MAX_STEPS = 40_000
+MAX_NODES = 10_000
 MAX_RANK = 8
 
 
@@ -85,7 +85,7 @@ class Context:
 
     def emit(self, op: str, *inputs: Value, span: Span, **attrs: Attr) -> Value:
         """Append a node for the expression at `span`."""
-        return self.build(span, lambda b: b.emit(op, *inputs, **attrs))
+        return self.build(span, lambda b: b.emit_many(op, inputs, attrs)[0])
 
     def build(self, span: Span, make: Callable[[Builder], Value]) -> Value:
         """Append what `make` emits; the operators' own complaints become the language's."""

@@ -13,6 +13,7 @@ from nncompiler.lang.elaborate_context import Context, Frame
 from nncompiler.lang.elaborate_index import index_tensor, index_tuple
 from nncompiler.lang.elaborate_tensor import binary, negation
 from nncompiler.lang.elaborate_values import (
+    NOTHING,
     Argument,
     Builtin,
     Definition,
@@ -20,6 +21,7 @@ from nncompiler.lang.elaborate_values import (
     Tuple,
     V,
     describe,
+    quoted,
 )
 
 
@@ -72,9 +74,9 @@ def lookup(ctx: Context, frame: Frame, name: str, span: Span) -> V:
         ctx.training_read = True
         return ctx.training
     found = scope.find(frame.module, name)
-    if found is not None:
-        return found
-    unknown(frame, name, span)
+    if found is None:
+        unknown(frame, name, span)
+    return found
 
 
 def unknown(frame: Frame, name: str, span: Span) -> NoReturn:
@@ -114,14 +116,18 @@ def _call(ctx: Context, frame: Frame, node: s.Call, piped: tuple[Argument, ...])
 
 def _callee(ctx: Context, frame: Frame, node: s.Expr) -> V:
     """The value that is called; calling what a fn gives is the classic confusion."""
-    found = evaluate(ctx, frame, node)
-    if isinstance(found, Value) and isinstance(node, s.Call):
-        inner = node.callee
-        name = inner.text if isinstance(inner, s.Name) else "this"
-        what = frame.names.get(name) or scope.find(frame.module, name)
-        if isinstance(what, (Builtin, Definition)):
-            raise UserError("NN0114", f"`{name}` is a fn: it takes all its arguments in one list",
-                            node.span, help=f"write `{name}(x, ...)`, or `x |> {name}(...)`")
+    if not isinstance(node, s.Call):
+        return evaluate(ctx, frame, node)
+    try:
+        found = evaluate(ctx, frame, node)
+    except UserError as e:
+        if e.code != "NN0111" or e.span != node.span:
+            raise
+        found = NOTHING
+    if found is NOTHING or isinstance(found, (Value, int, float)):
+        name = quoted(node.callee.span, "this")
+        raise UserError("NN0114", f"`{name}` is a fn: it takes all its arguments in one list",
+                        node.span, help=f"write `{name}(x, ...)`, or `x |> {name}(...)`")
     return found
 
 

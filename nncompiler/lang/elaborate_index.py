@@ -98,7 +98,8 @@ def _slice(item: s.Slice, n: int, evaluate: Evaluate,
         assert item.step is not None
         raise UserError("NN0137", "a slice needs a step other than 0", item.step.span)
     ends = []
-    for part, default in ((item.start, 0 if step > 0 else n - 1), (item.stop, n if step > 0 else -1)):
+    whole = (0, n) if step > 0 else (n - 1, -1)
+    for part, default in zip((item.start, item.stop), whole, strict=True):
         if part is None:
             ends.append(default)
             continue

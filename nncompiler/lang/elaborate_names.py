@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from nncompiler.errors import Note, UserError
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_values import Instance, Key, Parameter
+from nncompiler.lang.elaborate_values import Instance, Key
 
 
 def binding_counts(item: s.Model | s.Fn | s.Layer) -> dict[str, int]:
@@ -74,14 +74,3 @@ def _name(instance: Instance, prefix: str, names: dict[int, str]) -> None:
                             help=f"name this one: `... {child.layer.name}(...) as NAME`")
         taken[own] = child
         _name(child, f"{prefix}{own}.", names)
-
-
-def check_unique(parameters: Sequence[Parameter], names: dict[int, str]) -> None:
-    """Refuse two parameters of one name (a parameter ``a.b`` cannot be written, so this is rare)."""
-    seen: dict[str, Parameter] = {}
-    for p in parameters:
-        name = names[id(p)]
-        if name in seen:
-            raise UserError("NN0125", f"two parameters are called `{name}`", p.span,
-                            notes=[Note("the other is here", seen[name].span)])
-        seen[name] = p

@@ -34,7 +34,7 @@ LATER = {
 
 
 def module_of(file: s.File) -> Module:
-    """The user's definitions; refuses what this version cannot import and what is defined twice."""
+    """The definitions of the user's file."""
     definitions: dict[str, s.Fn | s.Layer] = {}
     for item in file.items:
         if isinstance(item, s.Import):
@@ -95,8 +95,9 @@ def known(module: Module) -> list[str]:
 @cache
 def stdlib_index() -> dict[str, Path]:
     """The file of the standard library that defines a name."""
+    defined = re.compile(r"^(?:fn|layer)\s+(\w+)", re.MULTILINE)
     return {name: path for path in sorted(STDLIB.glob("*.nn"))
-            for name in re.findall(r"^(?:fn|layer)\s+(\w+)", path.read_text("utf-8"), re.MULTILINE)}
+            for name in defined.findall(path.read_text("utf-8"))}
 
 
 @cache

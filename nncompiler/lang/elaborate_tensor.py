@@ -20,6 +20,7 @@ from nncompiler.lang.elaborate_values import (
     describe,
     is_number,
     is_static,
+    quoted,
 )
 
 ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "**": "pow"}
@@ -121,11 +122,12 @@ def common_dtype(ctx: Context, symbol: str, left: Argument, right: Argument, spa
         return ctx.dtype
     first, last = tensors[0], tensors[-1]
     if first.dtype != last.dtype:
-        narrow = next(v for v in (first, last) if v.dtype != ctx.dtype)
+        narrow = left if first.dtype != ctx.dtype else right
+        wanted = "f32" if ctx.dtype in (first.dtype, last.dtype) else last.dtype.name
         raise UserError(
             "NN0150", f"{symbol} cannot mix {first.dtype} and {last.dtype}", span,
             notes=[ctx.origin("the left side", first), ctx.origin("the right side", last)],
-            help=f"convert the {narrow.dtype} side: `{'f32' if ctx.dtype in (first.dtype, last.dtype) else first.dtype}(...)`")
+            help=f"convert one side: `{wanted}({quoted(narrow.span, '...')})`")
     return first.dtype
 
 
@@ -199,10 +201,12 @@ def matmul(ctx: Context, left: Argument, right: Argument, span: Span) -> Value:
         _operand(side, "@")
         if not isinstance(side.value, Value) or not side.value.shape:
             raise UserError("NN0132", f"`@` expected a vector or a matrix, but found "
-                            f"{describe(side.value)}", side.span, help="a product of numbers is `*`")
+                            f"{describe(side.value)}", side.span,
+                            help="a product of numbers is `*`")
     dtype = common_dtype(ctx, "`@`", left, right, span)
     if not dtype.is_float and dtype != I32:
-        raise UserError("NN0152", f"`@` does not take {dtype}", span, help="convert first: `f32(x)`")
+        raise UserError("NN0152", f"`@` does not take {dtype}", span,
+                        help="convert first: `f32(x)`")
     a, b = tensor(ctx, left), tensor(ctx, right)
     inner = b.shape[-2] if len(b.shape) > 1 else b.shape[0]
     notes = [ctx.origin("the left side", a), ctx.origin("the right side", b)]
@@ -230,7 +234,8 @@ def floating(ctx: Context, side: Argument, name: str) -> Value:
     found = tensor(ctx, side)
     if not found.dtype.is_float:
         raise UserError("NN0151", f"`{name}` expected floats, but found {describe(found)}",
-                        side.span, notes=_note(ctx, found), help="convert first: `f32(x)`")
+                        side.span, notes=_note(ctx, found),
+                        help=f"convert first: `f32({quoted(side.span)})`")
     return found
 
 

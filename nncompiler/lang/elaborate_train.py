@@ -177,8 +177,8 @@ def train_spec(ctx: Context, train: s.Train, losses: Sequence[str],
     plain = {n: _bounded(found[n], n, 0.0, 1e30, False)
              for n in ("l1", "l2", "clip_norm", "clip_value") if n in found}
     counts = {n: _count(found[n], n) for n in ("batch", "epochs") if n in found}
-    return TrainSpec(OptimizerSpec(optimizer.kind, optimizer.settings),
-                     ScheduleSpec(schedule.kind, schedule.settings) if schedule else ScheduleSpec(),
+    kept = ScheduleSpec(schedule.kind, schedule.settings) if schedule else ScheduleSpec()
+    return TrainSpec(OptimizerSpec(optimizer.kind, optimizer.settings), kept,
                      objectives=tuple(objectives), **counts, **plain)  # type: ignore[arg-type]
 
 

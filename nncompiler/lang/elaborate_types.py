@@ -16,7 +16,7 @@ from nncompiler.ir.types import MAX_ELEMENTS, TensorType
 from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate_context import Context, check_elements, tensor_type
 from nncompiler.lang.elaborate_tensor import tensor
-from nncompiler.lang.elaborate_values import Argument, V, describe, is_number
+from nncompiler.lang.elaborate_values import Argument, V, describe, is_number, quoted
 
 Evaluate = Callable[[s.Expr], V]
 
@@ -98,7 +98,7 @@ class Header:
             raise UserError(
                 "NN0135", f"expected `{name}` of {dtype}, but found {describe(found)}",
                 argument.span, notes=[Note(f"`{name}` is declared here", type.span)],
-                help=f"convert it: `{type.dtype.text}(...)`")
+                help=f"convert it: `{type.dtype.text}({quoted(argument.span, '...')})`")
         return found
 
     def axes(self, name: str, type: s.TensorType, value: Value, argument: Argument,

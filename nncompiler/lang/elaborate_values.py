@@ -76,7 +76,7 @@ class Settings:
     settings: tuple[tuple[str, float], ...]
 
 
-#: What identifies the making of an instance in its owner's body: the node, and the rounds of the loops round it.
+#: Where a body makes an instance: the node, and the rounds of the loops round it.
 Key: TypeAlias = "tuple[int, tuple[int, ...]]"
 
 
@@ -133,7 +133,7 @@ REQUIRED = object()
 
 @dataclass(frozen=True, slots=True)
 class Builtin:
-    """A function written in Python. `parameters` are (name, default); ``*name`` takes any number."""
+    """A function written in Python; a parameter ``*name`` takes any number of arguments."""
 
     name: str
     parameters: tuple[tuple[str, Any], ...]
@@ -181,6 +181,13 @@ V: TypeAlias = (
 Number: TypeAlias = "int | float | bool"
 
 
+def quoted(span: Span, otherwise: str = "x") -> str:
+    """What is written at `span`, for a suggestion; `otherwise` where it is long or not at hand."""
+    if span.source is None or span.width > 30:
+        return otherwise
+    return span.source.line(span.line)[span.column - 1 : span.column - 1 + span.width]
+
+
 def is_number(value: V) -> bool:
     """An int or float known at compile time (a truth value is not a number)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -197,7 +204,7 @@ def describe(value: V) -> str:
         case bool():
             return f"`{str(value).lower()}`"
         case int() | float():
-            return f"the number {value}"
+            return f"the number {value:.6g}" if isinstance(value, float) else f"the number {value}"
         case str():
             return "a string"
         case Value():
