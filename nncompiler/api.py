@@ -1,4 +1,4 @@
-"""`compile`: from source to a `Model`, through the cache; the command line compiles by `build` too.
+"""From source to artifact and `Model` through the cache, for `nncompiler.compile` and the verbs.
 
 What is in the cache is found without importing the compiler, NumPy or LLVM.
 """
@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from nncompiler import __version__
 from nncompiler.cache import environment, key_of, standard
-from nncompiler.errors import CompilerBug, Limitation, UserError
+from nncompiler.errors import Limitation, UserError
 
 if TYPE_CHECKING:
+    from nncompiler.cache import Cache
+    from nncompiler.codegen.emit import Compile
+    from nncompiler.codegen.target import Target
     from nncompiler.driver import Options
     from nncompiler.runtime.artifact import Artifact
     from nncompiler.runtime.model import Model
@@ -28,6 +31,9 @@ Sizes = tuple[tuple[str, int], ...]
 
 #: Largest size that can be bound: the limit on the elements of a tensor.
 MAX_SIZE = 2**31 - 1
+
+#: The functions that depend on the batch size, and what every artifact has.
+BATCHED = ("init", "infer", "loss", "grad", "train_step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +89,10 @@ def build(wanted: Request, cache: bool = True, customise: Callable[[Options], Op
     if store is not None and (payload := store.get(key)) is not None:
         so, header, stages = _unpack(payload)
         return Built(so, header, stages, True, time.perf_counter() - start)
-    so, header, stages = _compile(wanted, customise)
+    so, header, stages = _compile(wanted, customise, standard() if cache else None)
     if store is not None:
         store.put(key, _pack(so, header, stages))
+        store.prune()
     return Built(so, header, stages, False, time.perf_counter() - start)
 
 
@@ -103,7 +110,7 @@ def _parts(wanted: Request) -> list[bytes]:
 
 
 def _compile(
-    wanted: Request, customise: Callable[[Options], Options] | None
+    wanted: Request, customise: Callable[[Options], Options] | None, store: Cache | None
 ) -> tuple[bytes, str, tuple[Stage, ...]]:
     from nncompiler import driver
     from nncompiler.runtime.weights import read_weights
@@ -116,8 +123,28 @@ def _compile(
         options if customise is None else customise(options),
         clock,
         None if wanted.weights is None else read_weights(wanted.weights),
+        None if store is None else _kept_objects(store),
     )
     return artifact.so, artifact.header, tuple(Stage(s.name, s.seconds, s.detail) for s in clock.stages)
+
+
+def _kept_objects(store: Cache) -> Compile:
+    """Compiles modules to objects, but for those that are in the cache: models share kernels."""
+    from nncompiler.codegen.emit import compile_modules
+
+    def objects(texts: Sequence[str], target: Target) -> Sequence[bytes]:
+        fixed = [b"object", repr(target).encode(), *environment(target.cpu)]
+        keys = [key_of([*fixed, text.encode()]) for text in texts]
+        found = [store.get(key) for key in keys]
+        missing = [text for text, data in zip(texts, found, strict=True) if data is None]
+        made = iter(compile_modules(missing, target))
+        for k, data in enumerate(found):
+            if data is None:
+                found[k] = new = next(made)
+                store.put(keys[k], new)
+        return [data for data in found if data is not None]
+
+    return objects
 
 
 def _options(wanted: Request) -> Options:
@@ -173,10 +200,11 @@ def model_of(wanted: Request, cache: bool = True) -> tuple[Model, Built]:
     from nncompiler.runtime.model import Model
 
     built = build(wanted, cache)
+    functions = tuple(f for f in wanted.functions or BATCHED if f in BATCHED)
 
     def further(rows: int) -> Artifact:
         sizes = (("batch", rows), *((n, v) for n, v in wanted.bindings[0] if n != "batch"))
-        more = build(replace(wanted, bindings=(sizes,), weights=None), cache)
+        more = build(replace(wanted, bindings=(sizes,), functions=functions, weights=None), cache)
         return open_artifact(more.so, f"'{wanted.name}' for {rows} rows")
 
     return Model(open_artifact(built.so, f"'{wanted.name}'"), further), built

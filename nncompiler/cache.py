@@ -62,7 +62,7 @@ class Cache:
         return payload
 
     def put(self, key: str, payload: bytes) -> None:
-        """Store `payload` under `key`, as far as the file system lets us."""
+        """Store `payload` under `key`, as far as the file system lets us; `prune` keeps the limit."""
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,6 @@ class Cache:
         except BaseException:
             _remove(Path(temporary))
             raise
-        self.prune()
 
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / key[2:]

@@ -26,7 +26,7 @@ from nncompiler.passes.manager import Hook, Pass, run_passes
 from nncompiler.passes.pipelines import OPTIMISE
 
 if TYPE_CHECKING:
-    from nncompiler.codegen.emit import Artifact
+    from nncompiler.codegen.emit import Artifact, Compile
     from nncompiler.codegen.target import Target
     from nncompiler.lang.syntax import File
 
@@ -190,7 +190,8 @@ class Compilation:
         o, graphs = self.options, self.graphs
 
         def work() -> dict[str, Function]:
-            return {n: run_passes(f, o.pipeline, o.hooks, o.stop_after) for n, f in graphs.items()}
+            found = {n: run_passes(f, o.pipeline, o.hooks, o.stop_after) for n, f in graphs.items()}
+            return {n: _apart(f) if n == "init" else f for n, f in found.items()}
 
         return self.clock.run("optimise", work, lambda g: f"{sum(len(f.nodes) for f in g.values())} groups")
 
@@ -253,6 +254,20 @@ def _writing(init: Function) -> Function:
     return replace(init, params=init.params + params, results=results)
 
 
+def _apart(init: Function) -> Function:
+    """`init` with a node for each result: as it has no arena, what two parameters share is computed twice."""
+    makers, nodes, results = init.definitions(), list(init.nodes), []
+    taken: set[Value] = set()
+    for name, value in init.results:
+        if value in taken:
+            copy = Value(f"{value.name}.{name}", value.type)
+            nodes.append(replace(makers[value], outputs=(copy,)))
+            value = copy
+        taken.add(value)
+        results.append((name, value))
+    return replace(init, nodes=tuple(nodes), results=tuple(results))
+
+
 def plan_function(function: Function, layout: StateLayout, target: Target) -> Plan:
     """Schedule, choose tiles, place memory."""
     from nncompiler.passes.memory import place
@@ -286,8 +301,12 @@ def compile_artifact(
     options: Options | None = None,
     clock: Clock | None = None,
     weights: Mapping[str, Array] | None = None,
+    objects: Compile | None = None,
 ) -> Artifact:
-    """Compile every binding into one shared object, its header and manifest; `weights` are embedded."""
+    """Compile every binding into one shared object, its header and manifest.
+
+    `weights` are embedded; `objects` may keep the machine code of kernels from one compilation to the next.
+    """
     from nncompiler import __version__
     from nncompiler.codegen.emit import build
 
@@ -307,6 +326,7 @@ def compile_artifact(
             source_sha256=hashlib.sha256(source.text.encode()).hexdigest(),
             version=__version__,
             weights=image,
+            compile=objects,
         ),
         lambda a: f"{len(a.so)} bytes of shared object",
     )

@@ -1,0 +1,178 @@
+"""`nnc gradcheck`: are the gradients of the compiled code right?
+
+Three gradients of the same loss on the same random data are compared, parameter by parameter: of
+the compiled code; of the gradient's graph, interpreted in f64; and central differences of the
+loss, interpreted in f64, at a sample of elements. An error is relative to the largest magnitude of
+that parameter's gradient, or to a thousandth of the largest of all where that is more.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nncompiler.api import model_of
+from nncompiler.cli import options
+from nncompiler.cli.output import print_json, say, table
+from nncompiler.errors import EXIT_CHECK_FAILED, EXIT_OK, UserError
+
+if TYPE_CHECKING:
+    from nncompiler.driver import Compilation
+    from nncompiler.runtime.model import Model
+
+Arrays = dict[str, Any]
+
+#: Largest relative error of the compiled gradient, by float type.
+TOLERANCE = {"f32": 1e-4, "f64": 1e-10}
+#: Of central differences in f64, with a step that balances truncation and rounding.
+DIFFERENCE_TOLERANCE = 1e-5
+STEP = 1e-5
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    parser = options.add_verb(
+        subparsers, "gradcheck", "Compare the compiled gradient of the loss with the f64 "
+        "interpreter's and with central differences. The exit code is 4 where they disagree.",
+    )  # fmt: skip
+    parser.add_argument("file", help="a .nn file with a loss")
+    options.add_model(parser)
+    parser.add_argument("--seed", type=options.number(0, 2**32 - 1), default=0, metavar="N",
+                        help="for parameters and data (default 0)")  # fmt: skip
+    parser.add_argument("--samples", type=options.number(1), default=10, metavar="N",
+                        help="elements per parameter for central differences (default 10)")  # fmt: skip
+    parser.add_argument("--tolerance", type=options.positive, metavar="X",
+                        help="largest error of the compiled gradient (default 1e-4; f64: 1e-10)")  # fmt: skip
+    options.add_target(parser)
+    options.add_json(parser)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The errors of one parameter's gradient."""
+
+    name: str
+    type: str
+    largest: float
+    compiled: float
+    differences: float
+    sampled: int
+    good: bool
+
+
+def run(args: argparse.Namespace) -> int:
+    compilation = options.compilation_of(args, ("init", "grad"))
+    if "grad" not in compilation.available():
+        raise UserError("NN0923", f"expected a model with a loss, but '{args.file}' has none",
+                        help="write `loss NAME = ...` in the model")  # fmt: skip
+    wanted = options.request_of(args, functions=("init", "grad"))
+    model, _ = model_of(wanted, cache=not args.no_cache)
+    tolerance = TOLERANCE[args.dtype] if args.tolerance is None else args.tolerance
+    rows = _check(compilation, model, args.seed, args.samples, tolerance)
+    if not rows:
+        raise UserError("NN0923", f"expected a model with parameters, but '{args.file}' has none")
+    failed = [row for row in rows if not row.good]
+    if args.json:
+        print_json({
+            "file": args.file, "ok": not failed, "tolerance": tolerance,
+            "difference_tolerance": DIFFERENCE_TOLERANCE,
+            "parameters": [
+                {"name": r.name, "type": r.type, "largest": r.largest, "compiled": r.compiled,
+                 "differences": r.differences, "sampled": r.sampled, "ok": r.good} for r in rows
+            ],
+        })  # fmt: skip
+    else:
+        print(_table(rows))
+    if failed:
+        say(f"gradients differ: {', '.join(r.name for r in failed)}")
+    return EXIT_CHECK_FAILED if failed else EXIT_OK
+
+
+def _table(rows: list[Row]) -> str:
+    cells = [("parameter", "type", "largest", "compiled - f64", "differences - f64", "sampled", "")]
+    cells += [
+        (r.name, r.type, f"{r.largest:.3e}", f"{r.compiled:.1e}", f"{r.differences:.1e}", str(r.sampled),
+         "ok" if r.good else "FAILED") for r in rows
+    ]  # fmt: skip
+    return table(cells, right=(2, 3, 4, 5))
+
+
+def _check(c: Compilation, model: Model, seed: int, samples: int, tolerance: float) -> list[Row]:
+    import numpy as np
+
+    from nncompiler.ir.interp import run as interpret
+    from nncompiler.ir.types import F64
+
+    arguments = _arguments(c, model, seed)
+    given = {name: arguments[name] for name, _ in (*c.network.inputs, *c.network.targets)}
+    model.load_state_dict({name: arguments[name] for name, _ in c.network.parameters})
+    entry = model.bindings.any("grad")
+    compiled = model.gradients({a.name: given[a.name] for a in entry.given})
+    reference = {n[5:]: v for n, v in interpret(c.graphs["grad"], arguments, F64).items() if n[:5] == "grad."}
+    floor = 1e-3 * max((float(np.max(np.abs(g), initial=0.0)) for g in reference.values()), default=0.0)
+    rows = []
+    for name, type in c.network.parameters:
+        if name not in reference:
+            continue
+        exact = reference[name]
+        largest = float(np.max(np.abs(exact), initial=0.0))
+        scale = max(largest, floor) or 1.0
+        error = float(np.max(np.abs(compiled[name] - exact), initial=0.0)) / scale
+        picked = _pick(exact.size, samples, seed)
+        slopes = _differences(c, arguments, name, picked)
+        slope_error = float(np.max(np.abs(slopes - exact.ravel()[picked]), initial=0.0)) / scale
+        good = error <= tolerance and slope_error <= DIFFERENCE_TOLERANCE  # false for NaN
+        rows.append(Row(name, str(type), largest, error, slope_error, len(picked), good))
+    return rows
+
+
+def _arguments(c: Compilation, model: Model, seed: int) -> Arrays:
+    """Random data; parameters near their initial values, off the corners where many are exactly 0."""
+    import numpy as np
+
+    from nncompiler.ir.sampling import random_arguments
+
+    arguments = dict(random_arguments(c.graphs["grad"], seed))
+    model.init(seed)
+    generator = np.random.default_rng(seed + 1)
+    for name, value in model.state_dict().items():
+        noise = generator.uniform(-0.05, 0.05, value.shape).astype(value.dtype)
+        arguments[name] = np.asarray(value + noise, value.dtype)
+    return arguments
+
+
+def _pick(size: int, samples: int, seed: int) -> Any:
+    import numpy as np
+
+    if size <= samples:
+        return np.arange(size)
+    return np.sort(np.random.default_rng(seed).choice(size, samples, replace=False))
+
+
+def _differences(c: Compilation, arguments: Mapping[str, Any], name: str, picked: Any) -> Any:
+    """Central differences of the objective that trains `name`, at the picked elements."""
+    import numpy as np
+
+    from nncompiler.ir.interp import retype, run as interpret
+    from nncompiler.ir.types import F64
+
+    objective = retype(c.network.function("objective"), F64)
+    loss = _objective_of(c, name)
+    base = np.asarray(arguments[name], np.float64)
+    found = np.zeros(len(picked))
+    for k, element in enumerate(picked):
+        values = []
+        for sign in (1.0, -1.0):
+            moved = base.copy()
+            moved.flat[element] += sign * STEP
+            values.append(float(interpret(objective, {**arguments, name: moved})[loss]))
+        found[k] = (values[0] - values[1]) / (2 * STEP)
+    return found
+
+
+def _objective_of(c: Compilation, name: str) -> str:
+    """The loss whose gradient `grad` gives for a parameter: the last objective that covers it."""
+    declared = c.network.train.objectives if c.network.train else ()
+    covering = [o.loss for o in declared if name.startswith(o.prefix)]
+    return covering[-1] if covering else c.network.losses[0]

@@ -1,0 +1,235 @@
+"""`nnc train`: compile a file, train it, write weights, artifact and checkpoints, and report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from nncompiler.api import Request, build, model_of
+from nncompiler.cli import UsageError, models, options
+from nncompiler.cli.compile import report_stages
+from nncompiler.cli.output import print_json, say, write_file
+from nncompiler.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
+
+if TYPE_CHECKING:
+    from nncompiler.runtime.callbacks import Callback
+    from nncompiler.runtime.datasets import Splits
+    from nncompiler.runtime.model import Model
+    from nncompiler.runtime.record import History
+
+#: What training calls; the artifact has all functions.
+TRAINING = ("init", "loss", "train_step")
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    parser = options.add_verb(
+        subparsers, "train", "Compile a file and train it. Progress is shown on stderr, results on "
+        "stdout. Ctrl-C writes a checkpoint.",
+        epilog="The data file holds an array for each input and target, by name, with one row for "
+        "each sample; or train.NAME, validation.NAME and test.NAME. The bundled digits come split.",
+    )  # fmt: skip
+    parser.add_argument("file", help="a .nn file with a loss and a train block")
+    parser.add_argument("--data", required=True, metavar="F.npz", help="arrays by name")
+    _add_training(parser)
+    _add_files(parser)
+    options.add_model(parser, several=True)
+    options.add_target(parser)
+    parser.add_argument("--report-stages", action="store_true", help="a line per stage of compiling")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    options.add_json(parser)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=options.number(1), metavar="N", help="default: the train block's")
+    group.add_argument("--lr", type=options.positive, metavar="RATE", help="learning rate, before its schedule")
+    group.add_argument("--seed", type=options.number(0, 2**64 - 1), default=0, metavar="N",
+                       help="for parameters and the order of rows (default 0)")  # fmt: skip
+    group.add_argument("--validation", type=options.fraction, default=0.1, metavar="SHARE",
+                       help="share of the rows to validate on (default 0.1)")  # fmt: skip
+    group.add_argument("--test", type=options.fraction, nargs="?", const=0.2, metavar="SHARE",
+                       help="hold out this share of the rows (default 0.2), used once, at the end")  # fmt: skip
+    group.add_argument("--patience", type=options.number(1), metavar="N",
+                       help="stop after N epochs without improvement, and keep the best")  # fmt: skip
+    group.add_argument("--monitor", metavar="NAME", help="what --patience watches (default: val_loss)")
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("files")
+    group.add_argument("--weights-in", metavar="FILE", help="start from these weights")
+    group.add_argument("--weights-out", metavar="FILE", help="write the weights (.npz, .safetensors)")
+    group.add_argument("--artifact", metavar="OUT.so", help="write the library, trained weights inside")
+    group.add_argument("--checkpoint", metavar="C.npz", help="write the place in training, each epoch")
+    group.add_argument("--resume", metavar="C.npz", help="go on from a checkpoint")
+    group.add_argument("--csv", metavar="LOG.csv", help="write a line for each epoch")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of it."""
+
+    model: Model
+    splits: Splits
+    history: History
+    seconds: float
+
+
+def run(args: argparse.Namespace) -> int:
+    _check(args)
+    wanted = options.request_of(args, bindings=options.bindings_of(args))
+    model, built = model_of(replace(wanted, functions=TRAINING), cache=not args.no_cache)
+    if args.report_stages:
+        report_stages(built)
+    splits = _load(args, model)
+    _prepare(args, model, splits)
+    start = time.perf_counter()
+    try:
+        history = _fit(args, model, splits)
+    except KeyboardInterrupt:
+        return _interrupted(args, model)
+    done = Trained(model, splits, history, time.perf_counter() - start)
+    _write(args, wanted, done)
+    _report(args, done)
+    return EXIT_OK
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What can be found wrong before the work begins."""
+    from nncompiler.runtime.weights import SUFFIXES
+
+    if args.weights_out and not args.weights_out.lower().endswith(SUFFIXES):
+        raise UsageError("NN0919", f"expected --weights-out to be .npz or .safetensors, but found "
+                         f"'{args.weights_out}'")  # fmt: skip
+    if args.resume and args.weights_in:
+        raise UsageError("NN0921", "--resume and --weights-in both say where to start from",
+                         help="leave one of them out")  # fmt: skip
+    for path in (args.weights_out, args.artifact, args.checkpoint, args.csv):
+        folder = os.path.dirname(path or "") or "."
+        if not os.path.isdir(folder):
+            raise UserError("NN0906", f"cannot write '{path}': there is no folder '{folder}'",
+                            help=f"create it: mkdir -p {shlex.quote(folder)}")  # fmt: skip
+
+
+def _load(args: argparse.Namespace, model: Model) -> Splits:
+    from nncompiler.runtime.datasets import load_splits
+
+    splits = load_splits(
+        args.data, model.manifest.inputs, model.manifest.targets,
+        validation=args.validation, test=args.test or 0.0,
+    )  # fmt: skip
+    if not splits.train:
+        raise UserError("NN0918", f"expected rows to train on in '{args.data}', but none are left")
+    if args.test is not None and not splits.test:
+        raise UserError("NN0918", f"expected a test part in '{args.data}', but it has none")
+    parts = [(n, models.count(getattr(splits, n))) for n in ("train", "validation", "test")]
+    say(f"{model.name}: {', '.join(f'{rows} rows to {n}' for n, rows in parts if rows)}")
+    return splits
+
+
+def _prepare(args: argparse.Namespace, model: Model, splits: Splits) -> None:
+    """Parameters and rate; and the batch sizes that training needs besides the one it has."""
+    batch = _batch(args) or model.manifest.train.get("batch", 1)
+    rest = models.count(splits.train) % batch
+    if rest and rest not in model.bindings.sizes("train_step"):
+        start = time.perf_counter()
+        model.bindings.fit(rest)
+        if args.report_stages:
+            say(f"{'compiled':<10}{time.perf_counter() - start:8.3f} s  for the last {rest} rows of an epoch")
+    model.init(args.seed)
+    if args.weights_in:
+        model.load_weights(args.weights_in)
+    if args.lr is not None:
+        model.rate = args.lr
+
+
+def _fit(args: argparse.Namespace, model: Model, splits: Splits) -> History:
+    from nncompiler.runtime.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint, TerminateOnNaN
+
+    callbacks: list[Callback] = [TerminateOnNaN()]
+    if args.patience is not None:
+        callbacks.append(EarlyStopping(args.patience, monitor=args.monitor))
+    if args.csv:
+        callbacks.append(CSVLogger(args.csv))
+    if args.checkpoint:
+        callbacks.append(ModelCheckpoint(args.checkpoint))
+    history = model.fit(
+        splits.train, epochs=args.epochs, batch=_batch(args), validation_data=splits.validation or None,
+        seed=args.seed, callbacks=callbacks, progress=not args.quiet, check_nan=True, resume=args.resume,
+    )  # fmt: skip
+    stopped = history.stopped
+    if stopped is not None and not any(stopped.endswith(f" for {n} epochs") for n in (args.patience,)):
+        raise UserError(
+            "NN0922", f"training diverged: {stopped}",
+            help="lower the learning rate, as with --lr, or check the data",
+        )  # fmt: skip
+    return history
+
+
+def _batch(args: argparse.Namespace) -> int | None:
+    """The batch size to train with: the first that is asked for."""
+    sizes = dict(options.bindings_of(args)[0])
+    return sizes.get("batch")
+
+
+def _interrupted(args: argparse.Namespace, model: Model) -> int:
+    if model.record is None:
+        say("interrupted before training began")
+        return EXIT_INTERRUPTED
+    path = args.checkpoint or f"{model.name}.checkpoint.npz"
+    model.save_checkpoint(path)
+    say(f"interrupted in epoch {model.record.epoch + 1}; wrote the checkpoint {path}")
+    say(f"  go on with: {_again(path)}")
+    return EXIT_INTERRUPTED
+
+
+def _again(path: str) -> str:
+    """The command line that goes on from a checkpoint."""
+    kept: list[str] = []
+    skip = False
+    for word in sys.argv[1:]:
+        if skip or word in ("--resume", "--weights-in"):
+            skip = not skip
+        elif not word.startswith(("--resume=", "--weights-in=")):
+            kept.append(word)
+    return shlex.join(["nnc", *kept, "--resume", path])
+
+
+def _write(args: argparse.Namespace, wanted: Request, done: Trained) -> None:
+    if args.weights_out:
+        done.model.save(args.weights_out)
+    if args.artifact:
+        with tempfile.TemporaryDirectory() as folder:
+            weights = os.path.join(folder, "weights.npz")
+            done.model.save(weights)
+            built = build(replace(wanted, weights=weights), cache=not args.no_cache)
+        write_file(os.path.splitext(args.artifact)[0] + ".h", built.header)
+        write_file(args.artifact, built.so)
+
+
+def _report(args: argparse.Namespace, done: Trained) -> None:
+    """Validation once more, as the parameters are now; then the test part, for the only time."""
+    wanted = ["validation"] + (["test"] if args.test is not None else [])
+    parts = {name: getattr(done.splits, name) for name in wanted}
+    found = {n: done.model.evaluate(data) for n, data in parts.items() if data}
+    epochs = max(map(len, done.history.values()), default=0)
+    if args.json:
+        record: dict[str, Any] = {
+            "model": done.model.name, "epochs": epochs, "stopped": done.history.stopped,
+            "seconds": done.seconds, "history": dict(done.history), **found,
+            "weights": args.weights_out, "artifact": args.artifact,
+        }  # fmt: skip
+        print_json(record)
+        return
+    best = "; parameters of the best" if args.patience is not None else ""
+    print(f"{'trained':<11}{epochs} epochs in {done.seconds:.2f} s{best}")
+    for label, path in (("weights", args.weights_out), ("artifact", args.artifact)):
+        if path:
+            print(f"{label:<11}{path}")
+    for name, values in found.items():
+        print(models.line(name, values, models.count(parts[name])))
