@@ -82,7 +82,8 @@ def read_state(layout: StateLayout, state: np.ndarray, name: str) -> Array:
     return np.frombuffer(data, e.type.dtype.numpy).reshape(e.type.shape)
 
 
-def run_planned(function: Function, plan: Plan, layout: StateLayout, values: Mapping[str, Array]) -> dict[str, Array]:
+def run_planned(function: Function, plan: Plan, layout: StateLayout, values: Mapping[str, Array], order: str | None = None
+) -> dict[str, Array]:
     """The results of `plan` by the plan interpreter, under the names of the function's results."""
     state = fill_state(layout, values)
     arrays = {a.buffer: np.array(values[a.buffer]) for a in plan.arguments if a.role != "output"}
@@ -90,7 +91,7 @@ def run_planned(function: Function, plan: Plan, layout: StateLayout, values: Map
         if a.role == "output":
             b = plan.buffer(a.buffer)
             arrays[a.buffer] = np.zeros(b.type.shape, b.type.dtype.numpy)
-    run_plan(plan, state, arrays)
+    run_plan(plan, state, arrays, order)
     found = {}
     for name, value in function.results:
         if name.startswith("update."):

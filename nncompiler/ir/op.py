@@ -17,15 +17,20 @@ import numpy as np
 
 from nncompiler.errors import CompilerBug, UserError, nearest
 from nncompiler.ir.graph import Attr, Builder, Node, Value
-from nncompiler.ir.scalar import Affine, Expr, Index, apply, const
+from nncompiler.ir.scalar import Affine, Const, Expr, Index, apply, const
 from nncompiler.ir.types import I32, Array, TensorType
 
 
 class Lowering(Protocol):
     """What `Operator.lower` may ask for. Elements of the inputs are pulled at any index; folds open a scope."""
 
-    def read(self, k: int, index: Sequence[Index]) -> Expr:
-        """The element of input `k` at `index` (one entry per dimension; dimensions of extent 1 are read at 0)."""
+    def read(
+        self, k: int, index: Sequence[Index], guard: Expr | None = None, fill: Const | None = None
+    ) -> Expr:
+        """The element of input `k` at `index` (one entry per dimension; dimensions of extent 1 are read at 0).
+
+        With a `guard`, memory is touched only where it holds, and the element is `fill` elsewhere.
+        """
         ...
 
     def fold(

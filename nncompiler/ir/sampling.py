@@ -33,7 +33,7 @@ def random_arguments(function: Function, seed: int = 0, low: float = -1.0, high:
 
 
 def index_bounds(function: Function) -> dict[Value, int]:
-    """For every value used as an index: the smallest extent it indexes, traced back through single-operand nodes."""
+    """For every value used as an index: the smallest extent it indexes, traced back through data movement."""
     nodes = list(_all_nodes(function))
     makers = {v: n for n in nodes for v in n.outputs}
     found: dict[Value, int] = {}
@@ -41,7 +41,7 @@ def index_bounds(function: Function) -> dict[Value, int]:
         for k, extent in lookup(node.op).index_bounds(node):
             value = node.inputs[k]
             found[value] = min(extent, found.get(value, extent))
-            while (maker := makers.get(value)) is not None and len(maker.inputs) == 1:
+            while (maker := makers.get(value)) is not None and lookup(maker.op).cheap and maker.inputs:
                 value = maker.inputs[0]
                 found[value] = min(extent, found.get(value, extent))
     return found

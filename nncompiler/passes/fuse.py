@@ -22,6 +22,7 @@ from typing import ClassVar
 from nncompiler.ir.analysis import updates
 from nncompiler.ir.graph import Function, Node, Param, Value
 from nncompiler.ir.op import lookup
+from nncompiler.passes.dce import DeadCode
 from nncompiler.passes.grouping import find_frame, is_view
 
 
@@ -33,7 +34,7 @@ class Fuse:
     max_nodes: int = 96
 
     def run(self, function: Function) -> Function:
-        groups = _Groups(function, self.max_nodes)
+        groups = _Groups(DeadCode().run(function), self.max_nodes)
         if self.max_nodes > 1:
             groups.merge_all()
         return groups.rebuild()
@@ -55,13 +56,34 @@ class _Groups:
         self.position = {v: k for k, n in enumerate(self.nodes) for v in n.outputs}
         self.results = {v for _, v in function.results}
         self.users = function.users()
+        self.stored = set[int]()
         self.group_of: dict[int, int] = {}
         self.groups: dict[int, _Group] = {}
+        while self._single_groups():
+            pass
+        self._order_updates()
+
+    def _single_groups(self) -> bool:
+        """One group per node, cheap operands copied in. True where a copy leaves a group without a frame (a matrix
+        times its own transpose): the cheap nodes are then stored, and the groups must be made again."""
+        self.group_of.clear()
+        self.groups.clear()
         for k, node in enumerate(self.nodes):
-            if not is_view(node) and (not lookup(node.op).cheap or self._must_exist(node)):
+            if not is_view(node) and (not self._cheap(k) or self._must_exist(node)):
                 self.group_of[k] = k
                 self.groups[k] = self._closure({k})
-        self._order_updates()
+        for group in self.groups.values():
+            nodes = [self.nodes[n] for n in group.nodes]
+            if find_frame(nodes, self._outputs(group)) is None:
+                copied = {n for n in group.nodes if n not in group.own and self.nodes[n].inputs}
+                if copied:
+                    self.stored |= copied
+                    return True
+        return False
+
+    def _cheap(self, k: int) -> bool:
+        """Whether a node is copied into every group that reads it."""
+        return lookup(self.nodes[k].op).cheap and k not in self.stored
 
     # --- what a group holds, and what it follows ---
 
@@ -77,7 +99,7 @@ class _Groups:
                 k = self._maker(v)
                 if k is None or k in own:
                     continue
-                if k not in self.group_of or lookup(self.nodes[k].op).cheap:
+                if k not in self.group_of or self._cheap(k):
                     if k not in seen:
                         seen.add(k)
                         queue.append(k)
@@ -200,12 +222,12 @@ class _Groups:
         return found
 
     def _escapes(self, user: Node, group: _Group) -> bool:
-        """Whether a user of a value runs outside the group; a cheap user runs in the groups that copy it."""
+        """Whether a user of a value runs outside the group; a cheap user runs in every group that copies it."""
         k = self.position[user.outputs[0]]
-        if k in group.own:
-            return False
-        if k in self.group_of or is_view(user):
+        if is_view(user) or (k in self.group_of and k not in group.own):
             return True
+        if k in group.own and not self._cheap(k):
+            return False
         return any(self._escapes(u, group) for v in user.outputs for u in self.users[v])
 
     # --- the new function ---

@@ -52,16 +52,22 @@ class _Union:
             self.parent[a] = b
 
 
-def label_dimensions(nodes: Iterable[Node]) -> dict[Value, Labels]:
-    """The label of every dimension of every value the nodes touch; None for extent 1."""
+def label_dimensions(nodes: Sequence[Node], through_operands: bool = True) -> dict[Value, Labels]:
+    """The label of every dimension of every value the nodes touch; None for extent 1.
+
+    With `through_operands`, two readers of one outside value run over the same axes; without, only values made inside
+    tie axes together (a product of a matrix with its own transpose needs that).
+    """
     union = _Union()
+    made = {v for n in nodes for v in n.outputs}
     values: dict[Value, None] = {}
     for node in nodes:
         for v in (*node.inputs, *node.outputs):
             values[v] = None
         for k, d, e in lookup(node.op).dims(node):
-            if node.inputs[k].shape[d] != 1:
-                union.join((node.inputs[k], d), (node.output, e))
+            v = node.inputs[k]
+            if v.shape[d] != 1 and (through_operands or v in made):
+                union.join((v, d), (node.output, e))
     return {
         v: tuple(None if n == 1 else union.find((v, d)) for d, n in enumerate(v.shape)) for v in values
     }
@@ -81,17 +87,22 @@ def expensive(node: Node) -> bool:
 
 def find_frame(nodes: Sequence[Node], outputs: Sequence[Value]) -> Frame | None:
     """The frame under which `nodes` (in order) form one nest that yields `outputs`, or None where there is none."""
-    labels = label_dimensions(nodes)
     made = {v for n in nodes for v in n.outputs}
-    if any(_repeats(labels[v]) for v in made):
-        return None
     if any(lookup(n.op).leaf_only(n) and any(_computed(nodes, v) for v in n.inputs) for n in nodes):
         return None
     contracts = [n for n in nodes if lookup(n.op).kind == "contract"]
     folds = [n for n in nodes if lookup(n.op).kind == "fold"]
-    if contracts:
-        return _contract_frame(nodes, contracts, folds, outputs, labels)
-    return _loop_frame(nodes, folds, outputs, labels)
+    for through_operands in (True, False):
+        labels = label_dimensions(nodes, through_operands)
+        if any(_repeats(labels[v]) for v in made):
+            continue
+        if contracts:
+            found = _contract_frame(nodes, contracts, folds, outputs, labels)
+        else:
+            found = _loop_frame(nodes, folds, outputs, labels)
+        if found:
+            return found
+    return None
 
 
 def _repeats(labels: Labels) -> bool:

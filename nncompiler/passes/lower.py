@@ -20,7 +20,9 @@ from nncompiler.errors import CompilerBug
 from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
 from nncompiler.ir.op import lookup
-from nncompiler.ir.scalar import Affine, Const, Expr, Index, Iota, Load, Ref, axes_of, walk
+from nncompiler.ir.scalar import (
+    Affine, Const, Expr, Index, Iota, Load, Ref, apply, axes_of, const, walk,
+)  # fmt: skip
 from nncompiler.passes.grouping import Frame, expensive
 from nncompiler.passes.tidy import tidy
 
@@ -49,7 +51,8 @@ def lower_group(
 class _Scope:
     axes: tuple[Axis, ...]
     statements: list[Stmt] = field(default_factory=list)
-    known: dict[tuple[Value, tuple[Index, ...]], Expr] = field(default_factory=dict)
+    known: dict[object, Expr] = field(default_factory=dict)
+    open: bool = True
 
 
 class _Nest:
@@ -61,7 +64,8 @@ class _Nest:
         self.frame, self.buffers = frame, buffers
         self.makers = {v: n for n in nodes for v in n.outputs}
         self.kept = dict.fromkeys(kept)
-        self.stored: set[Value] = set()
+        self.guards: list[tuple[Expr, Const]] = []
+        self.stored: dict[Value, _Scope] = {}
         self.computed: set[Value] = set()
         self.repeated: dict[Value, None] = {}
         self.scopes = [_Scope(())]
@@ -78,7 +82,8 @@ class _Nest:
         self.frame_axes = frame_axes
         self.inside = [v for v in outputs if not self.frame.cross or self.labels_of(v)]
         if self.frame.cross:
-            self.element(self.frame.cross.output, ())
+            result = self.frame.cross.output
+            self.element(result, (Affine(),) * result.type.rank)
         elif frame_axes:
             self.scopes.append(_Scope(frame_axes))
             self.store_all(self.inside)
@@ -109,7 +114,9 @@ class _Nest:
             self.close(lambda body, axes=axes: For(axes, body))  # type: ignore[misc]
 
     def close(self, wrap: Callable[[tuple[Stmt, ...]], Stmt]) -> None:
-        body = tuple(self.scopes.pop().statements)
+        scope = self.scopes.pop()
+        scope.open = False
+        body = tuple(scope.statements)
         self.scopes[-1].statements.append(wrap(body))
 
     def new_axes(self, extents: Sequence[int]) -> tuple[Axis, ...]:
@@ -149,27 +156,48 @@ class _Nest:
     def element(self, value: Value, index: Sequence[Index]) -> Expr:
         """The value's element at `index`: bound once per scope, loaded where memory holds it, else computed."""
         at = tuple(Affine() if n == 1 else i for i, n in zip(index, value.shape, strict=True))
-        depth = self.depth(at)
+        depth = self.depth((*at, *(g for g, _ in self.guards)))
         scope = self.scopes[depth]
-        if (value, at) in scope.known:
-            return scope.known[value, at]
+        key = (value, at, tuple(self.guards))
+        if key in scope.known:
+            return scope.known[key]
         inner, self.scopes = self.scopes[depth + 1 :], self.scopes[: depth + 1]
         expr = self.bind(scope, value, self.evaluate(value, at))
-        scope.known[value, at] = expr
+        scope.known[key] = expr
         if value in self.kept and value not in self.stored and self.covers(value, at):
-            self.stored.add(value)
+            self.stored[value] = scope
             scope.statements.append(Store(self.buffers[value], at, expr))
         self.scopes += inner
         return expr
 
     def evaluate(self, value: Value, index: tuple[Index, ...]) -> Expr:
         node = self.makers.get(value)
-        if node is None or value in self.stored:
-            return Load(self.buffers[value], index, value.dtype)
+        # what an unfinished loop stores is not there yet for statements hoisted in front of that loop
+        if node is None or (value in self.stored and not self.stored[value].open):
+            return self.load(value, index)
         if value in self.computed and expensive(node) and self.labels_of(value):
             self.repeated[value] = None
         self.computed.add(value)
         return lookup(node.op).lower(node, index, _Pull(self, node))
+
+    def load(self, value: Value, index: tuple[Index, ...]) -> Expr:
+        """A load under all guards in force; what it gives where they do not hold is never looked at but for one."""
+        if not self.guards:
+            return Load(self.buffers[value], index, value.dtype)
+        guard, fill = self.guards[-1]
+        for outer, _ in self.guards[:-1]:
+            guard = apply("and", outer, guard)
+        fill = fill if len(self.guards) == 1 and fill.dtype == value.dtype else const(0, value.dtype)
+        return Load(self.buffers[value], index, value.dtype, guard, fill)
+
+    def guarded(self, value: Value, index: Sequence[Index], guard: Expr, fill: Const) -> Expr:
+        """The element where `guard` holds, else `fill`; nothing below touches memory where it does not."""
+        self.guards.append((guard, fill))
+        element = self.element(value, index)
+        self.guards.pop()
+        if self.makers.get(value) is None and not self.guards:
+            return element  # a load, which fills by itself
+        return apply("select", guard, element, fill)
 
     def bind(self, scope: _Scope, value: Value, expr: Expr) -> Expr:
         if isinstance(expr, (Const, Ref, Iota)):
@@ -232,10 +260,14 @@ class _Pull:
     nest: _Nest
     node: Node
 
-    def read(self, k: int, index: Sequence[Index]) -> Expr:
+    def read(
+        self, k: int, index: Sequence[Index], guard: Expr | None = None, fill: Const | None = None
+    ) -> Expr:
         value = self.node.inputs[k]
         if len(index) != len(value.shape):
             raise CompilerBug("NN0491", f"'{self.node.op}' reads operand {k} with {len(index)} indices")
+        if guard is not None and fill is not None:
+            return self.nest.guarded(value, index, guard, fill)
         return self.nest.element(value, index)
 
     def fold(

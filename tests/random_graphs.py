@@ -1,0 +1,207 @@
+"""Random well-typed graphs, for comparing passes, plans and compiled code with the interpreter.
+
+Values keep a moderate size (every growth is damped), and decisions that rounding could flip (comparisons, floor,
+argmax) are taken on exact values only: inputs and what data movement makes of them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nncompiler.ir.graph import Builder, Function, Value
+from nncompiler.ir.types import F32, I32, DType, TensorType, broadcast_shapes, scalar
+from nncompiler.passes.autodiff import differentiate
+
+EXTENTS = (1, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33)
+SMOOTH = ("tanh", "sigmoid", "sin", "cos", "erf", "neg", "abs", "exp", "log", "sqrt", "rsqrt")
+MAX_ELEMENTS = 6000
+
+
+@dataclass(slots=True)
+class _Maker:
+    random: random.Random
+    dtype: DType
+    b: Builder
+    pool: list[Value] = field(default_factory=list)
+    exact: set[Value] = field(default_factory=set)
+
+    def pick(self, rank: int | None = None, exact: bool = False) -> Value | None:
+        found = [
+            v for v in self.pool
+            if v.dtype == self.dtype and (rank is None or v.type.rank == rank) and (not exact or v in self.exact)
+        ]  # fmt: skip
+        return self.random.choice(found) if found else None
+
+    def keep(self, value: Value, *sources: Value) -> None:
+        """Add to the pool; data movement of exact values is exact when the sources are given."""
+        if value.type.size <= MAX_ELEMENTS:
+            self.pool.append(value)
+            if sources and all(s in self.exact for s in sources):
+                self.exact.add(value)
+
+    def number(self, x: float) -> Value:
+        return self.b.const(x, self.dtype)
+
+
+def unary(m: _Maker) -> None:
+    x = m.pick()
+    assert x is not None
+    op = m.random.choice(SMOOTH)
+    if op in ("log", "sqrt", "rsqrt"):
+        x = m.b.emit("add", m.b.emit("mul", x, x), m.number(0.5))
+    if op == "exp":
+        x = m.b.emit("tanh", x)
+    m.keep(m.b.emit(op, x))
+
+
+def binary(m: _Maker) -> None:
+    x, y = m.pick(), m.pick()
+    assert x is not None and y is not None
+    if broadcast_shapes(x.shape, y.shape) is None:
+        y = m.number(m.random.choice([0.5, -0.25, 1.5]))
+    op = m.random.choice(["add", "sub", "mul", "max", "min", "div"])
+    if op == "div":
+        y = m.b.emit("add", m.b.emit("abs", y), m.number(1.0))
+    if op == "mul":
+        y = m.b.emit("tanh", y)
+    m.keep(m.b.emit(op, x, y))
+
+
+def reduction(m: _Maker) -> None:
+    x = m.pick()
+    if x is None or not x.type.rank:
+        return
+    count = m.random.randint(1, x.type.rank)
+    axes = tuple(sorted(m.random.sample(range(x.type.rank), count)))
+    op = m.random.choice(["reduce_sum", "reduce_sum", "reduce_max", "reduce_min"])
+    y = m.b.emit(op, x, axes=axes, keepdims=m.random.random() < 0.5)
+    size = x.type.size // max(1, y.type.size)
+    m.keep(m.b.emit("mul", y, m.number(1.0 / size)) if op == "reduce_sum" else y)
+
+
+def product(m: _Maker) -> None:
+    """A contraction of two matrices with one extent in common, in one of the four orientations."""
+    x = m.pick(2)
+    if x is None:
+        return
+    k = m.random.choice([0, 1])
+    partners = [(v, d) for v in m.pool if v.dtype == m.dtype and v.type.rank == 2 for d in (0, 1) if v.shape[d] == x.shape[k]]
+    y, d = m.random.choice(partners)
+    left = "i k" if k == 1 else "k i"
+    right = "k j" if d == 0 else "j k"
+    z = m.b.emit("contract", x, y, spec=f"i j k: {left}, {right} -> i j")
+    m.keep(m.b.emit("mul", z, m.number(1.0 / x.shape[k])))
+
+
+def movement(m: _Maker) -> None:
+    x = m.pick()
+    assert x is not None
+    kind = m.random.choice(["transpose", "reshape", "slice", "concat", "pad", "broadcast"])
+    r = x.type.rank
+    if kind == "transpose":
+        m.keep(m.b.emit("transpose", x, perm=tuple(m.random.sample(range(r), r))), x)
+    elif kind == "reshape":
+        shapes = [(x.type.size,), (1, *x.shape), (*x.shape, 1), tuple(reversed(x.shape))]
+        m.keep(m.b.emit("reshape", x, shape=m.random.choice(shapes)), x)
+    elif kind == "slice" and r and all(x.shape):
+        start = tuple(m.random.randrange(n) for n in x.shape)
+        stop = tuple(m.random.randint(s + 1, n) for s, n in zip(start, x.shape, strict=True))
+        m.keep(m.b.emit("slice", x, start=start, stop=stop, step=tuple(m.random.choice([1, 1, 2]) for _ in x.shape)), x)
+    elif kind == "concat" and r:
+        m.keep(m.b.emit("concat", x, x, axis=m.random.randrange(r)), x)
+    elif kind == "pad" and r:
+        low, high = (tuple(m.random.randint(0, 2) for _ in range(r)) for _ in range(2))
+        m.keep(m.b.emit("pad", x, low=low, high=high, value=0.0))
+    elif kind == "broadcast":
+        m.keep(m.b.emit("broadcast", x, shape=(m.random.choice([2, 3]), *x.shape)), x)
+
+
+def decision(m: _Maker) -> None:
+    """where over a comparison of exact values, or argmax and one-hot of them."""
+    x, a = m.pick(exact=True), m.pick()
+    assert a is not None
+    if x is None:
+        return
+    if m.random.random() < 0.6 or not x.type.rank:
+        condition = m.b.emit(m.random.choice(["lt", "ge", "gt"]), x, m.number(0.1))
+        if broadcast_shapes(x.shape, a.shape) is not None:
+            m.keep(m.b.emit("where", condition, a, m.number(0.25)))
+        return
+    axis = m.random.randrange(x.type.rank)
+    best = m.b.emit("argmax", x, axis=axis, keepdims=False)
+    m.keep(m.b.emit("one_hot", best, depth=x.shape[axis], dtype=m.dtype.name))
+
+
+def gathering(m: _Maker) -> None:
+    x = m.pick()
+    if x is None or not x.type.rank:
+        return
+    axis = m.random.randrange(x.type.rank)
+    ramp = m.b.emit("iota", extent=m.random.choice([1, 3, 5]), dtype="i32")
+    indices = m.b.emit("min", ramp, m.b.const(x.shape[axis] - 1, I32))
+    m.keep(m.b.emit("gather", x, indices, axis=axis), x)
+
+
+STEPS: tuple[tuple[int, Callable[[_Maker], None]], ...] = (
+    (5, unary), (6, binary), (4, reduction), (3, product), (4, movement), (2, decision), (1, gathering)
+)  # fmt: skip
+
+
+def random_function(seed: int, dtype: DType = F32, prefix: str = "") -> Function:
+    """A function of one to three inputs and parameters; results are some values, a scalar loss, and in half of the
+    cases its gradients; in a quarter also updates in place of the parameters. Names of parameters begin with `prefix`.
+    """
+    rng = random.Random(seed)
+    m = _Maker(rng, dtype, Builder(f"g{seed}"))
+    shapes = _related_shapes(rng)
+    params = []
+    for k, shape in enumerate(shapes):
+        kind = "param" if k % 2 else "input"
+        v = m.b.param(kind, f"{prefix}{'w' if k % 2 else 'x'}{k}", TensorType(dtype, shape))
+        m.keep(v)
+        m.exact.add(v)
+        if kind == "param":
+            params.append(v)
+    steps = [s for weight, s in STEPS for _ in range(weight)]
+    for _ in range(rng.randint(3, 14)):
+        rng.choice(steps)(m)
+    loss = _loss(m)
+    results = [(f"{prefix}out{k}", v) for k, v in enumerate(rng.sample(m.pool, min(2, len(m.pool))))]
+    f = m.b.finish([*results, ("loss", loss)])
+    if rng.random() < 0.5:
+        f = differentiate(f, "loss", params, f.name)
+        if rng.random() < 0.5:
+            f = _updated(f, params)
+    return f
+
+
+def _related_shapes(rng: random.Random) -> list[tuple[int, ...]]:
+    """Two to four shapes over few extents, so that operands often fit each other."""
+    extents = [rng.choice(EXTENTS) for _ in range(3)]
+    shapes = []
+    for _ in range(rng.randint(2, 4)):
+        rank = rng.choice([0, 1, 2, 2, 2, 3])
+        shapes.append(tuple(rng.choice(extents) for _ in range(rank)))
+    return shapes
+
+
+def _loss(m: _Maker) -> Value:
+    """A scalar over the most recent values."""
+    total = m.number(0.0)
+    for v in [v for v in m.pool if v.dtype == m.dtype][-3:]:
+        s = m.b.emit("reduce_sum", v, axes=tuple(range(v.type.rank)), keepdims=False) if v.type.rank else v
+        total = m.b.emit("add", total, m.b.emit("mul", s, m.number(1.0 / max(1, v.type.size))))
+    assert total.type == scalar(m.dtype)
+    return total
+
+
+def _updated(f: Function, params: list[Value]) -> Function:
+    """Gradient descent: `update.NAME` instead of the gradients."""
+    b = Builder.extending(f)
+    kept = [(n, v) for n, v in f.results if not n.startswith("grad.")]
+    for p in params:
+        step = b.emit("mul", f.result(f"grad.{p.name}"), b.const(0.1, p.dtype))
+        kept.append((f"update.{p.name}", b.emit("sub", p, step)))
+    return b.finish(kept)
