@@ -44,11 +44,11 @@ class At:
 
 @dataclass(slots=True)
 class Offset:
-    """An address in elements: constant + sum of value * factor + lane * `stride` + `gathered`
+    """An address in elements: `fixed` + sum of value * factor + lane * `stride` + `gathered`
     (i32, by lane).
     """
 
-    constant: int = 0
+    fixed: int = 0
     terms: list[tuple[str, int]] = field(default_factory=list)
     stride: int = 0
     gathered: Value | None = None

@@ -138,12 +138,12 @@ class Emitter:
     # --- addresses ---
 
     def _add_affine(self, offset: Offset, index: Affine, factor: int) -> None:
-        offset.constant += index.const * factor
+        offset.fixed += index.const * factor
         for axis, k in index.terms:
             at = self.axes.get(axis)
             if at is None:
                 raise CompilerBug("NN0591", f"axis '{axis}' is used outside its loop")
-            offset.constant += at.plus * k * factor
+            offset.fixed += at.plus * k * factor
             if at.base:
                 offset.terms.append((at.base, k * factor))
             if self.lanes is not None and axis == self.lanes.axis:
@@ -175,10 +175,10 @@ class Emitter:
                 )
                 offset.terms.append((wide, stride))
             else:
-                offset.constant += int(at.text) * stride
+                offset.fixed += int(at.text) * stride
         return offset
 
-    def _scalar_sum(self, offset: Offset, with_constant: bool = True) -> str:
+    def _scalar_sum(self, offset: Offset, complete: bool = True) -> str:
         """The part all lanes share, as i64. Later loops come later in the sum, so that earlier
         parts can be hoisted.
         """
@@ -191,18 +191,18 @@ class Emitter:
             k = factors[text]
             part = text if k == 1 else self.w.assign(f"mul nsw i64 {text}, {k}")
             total = self.w.assign(f"add nsw i64 {total}, {part}") if total else part
-        constant = offset.constant if with_constant else 0
+        fixed = offset.fixed if complete else 0
         if not total:
-            return str(constant)
-        return self.w.assign(f"add nsw i64 {total}, {constant}") if constant else total
+            return str(fixed)
+        return self.w.assign(f"add nsw i64 {total}, {fixed}") if fixed else total
 
     def _pointer(self, place: Place, offset: Offset) -> str:
         """The address of lane 0, without `gathered`."""
         element, pointer = memory_type(place.dtype), place.pointer
-        shared = self._scalar_sum(offset, with_constant=False)
+        shared = self._scalar_sum(offset, complete=False)
         if shared != "0":
             pointer = self.w.assign(f"getelementptr {element}, ptr {pointer}, i64 {shared}")
-        displacement = place.displacement + offset.constant * place.dtype.bytes
+        displacement = place.displacement + offset.fixed * place.dtype.bytes
         return self._step(pointer, "i8", displacement)
 
     def _step(self, pointer: str, element: str, count: int) -> str:

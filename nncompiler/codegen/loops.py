@@ -243,10 +243,14 @@ class Nest:
         return self._halve(combine, total, 1)
 
     def _halve(self, combine: Combine, values: list[Value], lanes: int) -> list[Value]:
-        while (count := values[0].lanes) > lanes:
+        while (count := values[0].lanes) > max(lanes, 2):
             low = [self.w.shuffle(v, None, range(count // 2)) for v in values]
             high = [self.w.shuffle(v, None, range(count // 2, count)) for v in values]
             values = self._combine(combine, low, high)
+        if values[0].lanes > lanes:
+            # The last step stays a vector operation: LLVM makes branches of scalar selects.
+            turned = [self.w.shuffle(v, None, (1, 0)) for v in values]
+            values = [self.w.lane(v, 0) for v in self._combine(combine, values, turned)]
         return values
 
     # --- facts about statements ---
