@@ -22,7 +22,6 @@ from nncompiler.codegen.header import header_text
 from nncompiler.codegen.manifest import NO_DIGEST, manifest
 from nncompiler.codegen.module import lower
 from nncompiler.codegen.target import Target, machine
-from nncompiler.errors import CompilerBug
 from nncompiler.ir.model import Network, Program
 
 #: Object code of LLVM modules; `compile_modules` is the plain one.
@@ -66,22 +65,16 @@ def build(
     record = manifest(
         program, target, networks, modules.calls, source_sha256, version, weights is not None
     )
-    sections = {MANIFEST_SECTION: json.dumps(record, sort_keys=True).encode()}
+    unsigned = json.dumps(record, sort_keys=True).encode()
+    sections = {MANIFEST_SECTION: unsigned}
     if texts:
         packed = json.dumps({k: dict(v) for k, v in texts.items()}, sort_keys=True).encode()
         sections[TEXTS_SECTION] = zlib.compress(packed, 9)
     image = link(objects, abi.exports(program), f"{abi.identifier(program.name)}.so", sections)
-    image, record["digest"] = _sign(image)
+    record["digest"] = digest = hashlib.sha256(image).hexdigest()
+    at = image.index(unsigned) + unsigned.index(NO_DIGEST.encode())
+    image = image[:at] + digest.encode() + image[at + len(digest) :]
     return Artifact(image, header_text(program, weights is not None), record)
-
-
-def _sign(image: bytes) -> tuple[bytes, str]:
-    """The image with its digest in the manifest: the hash of the file while that was all zeros."""
-    blank = NO_DIGEST.encode()
-    if image.count(blank) != 1:
-        raise CompilerBug("NN0582", "expected one place for the digest in the artifact")
-    digest = hashlib.sha256(image).hexdigest()
-    return image.replace(blank, digest.encode()), digest
 
 
 def compile_modules(texts: Sequence[str], target: Target) -> list[bytes]:
