@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import llvmlite.binding as llvm
 import numpy as np
 
-from nncompiler.codegen.kernel import emit_kernel
+from nncompiler.codegen.kernel import KernelCode, emit_kernel
 from nncompiler.codegen.target import TRIPLE, Target, host, machine
 from nncompiler.ir.kernel import Axis, Buffer, Kernel, Schedule
 from nncompiler.ir.scalar import Affine, Load
@@ -65,16 +65,26 @@ class Compiled:
         self, kernel: Kernel, buffers: Mapping[str, Buffer], target: Target | None = None
     ) -> None:
         target = target or host()
-        self.code = emit_kernel(kernel, buffers, target, "kernel")
-        module = optimised(module_text(self.code), target)
-        fresh = llvm.Target.from_triple(TRIPLE).create_target_machine(
+        self._link(emit_kernel(kernel, buffers, target, "kernel"), target)
+
+    @classmethod
+    def of_code(cls, code: KernelCode, target: Target) -> Compiled:
+        """Code written by hand, whose function is called ``kernel``."""
+        compiled = cls.__new__(cls)
+        compiled._link(code, target)
+        return compiled
+
+    def _link(self, code: KernelCode, target: Target) -> None:
+        self.code = code
+        module = optimised(module_text(code), target)
+        # The engine takes ownership of its target machine, so the shared one will not do.
+        own = llvm.Target.from_triple(TRIPLE).create_target_machine(
             cpu=target.cpu, features="", opt=3, reloc="pic", codemodel="small"
         )
-        self._engine = llvm.create_mcjit_compiler(module, fresh)
+        self._engine = llvm.create_mcjit_compiler(module, own)
         self._engine.finalize_object()
-        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
-            self._engine.get_function_address("run")
-        )
+        address = self._engine.get_function_address("run")
+        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
     def bind(self, arrays: Mapping[str, np.ndarray]):
         """A call without arguments, for timing."""

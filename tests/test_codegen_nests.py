@@ -439,9 +439,8 @@ def test_guarded_load_at_unit_stride(rng, dtype, n):
     x = (rng.standard_normal(n) * 3).astype(dtype)
     y = np.zeros(n, dtype)
     d = buffer("x", x).type.dtype
-    inside = apply(
-        "and", apply("ge", Iota(COLUMN + -2), const(0, I32)), apply("lt", Iota(COLUMN + -2), const(n, I32))
-    )
+    there = Iota(COLUMN + -2)
+    inside = apply("and", apply("ge", there, const(0, I32)), apply("lt", there, const(n, I32)))
     shifted = load("x", x, COLUMN + -2, guard=inside, fill=const(1, d))
     agrees(kernel(For(axes(j=n), (Store("y", at("j"), shifted),)), vector=("j",)), x=x, y=y)
 

@@ -27,7 +27,13 @@ from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.writer import Counter, Value, active_mask, literal
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, Kernel, Schedule
-from nncompiler.ir.nests import Contraction, Product, contraction
+from nncompiler.ir.nests import (
+    PANEL_BYTES,
+    PANEL_READERS,
+    Contraction,
+    Product,
+    contraction,
+)
 from nncompiler.ir.scalar import Affine, Const, Expr, Load, Ref, axes_of
 from nncompiler.ir.types import row_major
 
@@ -57,11 +63,6 @@ class Tile:
     row: At
     column: At
     panels: tuple[tuple[int, str], ...] = ()
-
-
-#: A panel of `b` is packed when so many row tiles share it and it is not larger than this.
-_PANEL_REUSE = 4
-_PANEL_BYTES = 64 * 1024
 
 
 def emit_contraction(kernel: Kernel, emitter: Emitter) -> None:
@@ -175,12 +176,12 @@ class _Tiles:
         tiles = math.prod(
             -(-a.extent // (self.tile[0] if a.name == self.rows else 1)) for a in inside
         )
-        if self.reduced or tiles < _PANEL_REUSE:
+        if self.reduced or tiles < PANEL_READERS:
             return tile
         panels = []
         for n, product in enumerate(self.products.values()):
             fixed = not any(a.name in axes_of(product.b) for a in inside)
-            if fixed and self._panel_bytes(product) <= _PANEL_BYTES // len(self.products):
+            if fixed and self._panel_bytes(product) <= PANEL_BYTES // len(self.products):
                 self._copy_panel(product, f"<panel {n}>", tile)
                 panels.append((id(product.fold), f"<panel {n}>"))
         return replace(tile, panels=tuple(panels))

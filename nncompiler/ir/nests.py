@@ -17,6 +17,11 @@ from dataclasses import dataclass
 from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Stmt, Store, expressions
 from nncompiler.ir.scalar import Affine, Apply, Expr, Ref, walk
 
+#: A panel of the factor that varies along the vector axis is copied next to the arithmetic when so
+#: many tiles read it, and when it is no larger than this.
+PANEL_READERS = 4
+PANEL_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Product:

@@ -32,16 +32,23 @@ from nncompiler.ir.kernel import (
     local_types,
     statements,
 )
-from nncompiler.ir.nests import Contraction, Product, contraction
+from nncompiler.ir.nests import (
+    PANEL_BYTES,
+    PANEL_READERS,
+    Contraction,
+    Product,
+    contraction,
+)
 from nncompiler.ir.scalar import PRIMITIVES, Affine, Apply, Expr, Index, Load, axes_of, children
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 
 #: A contraction with fewer multiply-adds than this is not worth a register tile.
 SMALL = 64
-#: Cycles of a transcendental primitive, of gathering one lane, of a partial vector over a whole
-#: one.
-_TRANSCENDENTAL, _LANE, _MASKED = 15.0, 1.5, 1.5
+#: Cycles of a transcendental primitive, and of a partial vector over a whole one.
+_TRANSCENDENTAL, _MASKED = 15.0, 1.5
+#: Cycles of gathering or scattering one lane, and of one lane or one vector of a packed panel.
+_LANE, _PACKED_LANE, _PACKED_VECTOR = 1.5, 0.75, 1.5
 _LATENCY = 4
 
 
@@ -71,7 +78,7 @@ def choose_schedule(
     form = contraction(kernel)
     if form is not None:
         dtype = form.products[0].a.dtype
-        found = _Contract(form, buffers, vector_bytes // dtype.bytes, registers).best()
+        found = _Contract(form, buffers, vector_bytes // dtype.bytes, vector_bytes, registers).best()
         if found is not None:
             return found
     widest = max((t.bytes for t in local_types(kernel).values()), default=4)
@@ -102,6 +109,7 @@ class _Contract:
     form: Contraction
     buffers: Buffers
     lanes: int
+    vector_bytes: int
     registers: int
 
     def best(self) -> Schedule | None:
@@ -153,11 +161,19 @@ class _Contract:
         m, n = self.extent(row), self.extent(columns)
         others = self.size(self.form.parallel) / (m * n)
         steps = sum(self.size(p.reduction) for p in self.form.products)
-        reads = 1.0 if unit else _LANE * self.lanes * max(0.1, min(1.0, 10 / m))
+        read_by = {x for _, b in products for x in axes_of(b)}
+        sharing = self.size(a for a in self.form.parallel if a.name not in (*read_by, row))
+        panel = max(self.size(p.reduction) for p in self.form.products) * len(products)
         for rows, vectors in self.tiles(lambda r, v: r * v + v + 1, m, -(-n // self.lanes)):
 
-            def step(r: int, v: int) -> float:
-                return max(r * v / 2, (r + v * reads) / 2, _LATENCY) + _pressure(r, v)
+            readers = sharing * -(-m // rows)
+            packed = panel * vectors * self.vector_bytes <= PANEL_BYTES and readers >= PANEL_READERS
+            copy = 0.0 if unit else _LANE * self.lanes
+            if packed:
+                copy = (_PACKED_VECTOR if unit else _PACKED_LANE * self.lanes) / readers
+
+            def step(r: int, v: int, copy: float = copy) -> float:
+                return max(r * v / 2, (r + v) / 2, _LATENCY) + _pressure(r, v) + copy * v
 
             cycles = steps * others * _over_tiles(m, rows, -(-n // self.lanes), vectors, step)
             cycles += others * m * n * (1 / self.lanes if stored else _LANE)
