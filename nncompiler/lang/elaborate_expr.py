@@ -121,7 +121,7 @@ def _callee(ctx: Context, frame: Frame, node: s.Expr) -> V:
     try:
         found = evaluate(ctx, frame, node)
     except UserError as e:
-        if e.code != "NN0111" or e.span != node.span:
+        if e.code != "NN0111" or e.span != node.span or not _is_fn(ctx, frame, node.callee):
             raise
         found = NOTHING
     if found is NOTHING or isinstance(found, (Value, int, float)):
@@ -129,6 +129,11 @@ def _callee(ctx: Context, frame: Frame, node: s.Expr) -> V:
         raise UserError("NN0114", f"`{name}` is a fn: it takes all its arguments in one list",
                         node.span, help=f"write `{name}(x, ...)`, or `x |> {name}(...)`")
     return found
+
+
+def _is_fn(ctx: Context, frame: Frame, node: s.Expr) -> bool:
+    found = lookup(ctx, frame, node.text, node.span) if isinstance(node, s.Name) else None
+    return isinstance(found, Builtin) or isinstance(found, Definition) and not found.is_layer
 
 
 def _pipe(ctx: Context, frame: Frame, node: s.Pipe) -> V:

@@ -49,25 +49,31 @@ def test_every_code_is_reached_and_documented():
     assert documented == raised
 
 
+KINDS = (r"[a-z_]\w*", r"\d+|-\d+", r"[-+*/@<>=]+|and|or", r"\s+|.")
+NUMBERS = ["0", "-1", "1", "3", "1e38", "99999999999", "2147483647", "0.5", "true", "batch"]
+WORDS = ["dense", "x", "training", "batch", "size", "sum", "prelu", "relu", "mlp", "argmax",
+         "stack", "mse", "cross_entropy", "zeros", "normal", "i32", "u8", "bool", "f32"]
+
+
 def mutate(text: str, rng: random.Random) -> str:
-    """`text` with a few tokens removed, doubled, exchanged or replaced by ones from elsewhere."""
-    tokens = re.findall(r"\w+|\s+|[^\w\s]", text)
-    other = re.findall(r"\w+|[^\w\s]", rng.choice(SEEDS))
+    """`text` with a few tokens exchanged for others of their kind, or taken out or doubled."""
+    tokens = re.findall(r"[a-z_A-Z]\w*|[\d.]+|\s+|[-+*/@<>=|]+|.", text)
+    other = re.findall(r"[a-z_A-Z]\w*|[\d.]+|[-+*/@<>=|]+|.", rng.choice(SEEDS))
     for _ in range(rng.randint(1, 3)):
         at = rng.randrange(len(tokens))
-        match rng.randrange(5):
+        kind = next(k for k in KINDS if re.fullmatch(k, tokens[at], re.DOTALL | re.IGNORECASE))
+        alike = [w for w in [*other, *WORDS, *NUMBERS] if re.fullmatch(kind, w, re.IGNORECASE)]
+        match rng.randrange(8):
             case 0:
-                del tokens[at : at + rng.randint(1, 3)]
+                del tokens[at]
             case 1:
                 tokens.insert(at, tokens[at])
             case 2:
                 tokens[at] = rng.choice(other)
-            case 3:
-                tokens[at] = rng.choice(["0", "-1", "3", "1e38", "true", "batch", "[]", "dense",
-                                         "x", "training", "99999999999", "i32", "u8", "sum"])
-            case _:
-                to = rng.randrange(len(tokens))
-                tokens[at], tokens[to] = tokens[to], tokens[at]
+            case 3 if kind == KINDS[1]:
+                tokens[at] = rng.choice(NUMBERS)
+            case _ if alike and not tokens[at].isspace():
+                tokens[at] = rng.choice(alike)
         if not tokens:
             break
     return "".join(tokens)
