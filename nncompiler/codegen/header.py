@@ -151,7 +151,7 @@ def _declaration(symbol: str, parameters: Sequence[str]) -> str:
 
 
 def _example(program: Program) -> str:
-    """A whole program, as a comment: initialise, then call the first entry point."""
+    """A whole program, as a comment."""
     name = abi.identifier(program.name)
     upper = name.upper()
     lines = [
@@ -176,15 +176,16 @@ def _example(program: Program) -> str:
 
 
 def _example_call(program: Program) -> list[str]:
-    entries = abi.public(program)
-    if not entries:
-        return []
-    entry = entries[0]
-    table = entry.plan.table()
-    names = abi.argument_names(entry.plan)
-    arrays = [
-        f"static {abi.c_type(table[a.buffer].type.dtype)} {n}[{table[a.buffer].type.size}];"
-        for a, n in zip(entry.plan.arguments, names, strict=True)
-    ]
-    symbol = abi.symbol(program, entry.function, entry.suffix)
-    return [*arrays, f"if (!code) code = {symbol}({', '.join(['state', 'arena', *names])});"]
+    """One call each of the first inference and the first training step."""
+    lines = []
+    for function in ("infer", "train_step"):
+        for entry in [e for e in program.entries if e.function == function][:1]:
+            table = entry.plan.table()
+            names = abi.argument_names(entry.plan)
+            lines.append("if (!code) {")
+            for argument, name in zip(entry.plan.arguments, names, strict=True):
+                type = table[argument.buffer].type
+                lines.append(f"    static {abi.c_type(type.dtype)} {name}[{type.size}];")
+            symbol = abi.symbol(program, entry.function, entry.suffix)
+            lines += [f"    code = {symbol}({', '.join(['state', 'arena', *names])});", "}"]
+    return lines
