@@ -7,27 +7,30 @@
 
 A tour of the rooms, in the order in which a model passes through them:
 
-    model.nn ──parse──▶ syntax ──elaborate──▶ Graph ──passes──▶ Graph ──schedule──▶ Plan ──▶ .so + .h
+    model.nn ─parse─▶ syntax ─elaborate─▶ Graph ─passes─▶ Graph ─schedule─▶ Plan ─▶ .so + .h
 
-- `errors`   source positions and the three kinds of error: of the user, of this version, of the compiler.
-- `lang`     the language: grammar, syntax tree, elaboration into graphs, formatter. `stdlib/*.nn` holds
-             layers, activations and losses, written in the language itself.
-- `ir`       the two levels that passes work on. A *Graph* is an ordered SSA program of tensor operators;
-             a compiled model is a handful of them over one state: init, infer, loss, grad, train_step,
-             apply. A *Plan* is the same program as loop nests over buffers with known addresses. Both are
-             frozen, have a text form that is read back, a verifier and an interpreter. An operator is one
-             class in `ir/ops`: shape rule, NumPy reference, gradient, lowering. No other file knows it.
-- `passes`   Graph to Graph: autodiff and the optimizer *write* graph, so that the backward pass is fused
-             and planned like everything else; simplify, cse, dce, fuse. `schedule` makes a plan of a graph,
-             `memory` places its buffers. Pipelines are tuples in `passes/pipelines.py`.
-- `codegen`  Plan to LLVM IR with explicit vectors, and to the shared library, which it writes itself.
+- `errors`   source positions and the three kinds of error: of the user, of this version, of the
+             compiler.
+- `lang`     the language: grammar, syntax tree, elaboration into graphs, formatter. `stdlib/*.nn`
+             holds layers, activations and losses, written in the language itself.
+- `ir`       the two levels that passes work on. A *Graph* is an ordered SSA program of tensor
+             operators; a compiled model is a handful of them over one state: init, infer, loss,
+             grad, train_step, apply. A *Plan* is the same program as loop nests over buffers with
+             known addresses. Both are frozen and have a text form that is read back, a verifier
+             and an interpreter. An operator is one class in `ir/ops`: shape rule, NumPy
+             reference, gradient, lowering. No other file knows it.
+- `passes`   Graph to Graph: autodiff and the optimizer *write* graph, so that the backward pass is
+             fused and planned like everything else; simplify, cse, dce, fuse. `schedule` makes a
+             plan of a graph, `memory` places its buffers. Pipelines are tuples in `pipelines.py`.
+- `codegen`  Plan to LLVM IR with explicit vectors, and to the shared library, which it writes
+             itself.
 - `driver`   the one file that knows every stage, in order.
 - `runtime`  loads artifacts and trains them; needs NumPy only. `cache` keeps what was compiled,
              `api` is `compile` below, `cli` the command `nnc`.
 
-Imports go one way: errors ← ir ← {lang, passes, codegen} ← driver ← {api, cli}; `lang`, `passes` and
-`codegen` never import each other, and `runtime` imports `errors` alone. Importing this package loads
-none of its rooms.
+Imports go one way: errors ← ir ← {lang, passes, codegen} ← driver ← api ← cli; `lang`, `passes`
+and `codegen` never import each other, and `runtime` imports `errors` alone. Importing this package
+loads none of its rooms.
 """
 
 from __future__ import annotations
@@ -58,8 +61,9 @@ def compile(
     """The model in a `.nn` file, or in source text, compiled and initialised with seed 0.
 
     `batch` gives one or more batch sizes, by default that of the `train` block; further ones are
-    compiled when they are needed. `sizes` binds other free sizes. `functions` are those to compile,
-    by default all. With `cache`, what was compiled before is taken from the compile cache.
+    compiled when they are needed. `sizes` binds other free sizes. `functions` are those to
+    compile, by default all. With `cache`, what was compiled before is taken from the compile
+    cache.
     """
     from nncompiler.api import compile_model
 

@@ -81,8 +81,10 @@ def request(path: str | os.PathLike[str], **settings: Any) -> Request:
         raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
 
 
-def build(wanted: Request, cache: bool = True, customise: Callable[[Options], Options] | None = None) -> Built:
-    """The artifact, from the cache where it is there; `customise` (hooks and such) goes without."""
+def build(
+    wanted: Request, cache: bool = True, customise: Callable[[Options], Options] | None = None
+) -> Built:
+    """The artifact, from the cache if it is there; `customise` (hooks and such) goes without."""
     start = time.perf_counter()
     store = standard() if cache and customise is None else None
     key = "" if store is None else key_of(_parts(wanted))
@@ -125,7 +127,11 @@ def _compile(
         None if wanted.weights is None else read_weights(wanted.weights),
         None if store is None else _kept_objects(store),
     )
-    return artifact.so, artifact.header, tuple(Stage(s.name, s.seconds, s.detail) for s in clock.stages)
+    return (
+        artifact.so,
+        artifact.header,
+        tuple(Stage(s.name, s.seconds, s.detail) for s in clock.stages),
+    )
 
 
 def _kept_objects(store: Cache) -> Compile:
@@ -150,12 +156,16 @@ def _kept_objects(store: Cache) -> Compile:
 def _options(wanted: Request) -> Options:
     from nncompiler import driver
 
-    functions = driver.FUNCTIONS if wanted.functions is None else driver.check_functions(wanted.functions)
+    functions = (
+        driver.FUNCTIONS if wanted.functions is None else driver.check_functions(wanted.functions)
+    )
     return driver.Options(dtype=wanted.dtype, cpu=wanted.cpu, functions=functions)
 
 
 def _pack(so: bytes, header: str, stages: Sequence[Stage]) -> bytes:
-    text = json.dumps({"header": header, "stages": [[s.name, s.seconds, s.detail] for s in stages]}).encode()
+    text = json.dumps(
+        {"header": header, "stages": [[s.name, s.seconds, s.detail] for s in stages]}
+    ).encode()
     return struct.pack("<Q", len(text)) + text + so
 
 
@@ -165,28 +175,38 @@ def _unpack(payload: bytes) -> tuple[bytes, str, tuple[Stage, ...]]:
     return payload[8 + length :], text["header"], tuple(Stage(*s) for s in text["stages"])
 
 
-def bindings_of(batch: int | Sequence[int] | None, sizes: Mapping[str, int] | None) -> tuple[Sizes, ...]:
+def bindings_of(
+    batch: int | Sequence[int] | None, sizes: Mapping[str, int] | None
+) -> tuple[Sizes, ...]:
     """The bindings that `batch` and `sizes` ask for; `UserError` NN0904 for what is no size."""
     batches = [] if batch is None else [batch] if isinstance(batch, int) else list(batch)
     for name, value in [*(("batch", n) for n in batches), *(sizes or {}).items()]:
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
-            raise UserError("NN0904", f"expected {name} to be from 1 to {MAX_SIZE}, but found {value!r}")
+            raise UserError(
+                "NN0904", f"expected {name} to be from 1 to {MAX_SIZE}, but found {value!r}"
+            )
     common = tuple(sorted((sizes or {}).items()))
     return tuple((("batch", n), *common) for n in dict.fromkeys(batches)) or (common,)
 
 
 def compile_model(
-    path_or_text: str | os.PathLike[str], *, batch: int | Sequence[int] | None, sizes: Mapping[str, int] | None,
-    dtype: str, cpu: str, threads: int, functions: Sequence[str] | None, cache: bool,
+    path_or_text: str | os.PathLike[str], *, batch: int | Sequence[int] | None,
+    sizes: Mapping[str, int] | None, dtype: str, cpu: str, threads: int,
+    functions: Sequence[str] | None, cache: bool,
 ) -> Model:  # fmt: skip
     """See `nncompiler.compile`."""
     if threads != 1:
         raise Limitation(
-            "NN0905", f"expected threads=1, but found {threads!r}: this version compiles for one thread",
+            "NN0905", f"expected threads=1, the only number so far, but found {threads!r}",
             help="leave `threads` out",
         )  # fmt: skip
     chosen = None if functions is None else tuple(functions)
-    settings = {"bindings": bindings_of(batch, sizes), "dtype": dtype, "cpu": cpu, "functions": chosen}
+    settings = {
+        "bindings": bindings_of(batch, sizes),
+        "dtype": dtype,
+        "cpu": cpu,
+        "functions": chosen,
+    }
     if isinstance(path_or_text, str) and ("\n" in path_or_text or "{" in path_or_text):
         wanted = Request("<text>", path_or_text.encode(), **settings)  # type: ignore[arg-type]
     else:

@@ -1,9 +1,9 @@
 """The compile cache: artifact bytes on disk, found by a hash of everything that decides them.
 
 An entry is one file, a digest of key and payload and then the payload. It is renamed into place
-whole and checked when read: a damaged one is removed and counts as missing. Any number of processes
-may use a cache at once, and be killed at any time. A cache that cannot be written is no error; what
-is missing is compiled again. Beyond `LIMIT` bytes, what was used least recently goes.
+whole and checked when read: a damaged one is removed and counts as missing. Any number of
+processes may use a cache at once, and be killed at any time. A cache that cannot be written is no
+error; what is missing is compiled again. Beyond `LIMIT` bytes, what was used least recently goes.
 
 NNCOMPILER_CACHE names the folder, or is `off`; without it, the cache is the folder `nncompiler` in
 XDG_CACHE_HOME or ~/.cache.
@@ -62,7 +62,7 @@ class Cache:
         return payload
 
     def put(self, key: str, payload: bytes) -> None:
-        """Store `payload` under `key`, as far as the file system lets us; `prune` keeps the limit."""
+        """Store `payload` under `key`, if the file system lets us; `prune` keeps the limit."""
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ class Cache:
         return len(sizes), sum(sizes)
 
     def prune(self) -> None:
-        """Remove abandoned temporary files, then the least recently used entries above the limit."""
+        """Remove abandoned temporary files, and above the limit what was used least recently."""
         now = time.time()
         entries = []
         for path, stat in self.files():
@@ -131,7 +131,7 @@ def key_of(parts: Iterable[bytes]) -> str:
 
 
 def environment(cpu: str) -> list[bytes]:
-    """What decides the code besides source and flags: compiler, Python, LLVM, for `host` the machine.
+    """What decides the code besides source and flags: compiler, Python, LLVM, machine if `host`.
 
     Files of the compiler count by path, size and time, so that an edited one is a new compiler.
     """

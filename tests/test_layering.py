@@ -43,8 +43,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "codegen": _MIDDLE,
     "runtime": {"errors"},
     "driver": _ALL,
-    "cli": _ALL | {"driver", ROOT},
-    ROOT: _ALL | {"driver"},
+    "cache": {"errors"},
+    "api": _ALL | {"driver", "cache", ROOT},
+    "cli": _ALL | {"driver", "cache", "api", ROOT},
+    "__main__": {"cli"},
+    ROOT: _ALL | {"driver", "api"},
 }
 UNSAFE = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"}
 

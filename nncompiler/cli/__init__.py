@@ -22,7 +22,15 @@ from importlib import import_module
 from typing import NoReturn
 
 from nncompiler import __version__
-from nncompiler.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, NNError, UserError, nearest
+from nncompiler.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    NNError,
+    UserError,
+    nearest,
+)
 
 #: Verb -> what it does; `nncompiler.cli.VERB` is its module.
 VERBS = {
@@ -95,7 +103,7 @@ def _parser(verb: str | None) -> Parser:
     listed = "\n".join(f"  {name:<11}{help}" for name, help in VERBS.items())
     parser = Parser(
         prog="nnc", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=f"A compiler for neural networks: .nn files to native code.\n\nverbs:\n{listed}",
+        description=f"A compiler for neural networks: .nn to native code.\n\nverbs:\n{listed}",
         epilog="`nnc VERB --help` tells more about a verb.",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"nnc {__version__}")

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
-    parser = options.add_verb(subparsers, "check", "Parse and elaborate a file, and verify its graphs.")
+    parser = options.add_verb(
+        subparsers, "check", "Parse and elaborate a file, and verify its graphs."
+    )
     parser.add_argument("file", help="a .nn file")
     options.add_model(parser)
     parser.add_argument("--params", action="store_true", help="list parameters: name, type, bytes")
@@ -42,18 +44,22 @@ def _parameters(network: Network) -> str:
     rows = [("parameter", "type", "elements", "bytes")]
     rows += [(n, str(t), f"{t.size:_}", f"{t.nbytes:_}") for n, t in network.parameters]
     total = [t for _, t in network.parameters]
-    rows.append(("total", "", f"{sum(t.size for t in total):_}", f"{sum(t.nbytes for t in total):_}"))
+    rows.append(
+        ("total", "", f"{sum(t.size for t in total):_}", f"{sum(t.nbytes for t in total):_}")
+    )
     return table(rows, right=(2, 3)) + "\n"
 
 
 def _record(file: str, network: Network) -> dict[str, Any]:
     def typed(items: tuple[tuple[str, TensorType], ...]) -> list[dict[str, Any]]:
         return [
-            {"name": n, "dtype": t.dtype.name, "shape": list(t.shape), "bytes": t.nbytes} for n, t in items
+            {"name": n, "dtype": t.dtype.name, "shape": list(t.shape), "bytes": t.nbytes}
+            for n, t in items
         ]
 
     return {
-        "file": file, "model": network.name, "dtype": network.dtype.name, "sizes": dict(network.sizes),
+        "file": file, "model": network.name, "dtype": network.dtype.name,
+        "sizes": dict(network.sizes),
         "inputs": typed(network.inputs), "targets": typed(network.targets),
         "outputs": typed(network.outputs), "losses": list(network.losses),
         "metrics": list(network.metrics), "parameters": typed(network.parameters),

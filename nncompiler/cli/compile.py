@@ -16,11 +16,19 @@ def add_parser(subparsers: options.Subparsers) -> None:
         epilog="Without --batch and --size, free sizes take the batch of the train block.",
     )  # fmt: skip
     parser.add_argument("file", help="a .nn file")
-    parser.add_argument("-o", "--output", metavar="OUT.so", help="the library (default: FILE with .so)")
-    parser.add_argument("--header", metavar="H.h", help="the header (default: the library's name, .h)")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT.so", help="the library (default: FILE with .so)"
+    )
+    parser.add_argument(
+        "--header", metavar="H.h", help="the header (default: the library's name, .h)"
+    )
     options.add_model(parser, several=True)
-    parser.add_argument("--function", metavar="NAME[,NAME...]", help="compile these functions only")
-    parser.add_argument("--weights", metavar="FILE", help="embed trained weights (.npz, .safetensors)")
+    parser.add_argument(
+        "--function", metavar="NAME[,NAME...]", help="compile these functions only"
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help="embed trained weights (.npz, .safetensors)"
+    )
     options.add_target(parser)
     parser.add_argument("--time", action="store_true", help="a line for each stage, on stderr")
     options.add_json(parser)
@@ -49,7 +57,9 @@ def run(args: argparse.Namespace) -> None:
         print_json({
             "library": output, "header": header, "bytes": len(built.so), "cached": built.cached,
             "seconds": built.seconds,
-            "stages": [{"name": s.name, "seconds": s.seconds, "detail": s.detail} for s in built.stages],
+            "stages": [
+                {"name": s.name, "seconds": s.seconds, "detail": s.detail} for s in built.stages
+            ],
         })  # fmt: skip
     else:
         print(f"{output}: {len(built.so)} bytes; {header}")
@@ -59,7 +69,9 @@ def report_stages(built: Built) -> None:
     """One line on stderr for each stage; of what was cached, what it took at the time."""
     for stage in built.stages:
         say(_line(stage))
-    note = "from the compile cache; times above are those of the compilation" if built.cached else ""
+    note = (
+        "from the compile cache; times above are those of the compilation" if built.cached else ""
+    )
     say(_line(Stage("total", built.seconds, note)))
 
 

@@ -15,10 +15,18 @@ _COLOURS = {
 
 def draw(found: Mapping[str, Function | Plan]) -> str:
     """One digraph, with a cluster for each function or plan."""
-    lines = ["digraph nn {", "  rankdir=TB;", '  node [shape=box, fontname="monospace", fontsize=10];']
+    lines = [
+        "digraph nn {",
+        "  rankdir=TB;",
+        '  node [shape=box, fontname="monospace", fontsize=10];',
+    ]
     for number, (name, value) in enumerate(found.items()):
         lines += [f"  subgraph cluster_{number} {{", f"    label={_quote(name)};"]
-        body = _graph(value, f"f{number}") if isinstance(value, Function) else _plan(value, f"f{number}")
+        body = (
+            _graph(value, f"f{number}")
+            if isinstance(value, Function)
+            else _plan(value, f"f{number}")
+        )
         lines += [f"    {line}" for line in body]
         lines.append("  }")
     return "\n".join([*lines, "}"]) + "\n"

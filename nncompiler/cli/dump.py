@@ -1,4 +1,4 @@
-"""`nnc dump`: what any stage of the compiler makes of a file, as text, as a drawing, or as JSON."""
+"""`nnc dump`: what any stage of the compiler makes of a file, as text, drawing or JSON."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ FORMATS = ("text", "dot", "json")
 
 def add_parser(subparsers: options.Subparsers) -> None:
     parser = options.add_verb(
-        subparsers, "dump", "Print what a stage of the compiler makes of a file: syntax (the tree), "
-        "graph (as elaborated), train (with backward pass and optimizer), opt (after the passes), "
-        "plan (kernels and memory), llvm, asm.",
+        subparsers, "dump", "Print what a stage of the compiler makes of a file: syntax (the "
+        "tree), graph (as elaborated), train (with backward pass and optimizer), opt (after the "
+        "passes), plan (kernels and memory), llvm, asm.",
     )  # fmt: skip
     parser.add_argument("file", help="a .nn file")
     parser.add_argument("--stage", choices=STAGES, default="graph", help="default: graph")
     parser.add_argument("--format", choices=FORMATS, default="text", help="dot: graphs and plans")
-    parser.add_argument("--function", metavar="NAME[,NAME...]", help="only these functions of the model")
+    parser.add_argument(
+        "--function", metavar="NAME[,NAME...]", help="only these functions of the model"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write to a file instead of stdout")
     options.add_model(parser)
     parser.add_argument("--cpu", default="host", help="host, x86-64-v2, x86-64-v3 or x86-64-v4")
@@ -68,7 +70,9 @@ def _objects(compilation: Compilation, stage: str) -> dict[str, Any]:
     return dict(text(driver.program([compilation]), compilation.target))
 
 
-def _select(found: dict[str, Any], functions: tuple[str, ...] | None, stage: str) -> dict[str, Any]:
+def _select(
+    found: dict[str, Any], functions: tuple[str, ...] | None, stage: str
+) -> dict[str, Any]:
     if functions is None or stage in ("llvm", "asm"):
         return found
     for name in functions:

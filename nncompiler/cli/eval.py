@@ -9,7 +9,9 @@ from nncompiler.cli.output import print_json
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
-    parser = options.add_verb(subparsers, "eval", "Losses and metrics of a model, as means over rows.")
+    parser = options.add_verb(
+        subparsers, "eval", "Losses and metrics of a model, as means over rows."
+    )
     models.add_use(parser)
 
 

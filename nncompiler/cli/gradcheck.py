@@ -41,9 +41,9 @@ def add_parser(subparsers: options.Subparsers) -> None:
     parser.add_argument("--seed", type=options.number(0, 2**32 - 1), default=0, metavar="N",
                         help="for parameters and data (default 0)")  # fmt: skip
     parser.add_argument("--samples", type=options.number(1), default=10, metavar="N",
-                        help="elements per parameter for central differences (default 10)")  # fmt: skip
+                        help="elements of each parameter to vary (default 10)")  # fmt: skip
     parser.add_argument("--tolerance", type=options.positive, metavar="X",
-                        help="largest error of the compiled gradient (default 1e-4; f64: 1e-10)")  # fmt: skip
+                        help="largest error allowed (default 1e-4; with f64 1e-10)")  # fmt: skip
     options.add_target(parser)
     options.add_json(parser)
 
@@ -90,10 +90,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(rows: list[Row]) -> str:
-    cells = [("parameter", "type", "largest", "compiled - f64", "differences - f64", "sampled", "")]
+    cells = [
+        ("parameter", "type", "largest", "compiled - f64", "differences - f64", "sampled", "")
+    ]
     cells += [
-        (r.name, r.type, f"{r.largest:.3e}", f"{r.compiled:.1e}", f"{r.differences:.1e}", str(r.sampled),
-         "ok" if r.good else "FAILED") for r in rows
+        (r.name, r.type, f"{r.largest:.3e}", f"{r.compiled:.1e}", f"{r.differences:.1e}",
+         str(r.sampled), "ok" if r.good else "FAILED") for r in rows
     ]  # fmt: skip
     return table(cells, right=(2, 3, 4, 5))
 
@@ -109,8 +111,14 @@ def _check(c: Compilation, model: Model, seed: int, samples: int, tolerance: flo
     model.load_state_dict({name: arguments[name] for name, _ in c.network.parameters})
     entry = model.bindings.any("grad")
     compiled = model.gradients({a.name: given[a.name] for a in entry.given})
-    reference = {n[5:]: v for n, v in interpret(c.graphs["grad"], arguments, F64).items() if n[:5] == "grad."}
-    floor = 1e-3 * max((float(np.max(np.abs(g), initial=0.0)) for g in reference.values()), default=0.0)
+    reference = {
+        n[5:]: v
+        for n, v in interpret(c.graphs["grad"], arguments, F64).items()
+        if n[:5] == "grad."
+    }
+    floor = 1e-3 * max(
+        (float(np.max(np.abs(g), initial=0.0)) for g in reference.values()), default=0.0
+    )
     rows = []
     for name, type in c.network.parameters:
         if name not in reference:
@@ -128,7 +136,7 @@ def _check(c: Compilation, model: Model, seed: int, samples: int, tolerance: flo
 
 
 def _arguments(c: Compilation, model: Model, seed: int) -> Arrays:
-    """Random data; parameters near their initial values, off the corners where many are exactly 0."""
+    """Random data; parameters near their initial values, but not exactly 0 where these are."""
     import numpy as np
 
     from nncompiler.ir.sampling import random_arguments
@@ -154,7 +162,8 @@ def _differences(c: Compilation, arguments: Mapping[str, Any], name: str, picked
     """Central differences of the objective that trains `name`, at the picked elements."""
     import numpy as np
 
-    from nncompiler.ir.interp import retype, run as interpret
+    from nncompiler.ir.interp import retype
+    from nncompiler.ir.interp import run as interpret
     from nncompiler.ir.types import F64
 
     objective = retype(c.network.function("objective"), F64)

@@ -1,4 +1,4 @@
-"""Models and data for `train`, `eval` and `predict`: from a `.nn` file or an artifact, and `.npz` files."""
+"""Models and data for `train`, `eval` and `predict`: `.nn` files, artifacts and `.npz` files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _is_artifact(path: str) -> bool:
 
 
 def data_of(path: str, part: str, inputs: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
-    """The arrays of a file by name: all rows in the order of the file, or one part of its split."""
+    """The arrays of a file by name: all rows in the order of the file, or a part of its split."""
     from nncompiler.runtime import datasets
 
     splits = datasets.load_splits(path, inputs, targets) if part != "all" else None
@@ -76,11 +76,15 @@ def data_of(path: str, part: str, inputs: Sequence[str], targets: Sequence[str])
 
 def line(name: str, values: Mapping[str, float], rows: int) -> str:
     """``test  loss 0.1021  accuracy 0.9690  (355 rows)``."""
-    shown = "  ".join(f"{key} {value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{key} {value:.4e}"
-                      for key, value in values.items())  # fmt: skip
+    shown = "  ".join(f"{key} {_short(value)}" for key, value in values.items())
     return f"{name:<11}{shown}  ({rows} rows)"
 
 
 def count(arrays: Mapping[str, Any]) -> int:
     """The rows of a part."""
     return len(next(iter(arrays.values()))) if arrays else 0
+
+
+def _short(value: float) -> str:
+    plain = value == 0 or 1e-3 <= abs(value) < 1e4
+    return f"{value:.4f}" if plain else f"{value:.4e}"

@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> None:
     found = [REGISTRY[name] for name in sorted(REGISTRY)]
     if args.json:
         print_json([
-            {"name": op.name, "kind": op.kind, "differentiable": op.differentiable, "doc": _doc(op)}
+            {"name": op.name, "kind": op.kind, "differentiable": op.differentiable,
+             "doc": _doc(op)}
             for op in found
         ])  # fmt: skip
         return
@@ -38,10 +39,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _doc(op: Operator) -> str:
-    """The first line of the class's docstring, or of its family's where that says what it means."""
+    """The first line of the class's docstring, or of its family's if that says what it means."""
     for cls in type(op).__mro__:
         first = inspect.cleandoc(cls.__doc__ or "").split("\n")[0]
         if cls.__module__.startswith("nncompiler.ir.ops") and first and "common part" not in first:
             return first
-    form = {"map": "The elementwise function", "fold": "The reduction"}.get(op.kind, "The operator")
+    form = {"map": "The elementwise function", "fold": "The reduction"}.get(
+        op.kind, "The operator"
+    )
     return f"{form} `{op.name}`."

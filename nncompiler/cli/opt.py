@@ -18,11 +18,13 @@ def add_parser(subparsers: options.Subparsers) -> None:
     parser = options.add_verb(
         subparsers, "opt", "Read graphs (.nnir), verify them, run passes, print the result. "
         "A plan (.nnplan) is verified and printed.",
-        epilog="`nnc passes` lists the passes. If --check-passes finds a pass that changes a value, "
-        "the exit code is 4.",
+        epilog="`nnc passes` lists the passes. If --check-passes finds a pass that changes a "
+        "value, the exit code is 4.",
     )  # fmt: skip
     parser.add_argument("file", help="a .nnir or .nnplan file, or - for a graph on stdin")
-    parser.add_argument("-p", "--passes", default="", metavar="PASSES", help='such as "cse,fuse{max-nodes=16}"')
+    parser.add_argument(
+        "-p", "--passes", default="", metavar="PASSES", help='such as "cse,fuse{max-nodes=16}"'
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write to a file instead of stdout")
     options.add_passes(parser)
 
@@ -31,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     text = _read(args.file)
     if args.file.endswith(".nnplan"):
         if args.passes or options.watching(args):
-            raise UsageError("NN0910", "passes work on graphs (.nnir), but found a plan", help="leave -p out")
+            raise UsageError(
+                "NN0910", "passes work on graphs (.nnir), but found a plan", help="leave -p out"
+            )
         emit(_plans(text, args.file), args.output)
         return EXIT_OK
     try:
@@ -87,4 +91,6 @@ def _read(name: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError("NN0912", f"expected UTF-8 text, but '{name}' is not: byte {error.start}") from None
+        raise UserError(
+            "NN0912", f"expected UTF-8 text, but '{name}' is not: byte {error.start}"
+        ) from None

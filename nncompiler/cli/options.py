@@ -55,11 +55,17 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_passes(parser: argparse.ArgumentParser) -> None:
     """The flags that watch passes at work."""
     group = parser.add_argument_group("watching the passes")
-    group.add_argument("--print-after-all", action="store_true", help="print the graph after each pass")
-    group.add_argument("--print-changed", action="store_true", help="... after each that changed it")
+    group.add_argument(
+        "--print-after-all", action="store_true", help="print the graph after each pass"
+    )
+    group.add_argument(
+        "--print-changed", action="store_true", help="... after each that changed it"
+    )
     group.add_argument("--time-passes", action="store_true", help="print the time of each pass")
     group.add_argument("--stop-after", metavar="PASS", help="run no further than this pass")
-    group.add_argument("--dump-dir", metavar="DIR", help="write the graph after each pass to a file")
+    group.add_argument(
+        "--dump-dir", metavar="DIR", help="write the graph after each pass to a file"
+    )
     group.add_argument(
         "--check-passes", action="store_true",
         help="interpret the graph on random data before and after each pass, and compare",
@@ -90,7 +96,9 @@ def fraction(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0.0 <= value < 1.0:
-        raise UsageError("NN0904", f"expected a fraction from 0 to below 1, but found '{text[:40]}'")
+        raise UsageError(
+            "NN0904", f"expected a fraction from 0 to below 1, but found '{text[:40]}'"
+        )
     return value
 
 
@@ -136,7 +144,9 @@ def sizes_of(args: argparse.Namespace) -> Sizes:
     given = [*(_assignments(text) for text in args.size), *((("batch", n),) for n in batches)]
     for name, value in (item for sizes in given for item in sizes):
         if found.setdefault(name, value) != value:
-            raise UsageError("NN0907", f"the size '{name}' is given twice: {found[name]} and {value}")
+            raise UsageError(
+                "NN0907", f"the size '{name}' is given twice: {found[name]} and {value}"
+            )
     return tuple(found.items())
 
 
@@ -156,7 +166,9 @@ def bindings_of(args: argparse.Namespace) -> tuple[Sizes, ...]:
 
 def functions_of(text: str | None) -> tuple[str, ...] | None:
     """The names in ``--function infer,train_step``."""
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+    return (
+        None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+    )
 
 
 def request_of(args: argparse.Namespace, **more: Any) -> Request:
@@ -168,7 +180,9 @@ def request_of(args: argparse.Namespace, **more: Any) -> Request:
     return request(args.file, dtype=args.dtype, cpu=cpu, **more)
 
 
-def compilation_of(args: argparse.Namespace, functions: Sequence[str] | None = None) -> Compilation:
+def compilation_of(
+    args: argparse.Namespace, functions: Sequence[str] | None = None
+) -> Compilation:
     """The stages of a file, for verbs that look at them one by one."""
     from nncompiler import driver
 
@@ -183,12 +197,19 @@ def compilation_of(args: argparse.Namespace, functions: Sequence[str] | None = N
 
 def watching(args: argparse.Namespace) -> bool:
     """Whether any flag of `add_passes` is given."""
-    names = ("print_after_all", "print_changed", "time_passes", "stop_after", "dump_dir", "check_passes")
+    names = (
+        "print_after_all",
+        "print_changed",
+        "time_passes",
+        "stop_after",
+        "dump_dir",
+        "check_passes",
+    )
     return any(getattr(args, name) for name in names)
 
 
 def hooks_of(args: argparse.Namespace) -> tuple[tuple[Hook, ...], TimePasses | None]:
-    """The hooks that the flags of `add_passes` ask for; verifying always. Printing is to stderr."""
+    """The hooks that the flags of `add_passes` ask for, and verifying. They print to stderr."""
     from nncompiler.passes import hooks
 
     found: list[Hook] = [hooks.verify_after]
@@ -208,7 +229,7 @@ def check_pass(name: str | None, known: Sequence[str]) -> None:
     """`UsageError` NN0908 unless `name` is None or a pass of the pipeline."""
     if name is not None and name not in known:
         raise UsageError(
-            "NN0908", f"expected --stop-after to name a pass of the pipeline, but found '{name[:40]}'",
+            "NN0908", f"expected --stop-after to name a pass to be run, but found '{name[:40]}'",
             help=f"the pipeline is {', '.join(known) or 'empty'}",
         )  # fmt: skip
 

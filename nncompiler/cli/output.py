@@ -38,11 +38,12 @@ def _finite(value: Any) -> Any:
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Columns as wide as their longest cell; those numbered in `right` are flush right."""
     wide = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = [
-        "  ".join(v.rjust(w) if c in right else v.ljust(w) for c, (v, w) in enumerate(zip(row, wide, strict=True)))
-        for row in rows
-    ]  # fmt: skip
-    return "\n".join(line.rstrip() for line in lines)
+    lines = []
+    for row in rows:
+        cells = zip(row, wide, strict=True)
+        shown = (v.rjust(w) if c in right else v.ljust(w) for c, (v, w) in enumerate(cells))
+        lines.append("  ".join(shown).rstrip())
+    return "\n".join(lines)
 
 
 def write_file(path: str, data: bytes | str) -> None:

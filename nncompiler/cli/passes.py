@@ -13,8 +13,8 @@ from nncompiler.cli.output import print_json
 
 def add_parser(subparsers: options.Subparsers) -> None:
     parser = options.add_verb(
-        subparsers, "passes", "List the passes that `nnc opt -p` knows, their options with defaults, "
-        "and the pipeline that every function goes through.",
+        subparsers, "passes", "List the passes that `nnc opt -p` knows, their options with "
+        "defaults, and the pipeline that every function goes through.",
     )  # fmt: skip
     parser.add_argument("--long", action="store_true", help="with the whole text on each pass")
     options.add_json(parser)

@@ -14,8 +14,8 @@ MAX_JSON = 1_000_000
 
 def add_parser(subparsers: options.Subparsers) -> None:
     parser = options.add_verb(
-        subparsers, "predict", "The outputs of a model for every row of its inputs. Printed, large "
-        "ones in extracts; -o writes all.",
+        subparsers, "predict", "The outputs of a model for every row of its inputs. Printed, "
+        "large ones in extracts; -o writes all.",
     )  # fmt: skip
     models.add_use(parser)
     parser.add_argument("-o", "--output", metavar="OUT.npz", help="write the outputs to a file")
@@ -23,7 +23,9 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.output is not None and not args.output.endswith((".npz", ".safetensors")):
-        raise UsageError("NN0919", f"expected -o OUT.npz or .safetensors, but found '{args.output}'")
+        raise UsageError(
+            "NN0919", f"expected -o OUT.npz or .safetensors, but found '{args.output}'"
+        )
     model = models.open_model(args, ("init", "infer"))
     inputs = [a.name for a in model.bindings.any("infer").given]
     targets = model.manifest.targets if args.part != "all" else ()

@@ -1,4 +1,4 @@
-"""Trees of dataclasses as JSON: an object per node, its class under `form`, fields under their names."""
+"""Trees of dataclasses as JSON: an object per node, its class under `form`, fields by name."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ TRAINING = ("init", "loss", "train_step")
 
 def add_parser(subparsers: options.Subparsers) -> None:
     parser = options.add_verb(
-        subparsers, "train", "Compile a file and train it. Progress is shown on stderr, results on "
-        "stdout. Ctrl-C writes a checkpoint.",
+        subparsers, "train", "Compile a file and train it. Progress is shown on stderr, results "
+        "on stdout. Ctrl-C writes a checkpoint.",
         epilog="The data file holds an array for each input and target, by name, with one row for "
-        "each sample; or train.NAME, validation.NAME and test.NAME. The bundled digits come split.",
+        "each sample; or train.NAME, validation.NAME and test.NAME. The digits come split.",
     )  # fmt: skip
     parser.add_argument("file", help="a .nn file with a loss and a train block")
     parser.add_argument("--data", required=True, metavar="F.npz", help="arrays by name")
@@ -40,32 +40,46 @@ def add_parser(subparsers: options.Subparsers) -> None:
     _add_files(parser)
     options.add_model(parser, several=True)
     options.add_target(parser)
-    parser.add_argument("--report-stages", action="store_true", help="a line per stage of compiling")
+    parser.add_argument(
+        "--report-stages", action="store_true", help="a line per stage of compiling"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     options.add_json(parser)
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=options.number(1), metavar="N", help="default: the train block's")
-    group.add_argument("--lr", type=options.positive, metavar="RATE", help="learning rate, before its schedule")
+    group.add_argument(
+        "--epochs", type=options.number(1), metavar="N", help="default: the train block's"
+    )
+    group.add_argument(
+        "--lr", type=options.positive, metavar="RATE", help="learning rate, before its schedule"
+    )
     group.add_argument("--seed", type=options.number(0, 2**64 - 1), default=0, metavar="N",
                        help="for parameters and the order of rows (default 0)")  # fmt: skip
     group.add_argument("--validation", type=options.fraction, default=0.1, metavar="SHARE",
                        help="share of the rows to validate on (default 0.1)")  # fmt: skip
     group.add_argument("--test", type=options.fraction, nargs="?", const=0.2, metavar="SHARE",
-                       help="hold out this share of the rows (default 0.2), used once, at the end")  # fmt: skip
+                       help="share of the rows to test on at the end (default 0.2)")  # fmt: skip
     group.add_argument("--patience", type=options.number(1), metavar="N",
-                       help="stop after N epochs without improvement, and keep the best")  # fmt: skip
-    group.add_argument("--monitor", metavar="NAME", help="what --patience watches (default: val_loss)")
+                       help="stop after N epochs without progress, keep the best")  # fmt: skip
+    group.add_argument(
+        "--monitor", metavar="NAME", help="what --patience watches (default: val_loss)"
+    )
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("files")
     group.add_argument("--weights-in", metavar="FILE", help="start from these weights")
-    group.add_argument("--weights-out", metavar="FILE", help="write the weights (.npz, .safetensors)")
-    group.add_argument("--artifact", metavar="OUT.so", help="write the library, trained weights inside")
-    group.add_argument("--checkpoint", metavar="C.npz", help="write the place in training, each epoch")
+    group.add_argument(
+        "--weights-out", metavar="FILE", help="write the weights (.npz, .safetensors)"
+    )
+    group.add_argument(
+        "--artifact", metavar="OUT.so", help="write the library, trained weights inside"
+    )
+    group.add_argument(
+        "--checkpoint", metavar="C.npz", help="write the place in training, each epoch"
+    )
     group.add_argument("--resume", metavar="C.npz", help="go on from a checkpoint")
     group.add_argument("--csv", metavar="LOG.csv", help="write a line for each epoch")
 
@@ -140,7 +154,8 @@ def _prepare(args: argparse.Namespace, model: Model, splits: Splits) -> None:
         start = time.perf_counter()
         model.bindings.fit(rest)
         if args.report_stages:
-            say(f"{'compiled':<10}{time.perf_counter() - start:8.3f} s  for the last {rest} rows of an epoch")
+            seconds = time.perf_counter() - start
+            say(f"{'compiled':<10}{seconds:8.3f} s  for the last {rest} rows of an epoch")
     model.init(args.seed)
     if args.weights_in:
         model.load_weights(args.weights_in)
@@ -149,7 +164,12 @@ def _prepare(args: argparse.Namespace, model: Model, splits: Splits) -> None:
 
 
 def _fit(args: argparse.Namespace, model: Model, splits: Splits) -> History:
-    from nncompiler.runtime.callbacks import CSVLogger, EarlyStopping, ModelCheckpoint, TerminateOnNaN
+    from nncompiler.runtime.callbacks import (
+        CSVLogger,
+        EarlyStopping,
+        ModelCheckpoint,
+        TerminateOnNaN,
+    )
 
     callbacks: list[Callback] = [TerminateOnNaN()]
     if args.patience is not None:
@@ -159,11 +179,14 @@ def _fit(args: argparse.Namespace, model: Model, splits: Splits) -> History:
     if args.checkpoint:
         callbacks.append(ModelCheckpoint(args.checkpoint))
     history = model.fit(
-        splits.train, epochs=args.epochs, batch=_batch(args), validation_data=splits.validation or None,
-        seed=args.seed, callbacks=callbacks, progress=not args.quiet, check_nan=True, resume=args.resume,
+        splits.train, epochs=args.epochs, batch=_batch(args), seed=args.seed,
+        validation_data=splits.validation or None, callbacks=callbacks,
+        progress=not args.quiet, check_nan=True, resume=args.resume,
     )  # fmt: skip
     stopped = history.stopped
-    if stopped is not None and not any(stopped.endswith(f" for {n} epochs") for n in (args.patience,)):
+    if stopped is not None and not any(
+        stopped.endswith(f" for {n} epochs") for n in (args.patience,)
+    ):
         raise UserError(
             "NN0922", f"training diverged: {stopped}",
             help="lower the learning rate, as with --lr, or check the data",

@@ -135,22 +135,22 @@ def load_splits(
     path: str | os.PathLike[str], inputs: Sequence[str], targets: Sequence[str], *,
     validation: float = 0.1, test: float = 0.2,
 ) -> Splits:  # fmt: skip
-    """The data of a model in an `.npz` file, by the names of its inputs and targets, in three parts.
+    """The data of a model in an `.npz` file, by names of its inputs and targets, in three parts.
 
     - The file of handwritten digits (`images` u8 [rows, 8, 8] and `labels`), for a model with one
       input and one target of other names: the split and the scaling of `digits`.
     - Arrays `train.NAME`, `validation.NAME`, `test.NAME`: as they are; a part that is not in the
       file is empty.
     - Arrays `NAME`: a share `test` of the rows is held out, then a share `validation` of the rest,
-      both spread evenly over the file. Where the only target is a vector of integers, the test part
-      has that share of each class.
+      both spread evenly over the file. Where the only target is a vector of integers, the test
+      part has that share of each class.
     """
     arrays = load_npz(path)
     wanted = (*inputs, *targets)
     if _meant_as_digits(arrays, inputs, targets):
         found = digits(path, (inputs[0], targets[0] if targets else ""))
-        parts = (found.train, found.validation, found.test)
-        return Splits(*({n: part[n] for n in wanted} for part in parts))
+        named = ({n: p[n] for n in wanted} for p in (found.train, found.validation, found.test))
+        return Splits(*named)
     if _in_parts(arrays):
         return Splits(*(_part(path, arrays, wanted, start) for start in _STARTS))
     whole = pick(path, arrays, wanted)
@@ -164,7 +164,8 @@ def load_splits(
     rest = np.flatnonzero(~held_out)
     checked = _share(len(rest), validation, "validation")
     numbers = (rest[~checked], rest[checked], np.flatnonzero(held_out))
-    return Splits(*({n: a[part] for n, a in whole.items()} if len(part) else {} for part in numbers))
+    parts = ({n: a[k] for n, a in whole.items()} if len(k) else {} for k in numbers)
+    return Splits(*parts)
 
 
 def load_whole(
@@ -187,8 +188,9 @@ def load_whole(
 
 
 def _meant_as_digits(arrays: Arrays, inputs: Sequence[str], targets: Sequence[str]) -> bool:
-    names = {*inputs, *targets}
-    return _are_digits(arrays) and len(inputs) == 1 and len(targets) <= 1 and not names & set(arrays)
+    if not _are_digits(arrays) or {*inputs, *targets} & set(arrays):
+        return False
+    return len(inputs) == 1 and len(targets) <= 1
 
 
 def _in_parts(arrays: Arrays) -> bool:
@@ -215,7 +217,9 @@ def pick(path: str | os.PathLike[str], arrays: Arrays, wanted: Sequence[str]) ->
     return {name: arrays[name] for name in wanted}
 
 
-def _part(path: str | os.PathLike[str], arrays: Arrays, wanted: Sequence[str], start: str) -> Arrays:
+def _part(
+    path: str | os.PathLike[str], arrays: Arrays, wanted: Sequence[str], start: str
+) -> Arrays:
     if start != "train." and not any(name.startswith(start) for name in arrays):
         return {}
     found = pick(path, arrays, [start + name for name in wanted])
@@ -226,7 +230,8 @@ def _part(path: str | os.PathLike[str], arrays: Arrays, wanted: Sequence[str], s
 def _rows(path: str | os.PathLike[str], arrays: Arrays) -> int:
     """The rows all arrays have."""
     shapes = ", ".join(f"{name} {list(a.shape)}" for name, a in arrays.items())
-    if len({a.shape[:1] for a in arrays.values()}) != 1 or any(a.ndim == 0 for a in arrays.values()):
+    counts = {a.shape[:1] for a in arrays.values()}
+    if len(counts) != 1 or () in counts:
         raise UserError(
             "NN0761", f"expected arrays with as many rows each in '{path}', but found {shapes}")
     return len(next(iter(arrays.values())))
