@@ -181,7 +181,7 @@ class _Groups:
             return False
         union = self._closure(a.own | b.own)
         nodes = [self.nodes[k] for k in union.nodes]
-        if find_frame(nodes, self._outputs(union)) is None:
+        if self._views_itself(union) or find_frame(nodes, self._outputs(union)) is None:
             return False
         union.needs = (a.needs | b.needs) - {producer, consumer}
         del self.groups[producer]
@@ -192,6 +192,14 @@ class _Groups:
                 other.needs.discard(producer)
                 other.needs.add(consumer)
         return True
+
+    def _views_itself(self, group: _Group) -> bool:
+        """Whether the group reads a value of its own through a view, which must find it in memory."""
+        return any(
+            v in self.position and is_view(self.nodes[self.position[v]]) and self._maker(v) in group.own
+            for k in group.nodes
+            for v in self.nodes[k].inputs
+        )
 
     def _path_between(self, producer: int, consumer: int) -> bool:
         """Whether a path between the two leads through a third group, in either direction."""
