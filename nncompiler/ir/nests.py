@@ -57,7 +57,8 @@ def contraction(kernel: Kernel) -> Contraction | None:
     products = [p for s in body if isinstance(s, Fold) and (p := _product(s, known))]
     plain = all(isinstance(s, (Let, Store)) or any(s is p.fold for p in products) for s in body)
     direct = all(isinstance(i, Affine) for s in body if isinstance(s, Store) for i in s.index)
-    if not products or not plain or not direct:
+    same = len({p.a.dtype for p in products}) == 1
+    if not same or not plain or not direct:
         return None
     return Contraction(before, parallel, body, tuple(products))
 

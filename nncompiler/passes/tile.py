@@ -49,6 +49,8 @@ SMALL = 64
 _TRANSCENDENTAL, _MASKED = 15.0, 1.5
 #: Cycles of gathering or scattering one lane, and of one lane or one vector of a packed panel.
 _LANE, _PACKED_LANE, _PACKED_VECTOR = 1.5, 0.75, 1.5
+#: The same for an epilogue, which is not a loop: its size counts too.
+_SCATTERED = 4.0
 _LATENCY = 4
 
 
@@ -77,8 +79,8 @@ def choose_schedule(
     """The cheapest schedule for one kernel."""
     form = contraction(kernel)
     if form is not None:
-        dtype = form.products[0].a.dtype
-        found = _Contract(form, buffers, vector_bytes // dtype.bytes, vector_bytes, registers).best()
+        lanes = vector_bytes // form.products[0].a.dtype.bytes
+        found = _Contract(form, buffers, lanes, vector_bytes, registers).best()
         if found is not None:
             return found
     widest = max((t.bytes for t in local_types(kernel).values()), default=4)
@@ -116,11 +118,11 @@ class _Contract:
         """The cheapest register tile over all axes and roles; None when the loops strategy does as
         well.
         """
-        work = self.size(self.form.parallel) * max(
-            self.size(p.reduction) for p in self.form.products
-        )
+        steps = [self.size(p.reduction) for p in self.form.products]
+        if self.size(self.form.parallel) * max(steps) < SMALL or not all(steps):
+            return None
         choices = list(self.candidates())
-        if work < SMALL or not choices:
+        if not choices:
             return None
         choice = min(choices, key=lambda c: c.cycles)
         return self.schedule(choice)
@@ -155,9 +157,7 @@ class _Contract:
         step.
         """
         unit = all(self.stride(b, columns) == 1 for _, b in products)
-        stored = all(
-            self.store_stride(s, columns) in (0, 1) for s in self.form.body if isinstance(s, Store)
-        )
+        scattered = self.scattered(columns)
         m, n = self.extent(row), self.extent(columns)
         others = self.size(self.form.parallel) / (m * n)
         steps = sum(self.size(p.reduction) for p in self.form.products)
@@ -167,16 +167,16 @@ class _Contract:
         for rows, vectors in self.tiles(lambda r, v: r * v + v + 1, m, -(-n // self.lanes)):
 
             readers = sharing * -(-m // rows)
-            packed = panel * vectors * self.vector_bytes <= PANEL_BYTES and readers >= PANEL_READERS
+            fits = panel * vectors * self.vector_bytes <= PANEL_BYTES
             copy = 0.0 if unit else _LANE * self.lanes
-            if packed:
+            if fits and readers >= PANEL_READERS:
                 copy = (_PACKED_VECTOR if unit else _PACKED_LANE * self.lanes) / readers
 
             def step(r: int, v: int, copy: float = copy) -> float:
                 return max(r * v / 2, (r + v) / 2, _LATENCY) + _pressure(r, v) + copy * v
 
             cycles = steps * others * _over_tiles(m, rows, -(-n // self.lanes), vectors, step)
-            cycles += others * m * n * (1 / self.lanes if stored else _LANE)
+            cycles += others * m * n * (1 / self.lanes + scattered * _SCATTERED)
             yield _Choice(cycles, columns, columns, row, (rows, vectors * self.lanes))
 
     def across_reduction(
@@ -251,8 +251,13 @@ class _Contract:
         moving = strides - {0}
         return moving.pop() if len(moving) == 1 else None
 
-    def store_stride(self, store: Store, axis: str) -> int | None:
-        return _stride(store.index, self.buffers[store.buffer], axis)
+    def scattered(self, axis: str) -> int:
+        """How many accesses of the epilogue go lane by lane when `axis` runs over lanes."""
+        places = [(s.index, s.buffer) for s in self.form.body if isinstance(s, Store)]
+        for s in self.form.body:
+            if not isinstance(s, Fold):
+                places += [(x.index, x.buffer) for x in _nodes(expressions(s)) if isinstance(x, Load)]
+        return sum(_stride(i, self.buffers[b], axis) not in (0, 1) for i, b in places)
 
 
 def _pressure(rows: int, across: int) -> float:
