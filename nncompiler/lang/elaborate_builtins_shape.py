@@ -92,7 +92,7 @@ def _transpose(ctx: Context, a: Arguments) -> V:
     return ctx.emit("transpose", x, span=a.span, perm=perm)
 
 
-@define(SHAPE, "broadcast(x, sizes...)", "x repeated to a shape", "broadcast(x, 2, 4, 3)",
+@define(SHAPE, "broadcast(x, sizes...)", "x repeated to a shape", "broadcast(x, 2, 3, 4)",
         "shape")
 def _broadcast(ctx: Context, a: Arguments) -> V:
     x, shape = tensor(ctx, a["x"]), sizes(a.rest)
@@ -104,7 +104,7 @@ def _broadcast(ctx: Context, a: Arguments) -> V:
 
 
 @define(SHAPE, "split(x, n, axis=-1)", "n equal parts along an axis, as several values",
-        "split(x, 2, axis=0)", "shape")
+        "a, b = split(x, 2)", "shape")
 def _split(ctx: Context, a: Arguments) -> V:
     x, n = tensor(ctx, a["x"]), size(a["n"].value, a["n"].span, "a number of parts")
     axis = axis_of(a["axis"], x)

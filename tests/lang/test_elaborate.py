@@ -240,7 +240,7 @@ def test_stable_at_large_arguments(text):
 
 
 def test_fns_and_control():
-    """fns take defaults and several results; `if` and `for` run while compiling; fns are values."""
+    """fns have defaults and several results and are values; `if` and `for` are unrolled."""
     before = """
     fn twice(f, x) { return f(f(x)) }
     fn power(x, n) { if n == 0 { return 1.0 } return x * power(x, n - 1) }
