@@ -34,14 +34,15 @@ def buffer(name: str, array: np.ndarray, **fields) -> Buffer:
     return Buffer(name, TensorType(dtype, array.shape), **fields)
 
 
-def module_text(code, symbol: str = "kernel") -> str:
+def module_text(code, counters: Mapping[str, int] | None = None) -> str:
     """A module with an entry point ``run(void **pointers)`` around one kernel."""
     slots = range(len(code.pointers))
     fetch = [
         f"  %s{n} = getelementptr ptr, ptr %table, i64 {n}\n  %a{n} = load ptr, ptr %s{n}"
         for n in slots
     ]
-    call = f"  call void @{symbol}({', '.join(f'ptr %a{n}' for n in slots)})"
+    args = [f"ptr %a{n}" for n in slots] + [f"i64 {(counters or {})[c]}" for c in code.counters]
+    call = f"  call void @kernel({', '.join(args)})"
     run = "\n".join(["define void @run(ptr %table) {", *fetch, call, "  ret void", "}"])
     declarations = "\n".join(sorted(code.declarations))
     return f'target triple = "{TRIPLE}"\n{declarations}\n{code.text}\n{run}\n'
@@ -68,15 +69,19 @@ class Compiled:
         self._link(emit_kernel(kernel, buffers, target, "kernel"), target)
 
     @classmethod
-    def of_code(cls, code: KernelCode, target: Target) -> Compiled:
-        """Code written by hand, whose function is called ``kernel``."""
+    def of_code(
+        cls, code: KernelCode, target: Target, counters: Mapping[str, int] | None = None
+    ) -> Compiled:
+        """Code at hand, whose function is called ``kernel``, at fixed counters of plan loops."""
         compiled = cls.__new__(cls)
-        compiled._link(code, target)
+        compiled._link(code, target, counters)
         return compiled
 
-    def _link(self, code: KernelCode, target: Target) -> None:
+    def _link(
+        self, code: KernelCode, target: Target, counters: Mapping[str, int] | None = None
+    ) -> None:
         self.code = code
-        module = optimised(module_text(code), target)
+        module = optimised(module_text(code, counters), target)
         # The engine takes ownership of its target machine, so the shared one will not do.
         own = llvm.Target.from_triple(TRIPLE).create_target_machine(
             cpu=target.cpu, features="", opt=3, reloc="pic", codemodel="small"

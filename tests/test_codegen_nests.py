@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.target import host, machine, select
 from nncompiler.errors import UserError
 from nncompiler.ir.interp_kernel import run_kernel
-from nncompiler.ir.kernel import Fold, For, Kernel, Let, Store
+from nncompiler.ir.kernel import Fold, For, Kernel, Let, Loop, Plan, Schedule, Store
 from nncompiler.ir.scalar import (
     Affine,
     Apply,
@@ -26,7 +27,7 @@ from nncompiler.ir.scalar import (
     const,
 )
 from nncompiler.ir.types import BOOL, F32, F64, I32, I64, U8, U32, U64
-from nncompiler.passes.tile import choose_schedule
+from nncompiler.passes.tile import choose_schedule, tile_plan
 
 SIZES = (1, 2, 3, 15, 16, 17, 31, 33, 100)
 TARGETS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
@@ -617,6 +618,44 @@ def test_text_depends_on_structure_only(rng):
     one, two = code("x", "y", "v"), code("%12", "dense1.W", "temporary")
     assert one.text == two.text
     assert (one.pointers, two.pointers) == ((("x",), ("y",)), (("%12",), ("dense1.W",)))
+
+
+def test_counters_of_plan_loops_are_parameters():
+    """An axis that no loop of the kernel binds is passed in, after the pointers."""
+    x, y = np.arange(36, dtype=np.float32).reshape(4, 9), np.zeros((4, 9), np.float32)
+    body = (Store("y", at("t", "j"), load("x", x, Affine((("t", -1),), 3), "j")),)
+    table = {"x": buffer("x", x), "y": buffer("y", y)}
+    code = emit_kernel(kernel(For(axes(j=9), body), vector=("j",)), table, host(), "kernel")
+    assert code.counters == ("t",)
+    Compiled.of_code(code, host(), {"t": 1})(x=x, y=y)
+    np.testing.assert_array_equal(y, [np.zeros(9), x[2], np.zeros(9), np.zeros(9)])
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(0, 5, 4), (5, 0, 4), (5, 4, 0)])
+def test_empty_axes(rng, m, n, k):
+    """Nothing is stored over an empty axis; an empty sum is zero."""
+    a, b, c = matrices(rng, m, n, k, np.float32)
+    c += 1
+    nest = scheduled(product(a, b), a=a, b=b, c=c)
+    run(nest, a=a, b=b, c=c)
+    np.testing.assert_array_equal(c, a @ b)
+
+
+def test_tiling_chooses_axes_by_stride(rng):
+    """Rows vectorise inside, column sums over columns, and a plan keeps schedules already made."""
+    x, y, z = (np.zeros(s, np.float32) for s in ((40, 50), 40, 50))
+    rows = Fold(("s",), "sum", axes(j=50), (load("x", x, "i", "j"),))
+    down = Fold(("s",), "sum", axes(i=40), (load("x", x, "i", "j"),))
+    nest = kernel(For(axes(i=40), (rows, Store("y", at("i"), Ref("s", F32)))))
+    assert scheduled(nest, x=x, y=y).schedule.vector == ("j",)
+    nest = kernel(For(axes(j=50), (down, Store("z", at("j"), Ref("s", F32)))))
+    assert scheduled(nest, x=x, z=z).schedule.vector == ("j",)
+    kept = replace(nest, schedule=Schedule(unroll=("i",)))
+    buffers = (buffer("x", x), buffer("z", z))
+    plan = Plan("p", (), buffers, (kept, Loop("t", 2, (nest,))))
+    tiled = tile_plan(plan, 32, 16)
+    assert [k.schedule.vector for k in tiled.kernels()] == [(), ("j",)]
+    assert tile_plan(tiled, 32, 16) is tiled
 
 
 def test_overlapping_buffers_share_a_pointer():

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nncompiler.codegen.address import Place
+from nncompiler.codegen.address import At, Place
 from nncompiler.codegen.contract import emit_contraction
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.expand import Expansion
@@ -19,18 +19,22 @@ from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.kernel import Buffer, Kernel, expressions, statements, stores
-from nncompiler.ir.scalar import Expr, Load, children
+from nncompiler.ir.kernel import Buffer, Kernel, expressions, extents, statements, stores
+from nncompiler.ir.scalar import Affine, Expr, Iota, Load, children
 
 
 @dataclass(frozen=True, slots=True)
 class KernelCode:
-    """``define internal void @SYMBOL(ptr, ...)``. `pointers[n]` are the buffers parameter n
-    serves; it takes the address of the first of them."""
+    """``define internal void @SYMBOL(ptr, ..., i64, ...)``.
+
+    `pointers[n]` are the buffers that parameter n serves; it takes the address of the first. The
+    `counters` of plan loops around the kernel follow as i64.
+    """
 
     text: str
     pointers: tuple[tuple[str, ...], ...]
     declarations: frozenset[str]
+    counters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ def emit_kernel(
 ) -> KernelCode:
     """The function `symbol` that runs `kernel`."""
     written = [s.buffer for s in stores(kernel)]
-    used = dict.fromkeys(_loaded(kernel) + written)
+    parts = _parts(kernel)
+    used = dict.fromkeys([e.buffer for e in parts if isinstance(e, Load)] + written)
     groups = _share([_extent(name, buffers) for name in used])
     places: dict[str, Place] = {}
     parameters = []
@@ -60,6 +65,9 @@ def emit_kernel(
         parameters.append(f"{_attributes(group, buffers, read_only)} %p{n}")
     writer = Writer()
     emitter = Emitter(writer, target, places, Expansion(target.fma))
+    counters = _counters(kernel, parts)
+    parameters += [f"i64 noundef %c{n}" for n in range(len(counters))]
+    emitter.axes = {name: At(f"%c{n}") for n, name in enumerate(counters)}
     match kernel.schedule.strategy:
         case "loops":
             Nest(emitter, kernel.schedule.vector).run(kernel.body)
@@ -71,15 +79,12 @@ def emit_kernel(
         f"define internal void @{symbol}({', '.join(parameters)}) {target.attributes} {{\nentry:\n"
     )
     text = head + "\n".join(writer.allocations + writer.lines) + "\n  ret void\n}\n"
-    return KernelCode(
-        text, tuple(tuple(e.name for e in g) for g in groups), frozenset(writer.declarations)
-    )
+    pointers = tuple(tuple(e.name for e in g) for g in groups)
+    return KernelCode(text, pointers, frozenset(writer.declarations), counters)
 
 
-def _loaded(kernel: Kernel) -> list[str]:
-    """The buffers of all loads in a fixed order. Expressions may share parts, so each is looked at
-    once.
-    """
+def _parts(kernel: Kernel) -> list[Expr]:
+    """All expressions of a kernel in a fixed order; those that are shared occur once."""
     seen: set[int] = set()
     todo: list[Expr] = [e for s in statements(kernel.body) for e in expressions(s)]
     found = []
@@ -88,15 +93,25 @@ def _loaded(kernel: Kernel) -> list[str]:
         if id(e) not in seen:
             seen.add(id(e))
             todo += children(e)
-            if isinstance(e, Load):
-                found.append(e.buffer)
+            found.append(e)
     return found
 
 
+def _counters(kernel: Kernel, parts: list[Expr]) -> tuple[str, ...]:
+    """The axes no loop of the kernel binds, in order of appearance."""
+    indices = [i for s in stores(kernel) for i in s.index]
+    for e in parts:
+        if isinstance(e, Load):
+            indices += e.index
+        elif isinstance(e, Iota):
+            indices.append(e.index)
+    named = [a for i in indices if isinstance(i, Affine) for a in i.axes]
+    bound = extents(kernel)
+    return tuple(dict.fromkeys(a for a in named if a not in bound))
+
+
 def _extent(name: str, buffers: Mapping[str, Buffer]) -> _Extent:
-    """Where a buffer's bytes are, views looked through. A buffer without an offset is a block of
-    its own.
-    """
+    """Where a buffer's bytes are, views looked through; a block of its own without an offset."""
     buffer = found = buffers[name]
     shift = 0
     while found.space == "view" and found.base is not None:

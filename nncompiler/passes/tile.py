@@ -256,7 +256,8 @@ class _Contract:
         places = [(s.index, s.buffer) for s in self.form.body if isinstance(s, Store)]
         for s in self.form.body:
             if not isinstance(s, Fold):
-                places += [(x.index, x.buffer) for x in _nodes(expressions(s)) if isinstance(x, Load)]
+                loads = [x for x in _nodes(expressions(s)) if isinstance(x, Load)]
+                places += [(x.index, x.buffer) for x in loads]
         return sum(_stride(i, self.buffers[b], axis) not in (0, 1) for i, b in places)
 
 
