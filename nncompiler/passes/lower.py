@@ -70,16 +70,16 @@ class _Nest:
         self.repeated: dict[Value, None] = {}
         self.scopes = [_Scope(())]
         self.extents: dict[str, int] = {}
+        self.loops: dict[object, tuple[Axis, ...]] = {}
         self.names: set[str] = set()
-        self.axis_of = dict(
-            zip(frame.axes, (a.name for a in self.new_axes(frame.extents)), strict=True)
-        )
+        self.frame_axes = self.new_axes(frame.extents)
+        self.loops.clear()  # the frame's names belong to one loop only
+        self.axis_of = dict(zip(frame.axes, (a.name for a in self.frame_axes), strict=True))
 
     # --- the nest from outside in ---
 
     def build(self, outputs: Sequence[Value]) -> tuple[Stmt, ...]:
-        frame_axes = tuple(Axis(self.axis_of[x], n) for x, n in zip(self.frame.axes, self.frame.extents, strict=True))
-        self.frame_axes = frame_axes
+        frame_axes = self.frame_axes
         self.inside = [v for v in outputs if not self.frame.cross or self.labels_of(v)]
         if self.frame.cross:
             result = self.frame.cross.output
@@ -120,18 +120,21 @@ class _Nest:
         self.scopes[-1].statements.append(wrap(body))
 
     def new_axes(self, extents: Sequence[int]) -> tuple[Axis, ...]:
-        """Axes named differently from those in scope; a sibling loop's name is used again where extents agree."""
-        taken = {a.name for s in self.scopes for a in s.axes}
-        if hasattr(self, "axis_of"):
-            taken |= set(self.axis_of.values())
-        axes = []
-        for n in extents:
-            pool = [*AXIS_NAMES, *(f"x{k}" for k in range(64))]
-            name = next(x for x in pool if x not in taken and self.extents.get(x, n) == n)
-            taken.add(name)
-            self.extents[name] = n
-            axes.append(Axis(name, n))
-        return tuple(axes)
+        """Axes with names of their own; sibling loops over one axis of the same extent share it, as `j` in a softmax.
+
+        Loops over several axes do not: a schedule may run them over lanes along different axes.
+        """
+        around = tuple(a.name for s in self.scopes for a in s.axes)
+        key = (around, tuple(extents))
+        if key not in self.loops or len(extents) > 1:
+            axes = []
+            for n in extents:
+                pool = (*AXIS_NAMES, *(f"x{k}" for k in range(len(self.extents) + 1)))
+                name = next(x for x in pool if x not in self.extents)
+                self.extents[name] = n
+                axes.append(Axis(name, n))
+            self.loops[key] = tuple(axes)
+        return self.loops[key]
 
     # --- elements ---
 

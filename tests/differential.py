@@ -1,0 +1,141 @@
+"""Many functions in one artifact, and compiled results compared with the interpreter's."""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from nncompiler.codegen.emit import build
+from nncompiler.codegen.target import Target, host
+from nncompiler.ir.graph import Function
+from nncompiler.ir.interp import run
+from nncompiler.ir.kernel import Plan
+from nncompiler.ir.model import EntryPoint, Program, StateLayout, lay_out
+from nncompiler.ir.types import F32, F64, Array, DType
+from nncompiler.passes.manager import Pass, run_passes
+from nncompiler.passes.memory import place
+from nncompiler.passes.pipelines import OPTIMISE
+from nncompiler.passes.schedule import schedule
+from nncompiler.passes.tile import tile_plan
+from tests.networks import fill_state, read_state
+
+
+def state_of(functions: Sequence[Function], dtype: DType) -> StateLayout:
+    """One state that holds the parameters and slots of all functions; equal names are one entry."""
+    found: dict[str, dict] = {"param": {}, "slot": {}}
+    for f in functions:
+        for kind, entries in found.items():
+            entries.update((v.name, v.type) for v in f.params_of(kind))
+    return lay_out(dtype, tuple(found["param"].items()), tuple(found["slot"].items()))
+
+
+class Compiled:
+    """Functions compiled together. `run` calls one on arrays by name and gives its results by name."""
+
+    def __init__(
+        self,
+        functions: Sequence[Function],
+        pipeline: Sequence[Pass] = OPTIMISE,
+        dtype: DType = F32,
+        target: Target | None = None,
+        layout: StateLayout | None = None,
+    ) -> None:
+        self.target = target or host()
+        self.functions = {f.name: f for f in functions}
+        self.layout = layout or state_of(functions, dtype)
+        self.plans = {f.name: self._plan(f, pipeline) for f in functions}
+        entries = tuple(EntryPoint(name, "", plan) for name, plan in self.plans.items())
+        program = Program("fuzz", dtype, self.layout, entries)
+        self.library = _open(build(program, self.target).so)
+
+    def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
+        plan = schedule(run_passes(function, pipeline), self.layout)
+        return place(tile_plan(plan, self.target.vector_bytes, self.target.registers))
+
+    def run(self, name: str, values: Mapping[str, Array]) -> dict[str, Array]:
+        plan, function = self.plans[name], self.functions[name]
+        state, arena = aligned(fill_state(self.layout, values)), aligned(np.full(plan.arena_bytes, 0xA5, np.uint8))
+        arrays = {}
+        for a in plan.arguments:
+            b = plan.buffer(a.buffer)
+            given = values[a.buffer] if a.role != "output" else np.zeros(b.type.shape)
+            arrays[a.buffer] = aligned(np.ascontiguousarray(given, b.type.dtype.numpy))
+        pointers = [ctypes.c_void_p(x.ctypes.data) for x in (state, arena, *arrays.values())]
+        code = self.library[f"fuzz_{name}"](*pointers)
+        assert code == 0, f"{name} returned {code}"
+        found = {}
+        for result, value in function.results:
+            if result.startswith("update."):
+                found[result] = read_state(self.layout, state, result.removeprefix("update."))
+            else:
+                found[result] = arrays[f"{result}.out" if f"{result}.out" in arrays else result].reshape(value.shape)
+        return found
+
+
+def _open(image: bytes) -> ctypes.CDLL:
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(image)
+        file.flush()
+        return ctypes.CDLL(file.name)
+
+
+def aligned(array: Array) -> Array:
+    """A copy at a multiple of 64 bytes, with room behind it that reads as NaN."""
+    raw = np.full(array.nbytes + 128, 0xFF, np.uint8)
+    start = -raw.ctypes.data % 64
+    view = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+def differences(function: Function, values: Mapping[str, Array], found: Mapping[str, Array]) -> list[str]:
+    """Results that break the rule: the error against the f64 interpreter is at most 4 times that of the f32
+    interpreter, plus 2 ULP of the result's largest magnitude; integers and booleans are equal.
+
+    One f32 run can be exact by luck, above all for a scalar. A result that breaks the rule is judged again by how far
+    the exact result moves when every input moves by one ULP.
+    """
+    exact, rounded = run(function, values, F64), run(function, values)
+    broken = [(n, e, a) for n, e, a in _errors(exact, rounded, found) if not e <= a]
+    if not broken:
+        return []
+    moved = [run(function, _nudged(values, seed), F64) for seed in range(4)]
+    problems = []
+    for name, error, allowed in broken:
+        shifts = [np.max(np.abs(m[name].astype(np.float64) - exact[name]), initial=0.0) for m in moved]
+        if not error <= allowed + 4 * max(shifts):
+            problems.append(f"{name}: error {error:.3g}, allowed {allowed + 4 * max(shifts):.3g}")
+    return problems
+
+
+def _errors(
+    exact: Mapping[str, Array], rounded: Mapping[str, Array], found: Mapping[str, Array]
+) -> Iterator[tuple[str, float, float]]:
+    """For every result its error and what the rule allows."""
+    for name, e in exact.items():
+        f = found[name]
+        if e.dtype.kind != "f":
+            yield name, 0.0 if np.array_equal(e, f) else np.inf, 0.0
+            continue
+        finite = np.isfinite(e)
+        if not np.array_equal(finite, np.isfinite(f)):
+            yield name, np.inf, 0.0
+            continue
+        top = np.max(np.abs(e[finite]), initial=0.0)
+        ulp = float(np.spacing(np.asarray(top, rounded[name].dtype)))
+        reference = np.max(np.abs(rounded[name].astype(np.float64)[finite] - e[finite]), initial=0.0)
+        yield name, float(np.max(np.abs(f.astype(np.float64)[finite] - e[finite]), initial=0.0)), 4 * reference + 2 * ulp
+
+
+def _nudged(values: Mapping[str, Array], seed: int) -> dict[str, Array]:
+    """Every float moved by one ULP of its dtype up or down, at random."""
+    generator = np.random.default_rng(seed)
+    found = {}
+    for name, x in values.items():
+        if x.dtype.kind == "f":
+            x = np.asarray(np.nextafter(x, x + generator.choice([-1.0, 1.0], x.shape).astype(x.dtype)), x.dtype)
+        found[name] = x
+    return found
