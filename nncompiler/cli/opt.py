@@ -56,6 +56,8 @@ def _graphs(text: str, args: argparse.Namespace) -> str:
     pipeline = parse_pipeline(args.passes)
     options.check_pass(args.stop_after, [step.name for step in pipeline])
     functions = parse_functions(text, args.file)
+    if not functions:
+        raise _empty("graph", args.file)
     for function in functions:
         verify.check(function)
     results = []
@@ -72,9 +74,15 @@ def _plans(text: str, name: str) -> str:
     from nncompiler.ir.verify_plan import check_plan
 
     plans = parse_plans(text, name)
+    if not plans:
+        raise _empty("plan", name)
     for plan in plans:
         check_plan(plan)
     return "\n".join(map(print_plan, plans))
+
+
+def _empty(what: str, name: str) -> UserError:
+    return UserError("NN0915", f"expected a {what}, but '{name}' holds none")
 
 
 def _read(name: str) -> str:

@@ -175,7 +175,8 @@ def request_of(args: argparse.Namespace, **more: Any) -> Request:
     """What the flags of `add_model` and `add_target` ask to be compiled."""
     if args.dtype not in ("f32", "f64"):
         raise UsageError("NN0903", f"expected --dtype f32 or f64, but found '{args.dtype[:40]}'")
-    more.setdefault("bindings", (sizes_of(args),))
+    if "bindings" not in more:
+        more["bindings"] = (sizes_of(args),)
     cpu = getattr(args, "cpu", "host")
     return request(args.file, dtype=args.dtype, cpu=cpu, **more)
 

@@ -164,12 +164,7 @@ def _prepare(args: argparse.Namespace, model: Model, splits: Splits) -> None:
 
 
 def _fit(args: argparse.Namespace, model: Model, splits: Splits) -> History:
-    from nncompiler.runtime.callbacks import (
-        CSVLogger,
-        EarlyStopping,
-        ModelCheckpoint,
-        TerminateOnNaN,
-    )
+    from nncompiler.runtime.callbacks import CSVLogger, EarlyStopping, TerminateOnNaN
 
     callbacks: list[Callback] = [TerminateOnNaN()]
     if args.patience is not None:
@@ -177,7 +172,7 @@ def _fit(args: argparse.Namespace, model: Model, splits: Splits) -> History:
     if args.csv:
         callbacks.append(CSVLogger(args.csv))
     if args.checkpoint:
-        callbacks.append(ModelCheckpoint(args.checkpoint))
+        callbacks.append(_checkpointing(args.checkpoint))
     history = model.fit(
         splits.train, epochs=args.epochs, batch=_batch(args), seed=args.seed,
         validation_data=splits.validation or None, callbacks=callbacks,
@@ -192,6 +187,18 @@ def _fit(args: argparse.Namespace, model: Model, splits: Splits) -> History:
             help="lower the learning rate, as with --lr, or check the data",
         )  # fmt: skip
     return history
+
+
+def _checkpointing(path: str) -> Callback:
+    """Writes a checkpoint after each epoch; one goes on from it with or without `--checkpoint`."""
+    from nncompiler.runtime.callbacks import Callback, Logs
+    from nncompiler.runtime.training import Run
+
+    class Checkpointing(Callback):
+        def epoch_done(self, run: Run, logs: Logs) -> None:
+            run.model.save_checkpoint(path)
+
+    return Checkpointing()
 
 
 def _batch(args: argparse.Namespace) -> int | None:

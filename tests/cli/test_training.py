@@ -1,0 +1,261 @@
+"""The verbs about models at work: train, eval, predict; and `nncompiler.compile`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nncompiler
+from nncompiler.errors import Limitation, UserError
+from nncompiler.runtime import datasets
+from tests.cli.conftest import DIGITS, LINE, MODELS, REPOSITORY, Nnc
+
+# --- data
+
+
+def test_splits_of_the_digits_are_their_own() -> None:
+    """The digits come as the model names them, in the split of `digits`, in whatever model."""
+    found = datasets.load_splits(DIGITS, ["image"], ["digit"])
+    expected = datasets.digits()
+    for part, other in zip((found.train, found.validation, found.test),
+                           (expected.train, expected.validation, expected.test), strict=True):
+        np.testing.assert_array_equal(part["image"], other["image"])
+        np.testing.assert_array_equal(part["digit"], other["digit"])
+    whole = datasets.load_whole(DIGITS, ["pixels"], [])
+    assert whole["pixels"].shape == (1797, 64) and whole["pixels"].max() == 1.0
+
+
+def test_splits_hold_out_every_kth_row(tmp_path: Path) -> None:
+    """A share of 1/5 is every fifth row; of the rest a share of 1/4 is every fourth."""
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.arange(20.0), t=np.arange(20.0), extra=np.zeros(3))
+    found = datasets.load_splits(path, ["x"], ["t"], validation=0.25, test=0.2)
+    assert found.test["x"].tolist() == [4, 9, 14, 19]
+    assert found.validation["x"].tolist() == [3, 8, 13, 18]
+    assert sorted(found.train["t"].tolist() + found.validation["t"].tolist()
+                  + found.test["t"].tolist()) == list(range(20))  # fmt: skip
+    found = datasets.load_splits(path, ["x"], ["t"], validation=0.0, test=0.0)
+    assert (found.validation, found.test, len(found.train["x"])) == ({}, {}, 20)
+
+
+def test_splits_keep_the_classes(tmp_path: Path) -> None:
+    """With a target of classes, each has its share of the test part, as in the digits."""
+    path = tmp_path / "a.npz"
+    raw = datasets.load_npz(DIGITS)
+    np.savez(path, image=raw["images"].reshape(-1, 64), digit=raw["labels"])
+    found, expected = datasets.load_splits(path, ["image"], ["digit"]), datasets.digits()
+    np.testing.assert_array_equal(found.test["digit"], expected.test["digit"])
+    np.testing.assert_array_equal(found.validation["digit"], expected.validation["digit"])
+
+
+def test_splits_given_in_the_file(tmp_path: Path) -> None:
+    """Arrays with the name of a part are that part; parts that lack are empty."""
+    path = tmp_path / "a.npz"
+    np.savez(path, **{"train.x": np.ones(3), "train.t": np.ones(3), "test.x": np.zeros(2),
+                      "test.t": np.zeros(2)})  # fmt: skip
+    found = datasets.load_splits(path, ["x"], ["t"])
+    assert (len(found.train["x"]), found.validation, len(found.test["t"])) == (3, {}, 2)
+    assert datasets.load_whole(path, ["x"], ["t"])["x"].tolist() == [1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("arrays", "code", "text"), [
+    ({"x": np.zeros(3), "y": np.zeros(3)}, "NN0760", "t missing"),
+    ({"x": np.zeros(3), "t": np.zeros(4)}, "NN0761", "x [3], t [4]"),
+    ({"x": np.zeros(()), "t": np.zeros(())}, "NN0761", "x [], t []"),
+    ({"train.x": np.zeros(3), "test.x": np.zeros(3)}, "NN0760", "train.t missing"),
+])  # fmt: skip
+def test_data_that_does_not_fit(
+    tmp_path: Path, arrays: dict[str, np.ndarray], code: str, text: str
+) -> None:
+    """Missing arrays and differing numbers of rows are told."""
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=code) as found:
+        datasets.load_splits(tmp_path / "a.npz", ["x"], ["t"])
+    assert text in str(found.value)
+
+
+def test_share_out_of_range(tmp_path: Path) -> None:
+    """A share of 1 would leave nothing."""
+    np.savez(tmp_path / "a.npz", x=np.zeros(3), t=np.zeros(3))
+    with pytest.raises(UserError, match="NN0762"):
+        datasets.load_splits(tmp_path / "a.npz", ["x"], ["t"], test=1.0)
+
+
+# --- train, eval, predict
+
+
+def test_train_evaluate_predict(nnc: Nnc, line: Path, line_data: Path, tmp_path: Path) -> None:
+    """Weights and artifact that training writes give the same losses and outputs."""
+    weights, artifact, log = tmp_path / "w.npz", tmp_path / "a.so", tmp_path / "log.csv"
+    result = nnc("train", line, "--data", line_data, "--weights-out", weights, "--artifact",
+                 artifact, "--test", "--csv", log, "--report-stages", "--batch", "8,1")  # fmt: skip
+    assert result.code == 0
+    assert "line: 72 rows to train, 8 rows to validation, 20 rows to test" in result.err
+    assert re.search(r"^codegen +\d", result.err, re.M) and "epoch 30/30" in result.err
+    last = result.out.splitlines()[-1]
+    assert re.match(r"test +loss \S+  worst \S+  \(20 rows\)$", last)
+    assert len(log.read_text().splitlines()) == 31
+    for words in ([line, "--weights", weights], [artifact]):
+        found = nnc("eval", *words, "--data", line_data, "--part", "test", "--json").json
+        assert found["rows"] == 20 and found["loss"] < 1e-3
+        assert f"loss {found['loss']:.4f}" in last or f"loss {found['loss']:.4e}" in last
+    out = tmp_path / "out.npz"
+    assert nnc("predict", artifact, "--data", line_data, "-o", out).code == 0
+    target = np.load(line_data)["t"]
+    np.testing.assert_allclose(np.load(out)["y"], target, atol=0.05)
+    shown = nnc("predict", line, "--weights", weights, "--data", line_data, "--json").json
+    np.testing.assert_allclose(shown["y"], np.load(out)["y"], rtol=1e-6)
+    assert nnc("predict", artifact, "--data", line_data).out.startswith("y float32[100,1]\n[[")
+
+
+def test_train_json_and_seed(nnc: Nnc, line: Path, line_data: Path) -> None:
+    """--json tells the history; the same seed gives the same, another another."""
+    words = ("train", line, "--data", line_data, "--epochs", "3", "--quiet", "--json")
+    first, again, other = (nnc(*words, "--seed", s).json for s in (1, 1, 2))
+    assert first["epochs"] == 3 and len(first["history"]["val_loss"]) == 3
+    assert first["history"] == again["history"] != other["history"]
+    assert "test" not in first and first["validation"]["loss"] == first["history"]["val_loss"][-1]
+
+
+def test_train_with_patience_keeps_the_best(nnc: Nnc, line: Path, line_data: Path) -> None:
+    """--patience stops, and the validation that is told is that of the best epoch."""
+    result = nnc("train", line, "--data", line_data, "--epochs", "500", "--patience", "3",
+                 "--json", "--quiet")  # fmt: skip
+    assert result.code == 0
+    found = result.json
+    assert found["epochs"] < 500 and "has not improved" in found["stopped"]
+    assert found["validation"]["loss"] == pytest.approx(min(found["history"]["val_loss"]), rel=1e-6)
+
+
+def test_train_resumes(nnc: Nnc, line: Path, line_data: Path, tmp_path: Path) -> None:
+    """Two epochs, a checkpoint and two more give the same bits as four."""
+    words = ("train", line, "--data", line_data, "--quiet")
+    once, twice, checkpoint = (tmp_path / n for n in ("once.npz", "twice.npz", "c.npz"))
+    assert nnc(*words, "--epochs", "4", "--weights-out", once).code == 0
+    assert nnc(*words, "--epochs", "2", "--checkpoint", checkpoint).code == 0
+    assert nnc(*words, "--epochs", "4", "--resume", checkpoint, "--weights-out", twice).code == 0
+    assert once.read_bytes() == twice.read_bytes()
+
+
+def test_train_from_weights_at_a_rate(
+    nnc: Nnc, line: Path, line_data: Path, tmp_path: Path
+) -> None:
+    """--weights-in is where training starts, --lr its rate: with almost none, nothing moves."""
+    start, end = tmp_path / "start.npz", tmp_path / "end.safetensors"
+    np.savez(start, **{"y.W": np.full((2, 1), 7, np.float32), "y.b": np.ones(1, np.float32)})
+    assert nnc("train", line, "--data", line_data, "--quiet", "--weights-in", start, "--lr",
+               "1e-30", "--weights-out", end).code == 0  # fmt: skip
+    from nncompiler.runtime.weights import read_weights
+
+    assert read_weights(end)["y.W"].tolist() == [[7.0], [7.0]]
+
+
+def test_train_diverges(nnc: Nnc, line: Path, line_data: Path, tmp_path: Path) -> None:
+    """A loss that is no number ends training with an error, and no weights."""
+    weights = tmp_path / "w.npz"
+    result = nnc("train", line, "--data", line_data, "--lr", "1e30", "--quiet", "--weights-out",
+                 weights)  # fmt: skip
+    assert result.code == 1 and "NN0922: training diverged" in result.err and not weights.exists()
+
+
+@pytest.mark.parametrize(("words", "code", "text"), [
+    (["--weights-out", "w.txt"], 2, "NN0919"),
+    (["--resume", "a.npz", "--weights-in", "b.npz"], 2, "NN0921"),
+    (["--weights-out", "/no/such/w.npz"], 1, "there is no folder '/no/such'"),
+    (["--resume", "/no/such/c.npz"], 1, "does not exist"),
+    (["--patience", "3", "--monitor", "bogus"], 1, "NN0713"),
+])  # fmt: skip
+def test_train_refuses(
+    nnc: Nnc, line: Path, line_data: Path, words: list[str], code: int, text: str
+) -> None:
+    """What cannot work is told, where possible before compiling."""
+    result = nnc("train", line, "--data", line_data, "--quiet", *words)
+    assert result.code == code and text in result.err
+
+
+def test_eval_of_a_compiled_file_takes_no_sizes(nnc: Nnc, line: Path, tmp_path: Path) -> None:
+    """--batch is for .nn files; an artifact has its sizes."""
+    out = tmp_path / "a.so"
+    nnc("compile", line, "-o", out, "--function", "infer")
+    result = nnc("eval", out, "--data", "a.npz", "--batch", "3")
+    assert result.code == 2 and "NN0917" in result.err
+
+
+def test_predict_needs_no_targets(nnc: Nnc, line: Path, tmp_path: Path) -> None:
+    """Inputs alone are enough to predict; without weights a note says so."""
+    np.savez(tmp_path / "x.npz", x=np.zeros((3, 2)))
+    result = nnc("predict", line, "--data", tmp_path / "x.npz")
+    assert result.code == 0 and "y float32[3,1]" in result.out and "note: without" in result.err
+
+
+def test_interrupted_training_goes_on(line: Path, line_data: Path, tmp_path: Path) -> None:
+    """Ctrl-C writes a checkpoint, exits with 130 and tells how to go on; that gives the same."""
+    command = [sys.executable, "-m", "nncompiler"]
+    words = ["train", str(line), "--data", str(line_data), "--quiet", "--json"]
+    env = {**os.environ, "NNCOMPILER_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(REPOSITORY)}
+    checkpoint = tmp_path / "line.checkpoint.npz"
+    process = subprocess.Popen(
+        [*command, *words, "--epochs", "100000000", "--csv", "log.csv"], cwd=tmp_path, env=env,
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    log = tmp_path / "log.csv"
+    while not (log.exists() and log.read_text().count("\n") > 3):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "interrupted in epoch" in err and f"--resume {checkpoint.name}" in err
+    with np.load(checkpoint) as held:
+        assert held["header/step"] > 0
+
+
+def test_resume_command_leaves_the_old_start_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line told after Ctrl-C starts from the checkpoint and nothing else."""
+    from nncompiler.cli import train
+
+    monkeypatch.setattr(sys, "argv", ["nnc", "train", "a b.nn", "--resume", "old.npz", "--lr", "1",
+                                      "--weights-in=w.npz"])  # fmt: skip
+    assert train._again("new.npz") == "nnc train 'a b.nn' --lr 1 --resume new.npz"
+
+
+# --- nncompiler.compile
+
+
+def test_compile_gives_a_model(cache_folder: Path) -> None:
+    """Source text compiles to a model; batch sizes it lacks are compiled when needed."""
+    model = nncompiler.compile(LINE, batch=[4])
+    assert model.bindings.sizes("infer") == [4]
+    assert model.predict(np.zeros((9, 2), np.float32)).shape == (9, 1)
+    assert model.bindings.sizes("infer") == [4, 1]
+    assert set(model.gradients({"x": np.zeros((3, 2)), "t": np.ones((3, 1))})) == {"y.W", "y.b"}
+
+
+def test_compile_options(cache_folder: Path) -> None:
+    """Float type, functions and path."""
+    model = nncompiler.compile(MODELS / "tiny.nn", dtype="f64", functions=["infer"])
+    assert model.parameters["h1.W"].dtype == np.float64
+    assert {e.function for e in model.manifest.entries} == {"init", "infer"}
+
+
+@pytest.mark.parametrize(("options", "error", "code"), [
+    ({"threads": 2}, Limitation, "NN0905"), ({"batch": 0}, UserError, "NN0904"),
+    ({"batch": True}, UserError, "NN0904"), ({"sizes": {"batch": 2.5}}, UserError, "NN0904"),
+    ({"dtype": "f16"}, UserError, "NN0903"), ({"functions": ["bogus"]}, UserError, "NN0902"),
+    ({"cpu": "bogus"}, UserError, "NN0501"),
+])  # fmt: skip
+def test_compile_refuses(
+    cache_folder: Path, options: dict[str, object], error: type[Exception], code: str
+) -> None:
+    """Options that cannot be are refused by name."""
+    with pytest.raises(error, match=code):
+        nncompiler.compile(LINE, **options)  # type: ignore[arg-type]
