@@ -35,8 +35,7 @@ loads none of its rooms.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` takes longer than all else here
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence

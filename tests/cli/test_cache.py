@@ -119,7 +119,9 @@ def test_everything_that_decides_the_code_is_in_the_key() -> None:
     assert len(keys) == 1 + len(changes)
 
 
-def test_an_edited_compiler_is_another_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_edited_compiler_is_another_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Size and time of the compiler's files are part of the key."""
     (tmp_path / "nncompiler").mkdir()
     file = tmp_path / "nncompiler" / "fuse.py"

@@ -146,7 +146,7 @@ def test_compile_embeds_weights(nnc: Nnc, line: Path, tmp_path: Path) -> None:
 def test_compile_refuses_weights_of_another_model(
     nnc: Nnc, line: Path, tmp_path: Path, change: dict[str, object], text: str
 ) -> None:
-    """Weights with a parameter missing, of another shape or unknown are refused, and no file made."""
+    """Weights that lack a parameter, or have another shape or one too many, are refused."""
     values = {"y.W": np.zeros((2, 1)), "y.b": np.zeros(1), **change}
     np.savez(tmp_path / "w.npz", **{k: v for k, v in values.items() if v is not None})
     out = tmp_path / "a.so"
@@ -183,7 +183,8 @@ def test_compile_watching_passes(nnc: Nnc, line: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("stage", "text"), [
     ("syntax", "Model tiny"), ("graph", "graph @objective {"), ("train", "graph @train_step {"),
-    ("opt", "= fused "), ("plan", "plan @train_step: arena "), ("llvm", "define "), ("asm", ".text"),
+    ("opt", "= fused "), ("plan", "plan @train_step: arena "), ("llvm", "define "),
+    ("asm", ".text"),
 ])  # fmt: skip
 def test_dump_text(nnc: Nnc, stage: str, text: str) -> None:
     """Every stage has a text."""
@@ -370,7 +371,8 @@ def test_gradcheck_passes(nnc: Nnc) -> None:
     result = nnc("gradcheck", TINY)
     assert (result.code, result.err) == (0, "")
     assert len(re.findall(r" ok$", result.out, re.M)) == 6
-    found = nnc("gradcheck", TINY, "--samples", "2", "--seed", "3", "--dtype", "f64", "--json").json
+    words = ("--samples", "2", "--seed", "3", "--dtype", "f64", "--json")
+    found = nnc("gradcheck", TINY, *words).json
     assert found["ok"] and {p["sampled"] for p in found["parameters"]} <= {1, 2}
     assert all(p["compiled"] < 1e-12 for p in found["parameters"])
 

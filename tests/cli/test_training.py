@@ -96,7 +96,8 @@ def test_train_evaluate_predict(nnc: Nnc, line: Path, line_data: Path, tmp_path:
     """Weights and artifact that training writes give the same losses and outputs."""
     weights, artifact, log = tmp_path / "w.npz", tmp_path / "a.so", tmp_path / "log.csv"
     result = nnc("train", line, "--data", line_data, "--weights-out", weights, "--artifact",
-                 artifact, "--test", "--csv", log, "--report-stages", "--batch", "8,1")  # fmt: skip
+                 artifact, "--test", "--csv", log, "--batch", "8,1",
+                 "--report-stages")  # fmt: skip
     assert result.code == 0
     assert "line: 72 rows to train, 8 rows to validation, 20 rows to test" in result.err
     assert re.search(r"^codegen +\d", result.err, re.M) and "epoch 30/30" in result.err
@@ -132,7 +133,8 @@ def test_train_with_patience_keeps_the_best(nnc: Nnc, line: Path, line_data: Pat
     assert result.code == 0
     found = result.json
     assert found["epochs"] < 500 and "has not improved" in found["stopped"]
-    assert found["validation"]["loss"] == pytest.approx(min(found["history"]["val_loss"]), rel=1e-6)
+    best = min(found["history"]["val_loss"])
+    assert found["validation"]["loss"] == pytest.approx(best, rel=1e-6)
 
 
 def test_train_resumes(nnc: Nnc, line: Path, line_data: Path, tmp_path: Path) -> None:
@@ -196,11 +198,13 @@ def test_predict_needs_no_targets(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     assert result.code == 0 and "y float32[3,1]" in result.out and "note: without" in result.err
 
 
-def test_interrupted_training_goes_on(line: Path, line_data: Path, tmp_path: Path) -> None:
-    """Ctrl-C writes a checkpoint, exits with 130 and tells how to go on; that gives the same."""
+def test_interrupted_training_goes_on(
+    cache_folder: Path, line: Path, line_data: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C writes a checkpoint, exits with 130 and tells how to go on."""
     command = [sys.executable, "-m", "nncompiler"]
     words = ["train", str(line), "--data", str(line_data), "--quiet", "--json"]
-    env = {**os.environ, "NNCOMPILER_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(REPOSITORY)}
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     checkpoint = tmp_path / "line.checkpoint.npz"
     process = subprocess.Popen(
         [*command, *words, "--epochs", "100000000", "--csv", "log.csv"], cwd=tmp_path, env=env,
