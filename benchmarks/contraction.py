@@ -15,15 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from nest_harness import Compiled, at, axes, buffer, kernel, load  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nncompiler.codegen.kernel import KernelCode  # noqa: E402
 from nncompiler.codegen.target import host  # noqa: E402
 from nncompiler.ir.kernel import Fold, For, Kernel, Store  # noqa: E402
 from nncompiler.ir.scalar import F32, Affine, Ref, apply  # noqa: E402
 from nncompiler.passes.tile import choose_schedule  # noqa: E402
+from tests.nest_harness import Compiled, at, axes, buffer, kernel, load  # noqa: E402
 
 SECONDS = 1.0
 CHAINS, STEPS = 12, 100_000

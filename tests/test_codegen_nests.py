@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from nest_harness import Compiled, at, axes, buffer, kernel, load, module_text, optimised, run
 
 from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.target import host, machine, select
@@ -28,6 +27,17 @@ from nncompiler.ir.scalar import (
 )
 from nncompiler.ir.types import BOOL, F32, F64, I32, I64, U8, U32, U64
 from nncompiler.passes.tile import choose_schedule, tile_plan
+from tests.nest_harness import (
+    Compiled,
+    at,
+    axes,
+    buffer,
+    kernel,
+    load,
+    module_text,
+    optimised,
+    run,
+)
 
 SIZES = (1, 2, 3, 15, 16, 17, 31, 33, 100)
 TARGETS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
