@@ -36,6 +36,7 @@ class Run:
 
     ctx: Context
     record: Record
+    root: Instance
     names: dict[int, str]
 
     @property
@@ -201,7 +202,7 @@ def _run(model: s.Model, module: Module, sizes: dict[str, int], dtype: DType, *,
     frame.names.update((n, v) for n, v in sizes.items() if n not in frame.names)
     execute(ctx, frame, model.body)
     names = parameter_names(root)
-    return Run(ctx, record, names)
+    return Run(ctx, record, root, names)
 
 
 def _setting(ctx: Context, frame: Frame, model: s.Model, p: s.Parameter,

@@ -272,6 +272,7 @@ def apply(ctx: Context, instance: Instance, given: Given, span: Span, evaluate: 
     """The result of an instance on its inputs."""
     layer = instance.layer
     assert layer is not None and isinstance(layer.item, s.Layer)
+    instance.applied = True
     inputs = layer.item.inputs
     frame = Frame(layer.module, instance, {k: a.value for k, a in instance.arguments.items()})
 

@@ -9,7 +9,7 @@ from nncompiler.errors import Note, UserError
 from nncompiler.ir.graph import Function
 from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate_context import Context, Record
-from nncompiler.lang.elaborate_values import Parameter
+from nncompiler.lang.elaborate_values import Instance, Parameter
 
 
 class Run(Protocol):
@@ -19,6 +19,8 @@ class Run(Protocol):
     def ctx(self) -> Context: ...
     @property
     def record(self) -> Record: ...
+    @property
+    def root(self) -> Instance: ...
     @property
     def parameters(self) -> list[tuple[str, Parameter]]: ...
 
@@ -52,6 +54,10 @@ def check_use(run: Run, functions: Sequence[Function], objective: Function,
                 raise UserError(code, f"the {kind} `{name}` is never used", record.spans[name],
                                 help="remove it" if kind == "input" else
                                 "compare it with an output in a `loss` or a `metric`")
+    for instance in run.root.children.values():
+        if instance.explicit and not instance.applied:
+            raise UserError("NN0105", f"the layer `{instance.explicit}` is never applied",
+                            instance.span, help=f"write `x |> {instance.explicit}`, or remove it")
     for name, p in run.parameters:
         if name not in read:
             raise UserError("NN0178", f"the parameter `{name}` is never used", p.where or p.span,

@@ -143,10 +143,7 @@ def _pipe(ctx: Context, frame: Frame, node: s.Pipe) -> V:
         if isinstance(current.value, (Instance, Definition, Builtin)):
             raise UserError("NN0123", f"expected a tensor on the left of `|>`, but found "
                             f"{describe(current.value)}", current.span)
-        span = node.span if node.span.line == stage.span.line else stage.span
-        value = _stage(ctx, frame, stage, Argument(current.value, current.span))
-        current = Argument(value, Span(span.file, stage.span.line, stage.span.column,
-                                       stage.span.width, span.source))
+        current = Argument(_stage(ctx, frame, stage, current), stage.span)
     return current.value
 
 

@@ -124,10 +124,10 @@ class Header:
                      note: Note) -> None:
         if self.leading is None:
             self.leading, self.leading_from = found, Note(
-                f"`{name}` has {list(found)} for `...`", argument.span)
+                f"in `{name}` they are {list(found)}", argument.span)
         elif self.leading != found and self.leading_from:
             raise UserError(
-                "NN0134", f"expected {list(self.leading)} for `...` in `{name}`, "
+                "NN0134", f"expected the axes `...` of `{name}` to be {list(self.leading)}, "
                 f"but found {list(found)}", argument.span, notes=[self.leading_from, note])
 
     def extent(self, dim: s.Expr, found: int, name: str, argument: Argument, note: Note,

@@ -113,6 +113,7 @@ class Instance:
     target: str | None = None
     parameters: dict[str, Parameter] = field(default_factory=dict)
     children: dict[Key, Instance] = field(default_factory=dict)
+    applied: bool = False
 
     @property
     def has_parameters(self) -> bool:

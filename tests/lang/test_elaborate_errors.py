@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 
 from nncompiler.errors import Limitation, NNError, UserError
+from nncompiler.ir.verify import verify
 from nncompiler.lang.elaborate import elaborate
+from nncompiler.lang.elaborate_builtins import BUILTINS
+from nncompiler.lang.elaborate_scope import stdlib_index
 from nncompiler.lang.parse import parse
 
 ROOT = Path(__file__).parents[2]
 BAD = sorted((ROOT / "tests/filetests/lang/semantic").glob("*.nn"))
-SEEDS = [p.read_text() for p in sorted([*(ROOT / "models").glob("*.nn"), *BAD])]
+GOOD = [p.read_text() for p in sorted((ROOT / "models").glob("*.nn"))]
+GOOD += re.findall(r"```nn[^\n]*\n(.*?)```", (ROOT / "docs/language.md").read_text(), re.DOTALL)
+SEEDS = [*(GOOD * 5), *(p.read_text() for p in BAD if p.stem != "blow_up")]
 MUTATIONS = 500
+EXPRESSIONS = 500
 
 
 def build(text: str, name: str):
@@ -89,5 +95,51 @@ def test_mutated_files_give_errors_only():
             build(text, f"mutation{k}.nn")
             passed += 1
         except (UserError, Limitation) as e:
-            assert not e.code.startswith("NN03"), text
+            assert e.code < "NN03" and e.code != "NN0149", text
     assert 0 < passed < MUTATIONS
+
+
+LEAVES = ["x", "k", "u", "flag", "s", "0", "1", "2", "3", "-1", "0.5", "true", "1e30", "pi", "[0]",
+          "[x, x]", "[2, 3]", "[1, 0]", "[]", "dense(2)", "relu", "zeros()", "2147483647", "x[0]",
+          "10 ** 9", "training", "size(x, 1)"]
+OPERATORS = ["+", "-", "*", "/", "@", "**", "==", "<", "and", "or", "|>"]
+
+
+def expression(rng: random.Random, depth: int) -> str:
+    """A random expression, most of them wrong."""
+    if depth == 0 or rng.random() < 0.2:
+        return rng.choice(LEAVES)
+    match rng.randrange(6):
+        case 0:
+            left, right = (expression(rng, depth - 1) for _ in range(2))
+            return f"({left} {rng.choice(OPERATORS[:-1])} {right})"
+        case 1:
+            items = [rng.choice(["0", "-1", ":", "1:", "::-1", "...", ":2", "5", "::0", "2:1"])
+                     for _ in range(rng.randint(1, 3))]
+            return f"{expression(rng, depth - 1)}[{', '.join(items)}]"
+        case 2:
+            return f"{rng.choice(['-', 'not '])}({expression(rng, depth - 1)})"
+    function = rng.choice([*BUILTINS.values(), *stdlib_index()])
+    name = function if isinstance(function, str) else function.name
+    arguments = [expression(rng, depth - 1) for _ in range(rng.choice([0, 1, 1, 1, 2, 2, 3]))]
+    if rng.random() < 0.3:
+        arguments.append(f"axis = {rng.choice(['0', '1', '-1', '5', '[0, 1]', 'x'])}")
+    return f"{name}({', '.join(arguments)})"
+
+
+def test_random_expressions_give_errors_only():
+    """A random expression is refused with a code of the language, or its graph verifies."""
+    rng = random.Random(1)
+    passed = 0
+    for _ in range(EXPRESSIONS):
+        text = (f"model m {{ input x : f32[2, 3] input k : i32[2] input u : u8[2, 3]\n"
+                f"input flag : bool[3] input s : f32[]\noutput y = {expression(rng, 3)}\n"
+                "output a = x output b = k output c = u output d = flag output e = s }")
+        try:
+            net = build(text, "random.nn")
+        except (UserError, Limitation) as e:
+            assert e.code < "NN03" and e.code != "NN0149", text
+            continue
+        passed += 1
+        assert not verify(net.function("infer")), text
+    assert 0 < passed < EXPRESSIONS
