@@ -1,0 +1,72 @@
+"""`nnc report`: what each line and kernel of a model costs, and its memory as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from nncompiler.cli import UsageError, options
+from nncompiler.cli.output import emit, print_json
+
+if TYPE_CHECKING:
+    from nncompiler.driver import Compilation
+    from nncompiler.report.cost import Report
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    parser = options.add_verb(
+        subparsers, "report", "Print what a model costs: parameters, arithmetic, bytes moved, "
+        "kernels before and after fusion, and memory; for each function, then for each line of "
+        "the file and each kernel.",
+    )  # fmt: skip
+    parser.add_argument("file", help="a .nn file")
+    parser.add_argument(
+        "--function", metavar="NAME[,NAME...]",
+        help="functions to describe in detail (default: train_step where there is one)",
+    )  # fmt: skip
+    options.add_model(parser)
+    parser.add_argument("--cpu", default="host", help="host, x86-64-v2, x86-64-v3 or x86-64-v4")
+    parser.add_argument(
+        "--memory-svg", metavar="OUT.svg", help="draw the memory of the function into this file"
+    )
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from nncompiler.report import accounts, cost, text
+
+    compilation = options.compilation_of(args)
+    report = accounts.analyse(compilation, _functions(args, compilation))
+    if args.memory_svg is not None:
+        emit(_picture(compilation, report), args.memory_svg)
+    if args.json:
+        print_json(cost.record(report))
+    elif args.memory_svg != "-":
+        emit(text.render(report), None)
+
+
+def _functions(args: argparse.Namespace, compilation: Compilation) -> tuple[str, ...] | None:
+    wanted = options.functions_of(args.function)
+    known = compilation.available()
+    for name in wanted or ():
+        if name not in known:
+            raise UsageError(
+                "NN0914", f"expected a function of the model, but found '{name[:40]}'",
+                help=f"functions there: {', '.join(known)}",
+            )  # fmt: skip
+    if args.memory_svg is not None and wanted is not None and len(wanted) != 1:
+        raise UsageError(
+            "NN0916", f"expected one function to draw, but found {len(wanted)}",
+            help="name one with --function",
+        )  # fmt: skip
+    if args.memory_svg == "-" and args.json:
+        raise UsageError("NN0924", "expected one result on stdout, but found a picture and JSON")
+    return wanted
+
+
+def _picture(compilation: Compilation, report: Report) -> str:
+    from nncompiler.report.picture import memory_svg
+
+    name = report.profiles[0].function
+    sizes = "".join(f", {key} {n}" for key, n in report.sizes)
+    return memory_svg(compilation.plans[name], f"{report.model}.{name}{sizes}")
