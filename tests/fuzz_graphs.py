@@ -1,0 +1,97 @@
+"""Random graphs through the whole compiler: ``python -m tests.fuzz_graphs --count 2000``.
+
+For every seed: compiled results = interpreted ones (`differential.differences`), and gradients = directional central
+differences in f64. ``--off PASS`` leaves a pass out; ``--each-off`` leaves out each pass in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from nncompiler.ir.interp import run
+from nncompiler.ir.sampling import random_arguments
+from nncompiler.ir.types import F64
+from nncompiler.passes.fuse import Fuse
+from nncompiler.passes.manager import Pass
+from nncompiler.passes.pipelines import OPTIMISE
+from tests.differential import Compiled, differences
+from tests.random_graphs import random_function
+
+BATCH = 25
+
+
+def without(name: str) -> tuple[Pass, ...]:
+    """The pipeline with one pass left out; for fusion that means one kernel per node."""
+    return tuple(Fuse(max_nodes=1) if p.name == name == "fuse" else p for p in OPTIMISE if p.name != name or name == "fuse")
+
+
+def compare(seeds: Sequence[int], pipeline: Sequence[Pass] = OPTIMISE) -> Iterator[str]:
+    """Problems of the graphs of these seeds, compiled together."""
+    functions = [random_function(s, prefix=f"s{s}_") for s in seeds]
+    compiled = Compiled(functions, pipeline)
+    for seed, f in zip(seeds, functions, strict=True):
+        values = random_arguments(f, seed)
+        for problem in differences(f, values, compiled.run(f.name, values)):
+            yield f"seed {seed}: {problem}"
+
+
+def check_gradient(seed: int) -> Iterator[str]:
+    """The gradient of a graph against a central difference along a random direction."""
+    f = random_function(seed, prefix="")
+    grads = [(n, n.removeprefix("grad.")) for n, _ in f.results if n.startswith("grad.")]
+    if not grads:
+        return
+    values = {k: np.asarray(v, np.float64) if v.dtype.kind == "f" else v for k, v in random_arguments(f, seed).items()}
+    generator = np.random.default_rng(seed)
+    direction = {w: generator.standard_normal(values[w].shape) for _, w in grads}
+    found = run(f, values, F64)
+    slope = sum(float(np.sum(found[g] * direction[w])) for g, w in grads)
+
+    def loss(h: float) -> float:
+        moved = {w: values[w] + h * d for w, d in direction.items()}
+        return float(run(f, {**values, **moved}, F64)["loss"])
+
+    estimates = [(loss(h) - loss(-h)) / (2 * h) for h in (1e-4, 1e-5, 1e-6)]
+    best = min(abs(e - slope) for e in estimates)
+    one_sided = [(loss(1e-5) - loss(0.0)) / 1e-5, (loss(0.0) - loss(-1e-5)) / 1e-5]
+    kink = abs(one_sided[0] - one_sided[1]) > 1e-2 * (1 + abs(slope))
+    if best > 1e-5 * (1 + abs(slope)) and not kink:
+        yield f"seed {seed}: slope {slope:.9g}, differences {[f'{e:.9g}' for e in estimates]}"
+
+
+def sweep(first: int, count: int, pipeline: Sequence[Pass], gradients: bool) -> list[str]:
+    problems: list[str] = []
+    for start in range(first, first + count, BATCH):
+        seeds = range(start, min(first + count, start + BATCH))
+        problems += compare(seeds, pipeline)
+        if gradients:
+            problems += [p for s in seeds for p in check_gradient(s)]
+    return problems
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--off", choices=[p.name for p in OPTIMISE])
+    parser.add_argument("--each-off", action="store_true")
+    options = parser.parse_args(arguments)
+    left_out = [p.name for p in OPTIMISE] if options.each_off else [options.off]
+    failed = 0
+    for name in left_out:
+        start = time.perf_counter()
+        problems = sweep(options.first, options.count, without(name) if name else OPTIMISE, gradients=name is None)
+        print("\n".join(problems))
+        what = f"without {name}" if name else "every pass on"
+        print(f"{options.count} graphs, {what}: {len(problems)} problems, {time.perf_counter() - start:.0f} s")
+        failed += len(problems)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

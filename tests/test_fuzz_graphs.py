@@ -1,0 +1,20 @@
+"""Some hundreds of random graphs: compiled = interpreted, gradients = differences, every pass off in turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from nncompiler.passes.pipelines import OPTIMISE
+from tests.fuzz_graphs import sweep, without
+
+
+@pytest.mark.parametrize("first", [0, 50, 100, 150])
+def test_compiled_equals_interpreted(first: int) -> None:
+    """Fifty graphs through the whole pipeline, their gradients checked by differences."""
+    assert sweep(first, 50, OPTIMISE, gradients=True) == []
+
+
+@pytest.mark.parametrize("name", [p.name for p in OPTIMISE])
+def test_every_pass_can_be_left_out(name: str) -> None:
+    """A pass changes how fast results come, not what they are."""
+    assert sweep(1000, 25, without(name), gradients=False) == []
