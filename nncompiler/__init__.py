@@ -35,7 +35,7 @@ loads none of its rooms.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as type checkers know it; importing `typing` takes longer than all else here
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` takes longer than the rest
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nncompiler.codegen.emit import Compile
     from nncompiler.codegen.target import Target
     from nncompiler.driver import Options
+    from nncompiler.ir.types import Array
     from nncompiler.runtime.artifact import Artifact
     from nncompiler.runtime.model import Model
 
@@ -115,7 +116,6 @@ def _compile(
     wanted: Request, customise: Callable[[Options], Options] | None, store: Cache | None
 ) -> tuple[bytes, str, tuple[Stage, ...]]:
     from nncompiler import driver
-    from nncompiler.runtime.weights import read_weights
 
     clock = driver.Clock()
     options = _options(wanted)
@@ -124,7 +124,7 @@ def _compile(
         [dict(b) for b in wanted.bindings],
         options if customise is None else customise(options),
         clock,
-        None if wanted.weights is None else read_weights(wanted.weights),
+        None if wanted.weights is None else _weights(wanted.weights),
         None if store is None else _kept_objects(store),
     )
     return (
@@ -132,6 +132,12 @@ def _compile(
         artifact.header,
         tuple(Stage(s.name, s.seconds, s.detail) for s in clock.stages),
     )
+
+
+def _weights(path: str) -> dict[str, Array]:
+    from nncompiler.runtime.weights import read_weights
+
+    return read_weights(path)
 
 
 def _kept_objects(store: Cache) -> Compile:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nncompiler.api import Request, build, model_of
+from nncompiler.api import Request, Sizes, build, model_of
 from nncompiler.cli import UsageError, models, options
 from nncompiler.cli.compile import report_stages
 from nncompiler.cli.output import print_json, say, write_file
@@ -237,9 +237,19 @@ def _write(args: argparse.Namespace, wanted: Request, done: Trained) -> None:
         with tempfile.TemporaryDirectory() as folder:
             weights = os.path.join(folder, "weights.npz")
             done.model.save(weights)
-            built = build(replace(wanted, weights=weights), cache=not args.no_cache)
+            shipped = replace(wanted, weights=weights, bindings=_shipped(wanted, done.model))
+            built = build(shipped, cache=not args.no_cache)
         write_file(os.path.splitext(args.artifact)[0] + ".h", built.header)
         write_file(args.artifact, built.so)
+
+
+def _shipped(wanted: Request, model: Model) -> tuple[Sizes, ...]:
+    """The bindings of the artifact: with rows one by one, so that it can predict any number."""
+    rows = next(e.rows for e in model.manifest.entries if e.function == "train_step")
+    if len(wanted.bindings) > 1 or rows <= 1:
+        return wanted.bindings
+    others = tuple((n, v) for n, v in wanted.bindings[0] if n != "batch")
+    return ((("batch", rows), *others), (("batch", 1), *others))
 
 
 def _report(args: argparse.Namespace, done: Trained) -> None:

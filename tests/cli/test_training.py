@@ -96,8 +96,7 @@ def test_train_evaluate_predict(nnc: Nnc, line: Path, line_data: Path, tmp_path:
     """Weights and artifact that training writes give the same losses and outputs."""
     weights, artifact, log = tmp_path / "w.npz", tmp_path / "a.so", tmp_path / "log.csv"
     result = nnc("train", line, "--data", line_data, "--weights-out", weights, "--artifact",
-                 artifact, "--test", "--csv", log, "--batch", "8,1",
-                 "--report-stages")  # fmt: skip
+                 artifact, "--test", "--csv", log, "--report-stages")  # fmt: skip
     assert result.code == 0
     assert "line: 72 rows to train, 8 rows to validation, 20 rows to test" in result.err
     assert re.search(r"^codegen +\d", result.err, re.M) and "epoch 30/30" in result.err
