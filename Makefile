@@ -3,22 +3,24 @@
 PYTHON ?= python3
 MODEL  ?= digits_mlp
 JOBS   ?= auto
+ARGS   ?=
 
 BIN := .venv/bin
 # Two stamps, so that the demo installs nothing that only the tests need.
 RUNTIME := .venv/.stamp-runtime
 DEV     := .venv/.stamp-dev
+PEERS   := .peers/.stamp
 
 DEMO = $(BIN)/nnc train models/$(MODEL).nn --data models/data/digits.npz \
 	--weights-out out/$(MODEL).npz --artifact out/$(MODEL).so --report-stages --test
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check clean
+.PHONY: help venv demo test check peers bench clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "  variables: PYTHON=$(PYTHON) MODEL=$(MODEL) JOBS=$(JOBS)"
+	@echo "  variables: PYTHON=$(PYTHON) MODEL=$(MODEL) JOBS=$(JOBS) ARGS=$(ARGS)"
 
 venv: $(DEV)  ## create .venv with the project (editable) and the development tools
 
@@ -33,7 +35,12 @@ check: $(DEV)  ## ruff and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-clean:  ## remove what was built, but not .venv
+peers: $(PEERS)  ## create .peers with the frameworks that the benchmark compares with
+
+bench: $(RUNTIME) $(PEERS)  ## compare with them, alone on the machine (ARGS="--quick --model mlp,tiny")
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean:  ## remove what was built, but not .venv and .peers
 	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
@@ -50,6 +57,12 @@ $(RUNTIME): pyproject.toml
 	@# Editable installs from pyproject.toml alone came with pip 21.3; Python 3.10.0 bundles an older one.
 	$(BIN)/python -m pip install --quiet 'pip>=21.3'
 	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(PEERS): benchmarks/requirements-peers.txt | $(RUNTIME)
+	@"$(PYTHON)" -m venv .peers
+	.peers/bin/python -m pip install --quiet 'pip>=21.3'
+	.peers/bin/python -m pip install --quiet --upgrade --requirement $<
 	@touch $@
 
 $(DEV): $(RUNTIME)

@@ -1,0 +1,1 @@
+"""One file per workload; what a file must hold is said in `harness/workload.py`."""
