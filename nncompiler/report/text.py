@@ -14,7 +14,7 @@ Row: TypeAlias = Sequence[str]
 WIDTH = 100
 #: The source gets what the figures leave of the width, but never less than this.
 _LEAST_SOURCE = 22
-_KERNELS = 16
+_KERNELS = 13
 
 
 def render(report: Report) -> str:
