@@ -33,9 +33,6 @@ Sizes = tuple[tuple[str, int], ...]
 #: Largest size that can be bound: the limit on the elements of a tensor.
 MAX_SIZE = 2**31 - 1
 
-#: The functions that depend on the batch size, and what every artifact has.
-BATCHED = ("init", "infer", "loss", "grad", "train_step")
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -162,9 +159,7 @@ def _kept_objects(store: Cache) -> Compile:
 def _options(wanted: Request) -> Options:
     from nncompiler import driver
 
-    functions = (
-        driver.FUNCTIONS if wanted.functions is None else driver.check_functions(wanted.functions)
-    )
+    functions = None if wanted.functions is None else driver.check_functions(wanted.functions)
     return driver.Options(dtype=wanted.dtype, cpu=wanted.cpu, functions=functions)
 
 
@@ -226,11 +221,13 @@ def model_of(wanted: Request, cache: bool = True) -> tuple[Model, Built]:
     from nncompiler.runtime.model import Model
 
     built = build(wanted, cache)
-    functions = tuple(f for f in wanted.functions or BATCHED if f in BATCHED)
+    artifact = open_artifact(built.so, f"'{wanted.name}'")
+    functions = ("init", *dict.fromkeys(e.function for e in artifact.manifest.entries if e.rows))
+    same = replace(wanted, functions=functions, weights=None)
 
     def further(rows: int) -> Artifact:
         sizes = (("batch", rows), *((n, v) for n, v in wanted.bindings[0] if n != "batch"))
-        more = build(replace(wanted, bindings=(sizes,), functions=functions, weights=None), cache)
+        more = build(replace(same, bindings=(sizes,)), cache)
         return open_artifact(more.so, f"'{wanted.name}' for {rows} rows")
 
-    return Model(open_artifact(built.so, f"'{wanted.name}'"), further), built
+    return Model(artifact, further), built

@@ -2,8 +2,8 @@
 
     parse ─▶ elaborate ─▶ autodiff, optimizer ─▶ passes ─▶ schedule, tile, memory ─▶ LLVM ─▶ ELF
 
-`Compilation` holds the stages of one source file for one binding of its free sizes and runs each on demand;
-`compile_artifact` puts several bindings into one shared object.
+`Compilation` holds the stages of one source file for one binding of its free sizes and runs each
+on demand; `compile_artifact` puts several bindings into one shared object.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nncompiler.errors import Source, UserError, nearest
-from nncompiler.ir.graph import Function, Param, Value
+from nncompiler.ir.graph import Function
+from nncompiler.ir.image import pack
 from nncompiler.ir.kernel import Plan
-from nncompiler.ir.model import HEADER_BYTES, EntryPoint, Network, Program, StateLayout, lay_out
+from nncompiler.ir.model import EntryPoint, Network, Program, StateLayout, lay_out
 from nncompiler.ir.text import print_function, print_plan
 from nncompiler.ir.types import DTYPES, Array
+from nncompiler.passes.initial import apart, writing
 from nncompiler.passes.manager import Hook, Pass, run_passes
 from nncompiler.passes.pipelines import OPTIMISE
 
@@ -36,15 +38,27 @@ T = TypeVar("T")
 FUNCTIONS = ("init", "infer", "loss", "grad", "train_step", "apply")
 UNBOUND = ("init", "apply")
 
+#: What a model must have for a function that not every model has.
+_NEEDS = {
+    "infer": "write `output NAME = ...` in the model",
+    "loss": "write `loss ...` in the model",
+    "grad": "write `loss ...` in the model",
+    "train_step": "write `loss ...` in the model, and a block `train { ... }`",
+    "apply": "write `loss ...` in the model, and a block `train { ... }`",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What changes the code besides the source: float type, target, pipeline, and which functions are wanted."""
+    """What changes the code besides the source: float type, target, pipeline, functions wanted.
+
+    `functions` None means all that the network has; one that is named must be there.
+    """
 
     dtype: str = "f32"
     cpu: str = "host"
     pipeline: tuple[Pass, ...] = OPTIMISE
-    functions: tuple[str, ...] = FUNCTIONS
+    functions: tuple[str, ...] | None = None
     hooks: tuple[Hook, ...] = ()
     stop_after: str | None = None
 
@@ -72,7 +86,7 @@ class Clock:
 
 
 def read_source(path_or_text: str | Path) -> Source:
-    """A `.nn` file, or source text itself (anything with a newline or a brace). `UserError` NN0901 when unreadable."""
+    """A `.nn` file, or source text itself (anything with a newline or a brace); else NN0901."""
     if isinstance(path_or_text, str) and ("\n" in path_or_text or "{" in path_or_text):
         return Source("<text>", path_or_text)
     path = Path(path_or_text)
@@ -84,7 +98,7 @@ def read_source(path_or_text: str | Path) -> Source:
 
 
 def decode_source(data: bytes, name: str) -> Source:
-    """The contents of a `.nn` file; `UserError` NN00xx where they are not text of an acceptable size."""
+    """The contents of a `.nn` file; `UserError` NN00xx where they are not text of some size."""
     from nncompiler.lang.lex import read
 
     return read(data, name)
@@ -104,7 +118,7 @@ def check_functions(names: Iterable[str]) -> tuple[str, ...]:
 
 
 class Compilation:
-    """The stages of one source for one binding (`sizes`); each is computed once, when first asked for."""
+    """The stages of one source for one binding (`sizes`), each computed when first asked for."""
 
     def __init__(
         self,
@@ -120,7 +134,9 @@ class Compilation:
         self.clock = clock or Clock()
         self._file = file
         if self.options.dtype not in ("f32", "f64"):
-            raise UserError("NN0903", f"expected --dtype f32 or f64, but found '{self.options.dtype}'")
+            raise UserError(
+                "NN0903", f"expected --dtype f32 or f64, but found '{self.options.dtype}'"
+            )
 
     @cached_property
     def file(self) -> File:
@@ -130,7 +146,9 @@ class Compilation:
         if self._file is not None:
             return self._file
         lines = self.source.text.count("\n") + 1
-        return self.clock.run("parse", lambda: parse(self.source.text, self.source.name), lambda _: f"{lines} lines")
+        return self.clock.run(
+            "parse", lambda: parse(self.source.text, self.source.name), lambda _: f"{lines} lines"
+        )
 
     @cached_property
     def network(self) -> Network:
@@ -141,7 +159,9 @@ class Compilation:
         return self.clock.run(
             "elaborate",
             lambda: elaborate(file, sizes=self.given, dtype=dtype),
-            lambda n: f"{sum(len(f.nodes) for f in n.functions)} nodes, {len(n.parameters)} parameters",
+            lambda n: (
+                f"{sum(len(f.nodes) for f in n.functions)} nodes, {len(n.parameters)} parameters"
+            ),
         )
 
     @cached_property
@@ -153,36 +173,54 @@ class Compilation:
 
     @cached_property
     def suffix(self) -> str:
-        """The name of the binding: `b64`, or `b64_T32` with more sizes; empty for a model without free sizes."""
-        return "_".join(f"b{n}" if name == "batch" else f"{name}{n}" for name, n in self.network.sizes)
+        """The name of the binding: `b64`, or `b64_T32` with more sizes; empty without any."""
+        return "_".join(
+            f"b{n}" if name == "batch" else f"{name}{n}" for name, n in self.network.sizes
+        )
 
     @property
     def rows(self) -> int:
         return dict(self.network.sizes).get("batch", 0)
 
     def available(self) -> tuple[str, ...]:
-        """Functions this network has: without losses only init and infer, without a train block no optimizer."""
+        """Functions the network has and the options want; `UserError` NN0924 if one is lacking."""
         n = self.network
         found = ["init", "infer"] if n.outputs else ["init"]
         if n.losses:
             found += ["loss", "grad"]
         if n.losses and n.train:
             found += ["train_step", "apply"]
-        return tuple(f for f in FUNCTIONS if f in found and f in self.options.functions)
+        for name in self.options.functions or ():
+            if name not in found:
+                raise UserError(
+                    "NN0924", f"the model '{n.name}' has no function '{name}'", help=_NEEDS[name]
+                )
+        return tuple(
+            f for f in FUNCTIONS if f in found and f in (self.options.functions or FUNCTIONS)
+        )
 
     @cached_property
     def graphs(self) -> dict[str, Function]:
-        """Every wanted function before optimisation, the backward pass and the optimizer written out."""
+        """Every function before optimisation, the backward pass and the optimizer written out."""
         from nncompiler.passes import optimizer
 
         network = self.network
-        makers = {"grad": optimizer.grad, "train_step": optimizer.train_step, "apply": optimizer.apply}
+        makers = {
+            "grad": optimizer.grad,
+            "train_step": optimizer.train_step,
+            "apply": optimizer.apply,
+        }
 
         def work() -> dict[str, Function]:
-            made = {n: makers[n](network) if n in makers else network.function(n) for n in self.available()}
-            return {n: _writing(f) if n == "init" else f for n, f in made.items()}
+            made = {
+                n: makers[n](network) if n in makers else network.function(n)
+                for n in self.available()
+            }
+            return {n: writing(f) if n == "init" else f for n, f in made.items()}
 
-        return self.clock.run("autodiff", work, lambda g: f"{sum(len(f.nodes) for f in g.values())} nodes")
+        return self.clock.run(
+            "autodiff", work, lambda g: f"{sum(len(f.nodes) for f in g.values())} nodes"
+        )
 
     @cached_property
     def optimised(self) -> dict[str, Function]:
@@ -190,10 +228,14 @@ class Compilation:
         o, graphs = self.options, self.graphs
 
         def work() -> dict[str, Function]:
-            found = {n: run_passes(f, o.pipeline, o.hooks, o.stop_after) for n, f in graphs.items()}
-            return {n: _apart(f) if n == "init" else f for n, f in found.items()}
+            found = {
+                n: run_passes(f, o.pipeline, o.hooks, o.stop_after) for n, f in graphs.items()
+            }
+            return {n: apart(f) if n == "init" else f for n, f in found.items()}
 
-        return self.clock.run("optimise", work, lambda g: f"{sum(len(f.nodes) for f in g.values())} groups")
+        return self.clock.run(
+            "optimise", work, lambda g: f"{sum(len(f.nodes) for f in g.values())} groups"
+        )
 
     @cached_property
     def target(self) -> Target:
@@ -232,7 +274,8 @@ class Compilation:
         doubled = elaborate(self.file, sizes={**self.given, "batch": 2 * self.rows}, dtype=n.dtype)
         here, there = (dict((*m.inputs, *m.targets, *m.outputs)) for m in (n, doubled))
         return tuple(
-            name for name, t in here.items()
+            name
+            for name, t in here.items()
             if t.shape[:1] == (self.rows,) and there[name].shape[:1] == (2 * self.rows,)
         )
 
@@ -245,27 +288,6 @@ class Compilation:
             "opt": {n: print_function(f) for n, f in self.optimised.items()},
             "plan": {n: print_plan(p) for n, p in self.plans.items()},
         }
-
-
-def _writing(init: Function) -> Function:
-    """`init` with its results as updates of the parameters, which the schedule writes in place."""
-    params = tuple(Param("param", Value(name, value.type)) for name, value in init.results)
-    results = tuple((f"update.{name}", value) for name, value in init.results)
-    return replace(init, params=init.params + params, results=results)
-
-
-def _apart(init: Function) -> Function:
-    """`init` with a node for each result: as it has no arena, what two parameters share is computed twice."""
-    makers, nodes, results = init.definitions(), list(init.nodes), []
-    taken: set[Value] = set()
-    for name, value in init.results:
-        if value in taken:
-            copy = Value(f"{value.name}.{name}", value.type)
-            nodes.append(replace(makers[value], outputs=(copy,)))
-            value = copy
-        taken.add(value)
-        results.append((name, value))
-    return replace(init, nodes=tuple(nodes), results=tuple(results))
 
 
 def plan_function(function: Function, layout: StateLayout, target: Target) -> Plan:
@@ -285,7 +307,7 @@ def _plan_detail(plans: Mapping[str, Plan]) -> str:
 
 
 def program(bindings: Sequence[Compilation]) -> Program:
-    """What code generation needs of all bindings together; init and apply are taken from the first."""
+    """What code generation needs of all bindings; init and apply are taken from the first."""
     first = bindings[0]
     entries = list(first.entries())
     for other in bindings[1:]:
@@ -305,7 +327,7 @@ def compile_artifact(
 ) -> Artifact:
     """Compile every binding into one shared object, its header and manifest.
 
-    `weights` are embedded; `objects` may keep the machine code of kernels from one compilation to the next.
+    `weights` are embedded; `objects` may keep machine code from one compilation to the next.
     """
     from nncompiler import __version__
     from nncompiler.codegen.emit import build
@@ -330,26 +352,3 @@ def compile_artifact(
         ),
         lambda a: f"{len(a.so)} bytes of shared object",
     )
-
-
-def pack(layout: StateLayout, weights: Mapping[str, Array]) -> bytes:
-    """The bytes of the state between its header and `infer_bytes`, with these parameters; `UserError` NN0805–NN0807."""
-    image = bytearray(layout.infer_bytes)
-    entries = {e.name: e for e in layout.of_kind("param")}
-    for name, entry in entries.items():
-        if name not in weights:
-            close = nearest(name, [n for n in weights if n not in entries])
-            help = f"'{close}' may be '{name}' under another name" if close else None
-            raise UserError("NN0805", f"expected the parameter '{name}', but the weights lack it", help=help)
-        found = weights[name]
-        if found.shape != entry.type.shape or found.dtype.kind != "f":
-            shape = ",".join(map(str, found.shape))
-            raise UserError(
-                "NN0807", f"expected parameter '{name}' to be {entry.type}, but found {found.dtype}[{shape}]"
-            )
-        data = found.astype(entry.type.dtype.numpy).tobytes()
-        image[entry.offset : entry.offset + len(data)] = data
-    for name in weights:
-        if name not in entries:
-            raise UserError("NN0806", f"expected the parameters of the model, but the weights hold '{name}' too")
-    return bytes(image[HEADER_BYTES:])

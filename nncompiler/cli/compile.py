@@ -6,7 +6,7 @@ import argparse
 import os
 
 from nncompiler.api import Built, Stage, build
-from nncompiler.cli import options
+from nncompiler.cli import UsageError, options
 from nncompiler.cli.output import print_json, say, write_file
 
 
@@ -38,6 +38,11 @@ def add_parser(subparsers: options.Subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     output = args.output or os.path.splitext(args.file)[0] + ".so"
     header = args.header or os.path.splitext(output)[0] + ".h"
+    if len({os.path.realpath(p) for p in (args.file, output, header)}) != 3:
+        raise UsageError(
+            "NN0925", f"expected three files, but found '{args.file}', '{output}' and '{header}'",
+            help="name the library with -o OUT.so and the header with --header OUT.h",
+        )  # fmt: skip
     wanted = options.request_of(
         args, bindings=options.bindings_of(args), functions=options.functions_of(args.function),
         weights=args.weights,

@@ -63,9 +63,6 @@ class Row:
 
 def run(args: argparse.Namespace) -> int:
     compilation = options.compilation_of(args, ("init", "grad"))
-    if "grad" not in compilation.available():
-        raise UserError("NN0923", f"expected a model with a loss, but '{args.file}' has none",
-                        help="write `loss NAME = ...` in the model")  # fmt: skip
     wanted = options.request_of(args, functions=("init", "grad"))
     model, _ = model_of(wanted, cache=not args.no_cache)
     tolerance = TOLERANCE[args.dtype] if args.tolerance is None else args.tolerance

@@ -190,7 +190,7 @@ def compilation_of(
     wanted = request_of(args)
     settings = driver.Options(
         wanted.dtype, wanted.cpu,
-        functions=driver.FUNCTIONS if functions is None else driver.check_functions(functions),
+        functions=None if functions is None else driver.check_functions(functions),
     )  # fmt: skip
     source = driver.decode_source(wanted.source, wanted.name)
     return driver.Compilation(source, dict(wanted.bindings[0]), settings)

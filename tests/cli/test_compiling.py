@@ -166,6 +166,21 @@ def test_compile_unknown_function(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     assert result.code == 1 and "did you mean 'infer'?" in result.err
 
 
+def test_compile_keeps_its_input(nnc: Nnc, line: Path) -> None:
+    """The library does not overwrite the source, nor the header the library."""
+    assert nnc("compile", line, "-o", line).code == 2
+    assert nnc("compile", line, "-o", line.with_suffix(".h")).code == 2
+    assert line.read_text() == LINE
+
+
+def test_compile_function_the_model_lacks(nnc: Nnc, line: Path, tmp_path: Path) -> None:
+    """A function that only other models have is refused, with what the model lacks."""
+    line.write_text(LINE[: LINE.index("train {")])
+    result = nnc("compile", line, "-o", tmp_path / "a.so", "--function", "train_step",
+                 "--batch", "4")  # fmt: skip
+    assert result.code == 1 and "NN0924" in result.err and "`train { ... }`" in result.err
+
+
 def test_compile_watching_passes(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     """--dump-dir, --time-passes, --check-passes and --print-changed work on a compilation."""
     out, folder = tmp_path / "a.so", tmp_path / "passes"
@@ -419,4 +434,4 @@ def test_gradcheck_needs_a_loss(nnc: Nnc, tmp_path: Path) -> None:
     path = tmp_path / "a.nn"
     path.write_text("model a {\n    input x : f32[4]\n    output y = x |> dense(2)\n}\n")
     result = nnc("gradcheck", path)
-    assert result.code == 1 and "NN0923" in result.err
+    assert result.code == 1 and "NN0924" in result.err

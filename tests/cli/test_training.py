@@ -182,6 +182,15 @@ def test_train_refuses(
     assert result.code == code and text in result.err
 
 
+def test_train_needs_a_train_block(nnc: Nnc, line: Path, line_data: Path) -> None:
+    """A model without a train block cannot be trained, but evaluated."""
+    line.write_text(LINE[: LINE.index("train {")].replace("batch", "4"))
+    result = nnc("train", line, "--data", line_data)
+    assert result.code == 1 and "NN0924" in result.err and "no function 'train_step'" in result.err
+    np.savez(line_data, x=np.zeros((4, 2)), t=np.zeros((4, 1)))
+    assert nnc("eval", line, "--data", line_data, "--json").json["loss"] == 0.0
+
+
 def test_eval_of_a_compiled_file_takes_no_sizes(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     """--batch is for .nn files; an artifact has its sizes."""
     out = tmp_path / "a.so"

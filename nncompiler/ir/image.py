@@ -1,0 +1,38 @@
+"""Parameters as bytes of the state, to be embedded in an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nncompiler.errors import UserError, nearest
+from nncompiler.ir.model import HEADER_BYTES, StateLayout
+from nncompiler.ir.types import Array
+
+
+def pack(layout: StateLayout, weights: Mapping[str, Array]) -> bytes:
+    """The bytes of the state from its header to `infer_bytes`; `UserError` NN0805 to NN0807."""
+    image = bytearray(layout.infer_bytes)
+    entries = {e.name: e for e in layout.of_kind("param")}
+    for name, entry in entries.items():
+        if name not in weights:
+            close = nearest(name, [n for n in weights if n not in entries])
+            help = f"'{close}' may be '{name}' under another name" if close else None
+            raise UserError(
+                "NN0805", f"expected the parameter '{name}', but the weights lack it", help=help
+            )
+        found = weights[name]
+        if found.shape != entry.type.shape or found.dtype.kind != "f":
+            shape = ",".join(map(str, found.shape))
+            raise UserError(
+                "NN0807", f"expected parameter '{name}' to be {entry.type}, but found "
+                f"{found.dtype}[{shape}]",
+            )
+        data = found.astype(entry.type.dtype.numpy).tobytes()
+        image[entry.offset : entry.offset + len(data)] = data
+    for name in weights:
+        if name not in entries:
+            raise UserError(
+                "NN0806",
+                f"expected the parameters of the model, but the weights hold '{name}' too",
+            )
+    return bytes(image[HEADER_BYTES:])
