@@ -124,7 +124,7 @@ def _elaborate(file: s.File, sizes: dict[str, int], dtype: DType) -> Network:
         metrics=tuple(record.metrics),
         parameters=tuple((n, p.type) for n, p in plain.parameters),
         functions=(init_function(plain.parameters, dtype), infer, loss, objective),
-        train=train_spec(_context(dtype, False, {}), train, list(record.losses), names)
+        train=train_spec(_context(dtype), train, list(record.losses), names)
         if train else None,
         parameter_spans=tuple((n, p.where or p.span) for n, p in plain.parameters),
     )
@@ -152,7 +152,7 @@ def _bind_sizes(file: s.File, model: s.Model, train: s.Train | None, sizes: dict
     for name in free:
         if name in bound:
             continue
-        batch = default_batch(train, _context(dtype, False, {})) if name == "batch" else None
+        batch = default_batch(train, _context(dtype)) if name == "batch" else None
         if batch is None:
             raise UserError("NN0171", f"the size `{name}` is not known", _place(model, name),
                             help=f"give it: `--size {name}=N`" + (
@@ -187,13 +187,13 @@ def _doubled(model: s.Model, module: Module, bound: dict[str, int], free: Sequen
 # Running ----------------------------------------------------------------------------------------
 
 
-def _context(dtype: DType, training: bool, sizes: dict[str, int]) -> Context:
-    return Context(dtype, training, execute, sizes)
+def _context(dtype: DType, training: bool = False) -> Context:
+    return Context(dtype, training, execute)
 
 
 def _run(model: s.Model, module: Module, sizes: dict[str, int], dtype: DType, *,
          training: bool) -> Run:
-    ctx, record = _context(dtype, training, sizes), Record()
+    ctx, record = _context(dtype, training), Record()
     root = Instance(None, model.span, None)
     frame = Frame(module, root, {}, record, binding_counts(model))
     for p in model.parameters:

@@ -60,7 +60,6 @@ class Context:
     training: bool
     #: Runs the statements of a body; None when it ends without `return`.
     execute: Callable[[Context, Frame, Sequence[s.Statement]], V | None]
-    sizes: dict[str, int] = field(default_factory=dict)
     b: Builder = field(default_factory=lambda: Builder("model"))
     parameters: list[Parameter] = field(default_factory=list)
     origins: dict[Value, Span] = field(default_factory=dict)
@@ -78,10 +77,13 @@ class Context:
     def step(self, span: Span) -> None:
         """Count one more expression or statement."""
         self.steps += 1
-        if self.steps > MAX_STEPS or len(self.b.nodes) > MAX_NODES:
-            raise UserError("NN0220", f"this file expands to more than {MAX_NODES} operations",
-                            self.site or span,
-                            help="look for a fn or layer that calls others many times over")
+        if self.steps > MAX_STEPS:
+            raise self.too_large(span)
+
+    def too_large(self, span: Span) -> UserError:
+        return UserError("NN0220", f"this file expands to more than {MAX_NODES} operations",
+                         self.site or span,
+                         help="look for a fn or layer that calls others many times over")
 
     def emit(self, op: str, *inputs: Value, span: Span, **attrs: Attr) -> Value:
         """Append a node for the expression at `span`."""
@@ -90,6 +92,8 @@ class Context:
     def build(self, span: Span, make: Callable[[Builder], Value]) -> Value:
         """Append what `make` emits; the operators' own complaints become the language's."""
         place = self.site or span
+        if len(self.b.nodes) > MAX_NODES:
+            raise self.too_large(span)
         with self.b.at(place):
             try:
                 found = make(self.b)

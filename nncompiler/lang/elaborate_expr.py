@@ -163,7 +163,6 @@ def _stage(ctx: Context, frame: Frame, stage: s.Expr, piped: Argument) -> V:
 
 def _named(ctx: Context, frame: Frame, node: s.Named, piped: Argument | None) -> V:
     """``dense(3) as head``: the instance made by the innermost call gets the name."""
-    before = set(frame.owner.children)
     if piped is not None:
         found = _stage(ctx, frame, node.value, piped)
     else:
@@ -176,8 +175,7 @@ def _named(ctx: Context, frame: Frame, node: s.Named, piped: Argument | None) ->
         raise UserError("NN0124", "`as` names the instance that a layer's call makes, but this "
                         "makes none", node.name.span,
                         help="bind a value with `name = ...` instead")
-    if (id(inner), frame.rounds) not in before or made.explicit is None:
-        made.explicit = node.name.text
+    made.explicit = node.name.text
     return found
 
 

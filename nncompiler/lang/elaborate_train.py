@@ -214,11 +214,13 @@ def _pick(found: Argument | None, family: str, table: Sequence[Builtin]) -> Sett
         return value
     names = [f.name for f in table]
     help = f"the {family}s are {', '.join(names)}"
+    code, wanted = _FAMILIES[family]
     if isinstance(value, Builtin):
         help = f"call it: `{value.signature}`" if value.name in names else help
-    raise UserError("NN0203" if family == "optimizer" else "NN0207",
-                    f"expected an {family}, but found {describe(value)}".replace("an s", "a s"),
-                    found.span, help=help)
+    raise UserError(code, f"expected {wanted}, but found {describe(value)}", found.span, help=help)
+
+
+_FAMILIES = {"optimizer": ("NN0203", "an optimizer"), "schedule": ("NN0207", "a schedule")}
 
 
 def _count(found: Argument, name: str) -> int:

@@ -12,6 +12,7 @@ from nncompiler.lang.elaborate import elaborate, free_sizes
 from nncompiler.lang.elaborate_builtins import BUILTINS
 from nncompiler.lang.elaborate_scope import stdlib_index
 from nncompiler.lang.elaborate_train import OPTIMIZERS, SCHEDULES, SETTINGS
+from nncompiler.lang.fmt import format_source
 from nncompiler.lang.parse import parse
 
 TEXT = (Path(__file__).parents[2] / "docs/language.md").read_text()
@@ -61,3 +62,19 @@ def test_nothing_else_is_listed():
 def test_library_and_settings_are_listed(name):
     """The reference mentions each definition of the library and each setting of a train block."""
     assert re.search(rf"^\|.*`{name}[`(]", TEXT, re.MULTILINE)
+
+
+ROOT = Path(__file__).parents[2]
+ZOO = sorted([*(ROOT / "models").glob("*.nn"), *(ROOT / "nncompiler/stdlib").glob("*.nn")])
+
+
+@pytest.mark.parametrize("path", ZOO, ids=lambda path: path.stem)
+def test_zoo_is_formatted(path):
+    """Models and the standard library are as `nnc fmt` leaves them."""
+    assert format_source(path.read_text(), path.name) == path.read_text()
+
+
+@pytest.mark.parametrize("sizes, text", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_example_is_formatted(sizes, text):
+    """So are the examples."""
+    assert format_source(text, "example.nn") == text
