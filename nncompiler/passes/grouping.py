@@ -167,7 +167,9 @@ def _loop_frame(
             continue
         rows = [f for f in folds if f is not cross]
         inside = [v for v in outputs if v not in after]
-        axes = _common(labels, [f.output for f in rows] + inside, cross)
+        # scalars are computed and stored in front of the loops: they do not narrow the frame
+        spread = [v for v in inside if _axes(labels[v])] or inside
+        axes = _common(labels, [f.output for f in rows] + spread, cross)
         if axes is None or (cross and set(axes) != set(_axes(labels[cross.inputs[0]]))):
             continue
         if cross and not axes:
@@ -212,4 +214,4 @@ def _fits(
         if extra and inner and extra != inner:
             return False
         inner |= extra
-    return all(set(_axes(labels[v])) >= frame for v in outputs)
+    return all(set(_axes(labels[v])) >= frame for v in outputs if _axes(labels[v]))

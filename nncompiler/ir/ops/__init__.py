@@ -11,4 +11,5 @@ from nncompiler.ir.ops import (  # noqa: F401
     reduce,
     shape,
     unary,
+    window,
 )
