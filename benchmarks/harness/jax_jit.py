@@ -56,6 +56,8 @@ class JaxJit(Implementation):
 
         jitted = jax.jit(flat, donate_argnums=(0,) if donate else ())
 
+        self.state: list[Any] = []
+
         def train() -> None:
             self.state, self.last = jitted(self.state, given)
 

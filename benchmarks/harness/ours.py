@@ -71,7 +71,7 @@ class Checked(Prepared):
 
     def predict(self, **inputs: Array) -> Array:
         outputs = self.model.predict(inputs)
-        return outputs[self.result] if isinstance(outputs, dict) else outputs
+        return np.asarray(outputs[self.result] if isinstance(outputs, dict) else outputs)
 
     def value(self) -> Array:
         return np.asarray(self.last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -64,7 +65,8 @@ class Process:
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         try:
             self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -91,7 +93,10 @@ class Pool:
     def get(self, name: str, threads: int) -> Process:
         """The process, started anew if it has died."""
         process = self.processes.get((name, threads))
-        if process is None or not process.alive():
+        if process is not None and not process.alive():
+            process.close()
+            process = None
+        if process is None:
             process = Process(name, threads, self.cores[-threads:])
             self.processes[name, threads] = process
         return process

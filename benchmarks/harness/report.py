@@ -71,7 +71,8 @@ def as_markdown(report: Report) -> str:
     for result in report.results:
         for name, message in result.failures.items():
             title = IMPLEMENTATIONS[name].title
-            lines.append(f"- **{result.row}: {title} has no figure:** {message}")
+            cause = message.splitlines()[0]
+            lines.append(f"- **{result.row}: {title} has no figure:** {cause}")
     lines += ["", *conditions(report)]
     return "\n".join(lines) + "\n"
 
@@ -91,7 +92,7 @@ def table(report: Report) -> list[str]:
         cells.append(microseconds(result.limit) if ours else "–")
         cells.append(f"{100 * result.limit / ours.seconds.median:.0f}" if ours else "–")
         if result.loses(report.peers):
-            cells[0] = f"**{cells[0]}** (slower)"
+            cells[0] = f"**{cells[0]}** ({'slower' if ours else 'failed'})"
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

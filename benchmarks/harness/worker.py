@@ -38,7 +38,7 @@ class Worker:
         return self.it.prepare(find(workload), kind, batch, initial, read(data))
 
     def write_weights(self, path: str) -> None:
-        np.savez(path, **self.it.weights())
+        np.savez(path, **self.it.weights())  # type: ignore[arg-type]
 
     def probe(self, name: str, size: int) -> float:
         """Choose what `limits` measures; the work of one call."""
