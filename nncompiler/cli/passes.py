@@ -30,12 +30,13 @@ def run(args: argparse.Namespace) -> None:
         print_json({"passes": listed, "pipeline": pipeline})
         return
     for name, cls in PASSES.items():
-        lines = _doc(cls).split("\n")
-        print(f"{name:<12}{lines[0]}")
+        summary = _doc(cls).split("\n")[0]
+        print(f"{name:<12}{summary}")
         for key, value in _options(cls).items():
             print(f"{'':<12}{{{key}={value}}}")
         if args.long:
-            print("\n".join(f"    {line}".rstrip() for line in lines[1:]))
+            text = inspect.cleandoc(inspect.getmodule(cls).__doc__ or "")
+            print("\n" + "\n".join(f"    {line}".rstrip() for line in text.split("\n")) + "\n")
     print(f"\npipeline    {pipeline}")
 
 
