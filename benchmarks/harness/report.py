@@ -47,6 +47,11 @@ def microseconds(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def percent(share: float) -> str:
+    """Whole, but a share below one in a hundred still has a digit."""
+    return f"{100 * share:.0f}" if share >= 0.01 else f"{100 * share:.1g}"
+
+
 def ratio(found: Summary) -> str:
     """Such as '1.52 (1.49–1.55)'."""
     return f"{found.median:.2f} ({found.low:.2f}–{found.high:.2f})"
@@ -90,7 +95,7 @@ def table(report: Report) -> list[str]:
         best, ours = result.fastest(report.peers), result.timings.get("ours")
         cells.append(ratio(result.timings[best].ratio) if best else "–")
         cells.append(microseconds(result.limit) if ours else "–")
-        cells.append(f"{100 * result.limit / ours.seconds.median:.0f}" if ours else "–")
+        cells.append(percent(result.limit / ours.seconds.median) if ours else "–")
         if result.loses(report.peers):
             cells[0] = f"**{cells[0]}** ({'slower' if ours else 'failed'})"
         lines.append("| " + " | ".join(cells) + " |")
