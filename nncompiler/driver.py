@@ -169,7 +169,7 @@ class Compilation:
         from nncompiler.passes.optimizer import slot_types
 
         n = self.network
-        return lay_out(n.dtype, n.parameters, slot_types(n))
+        return lay_out(n.dtype, n.parameters, slot_types(n), n.states)
 
     @cached_property
     def suffix(self) -> str:

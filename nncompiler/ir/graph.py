@@ -17,9 +17,10 @@ from nncompiler.ir.types import DType, TensorType, scalar
 
 Attr: TypeAlias = "int | float | bool | str | tuple[int, ...]"
 
-#: What a parameter of a function is. `header` are the scalars at the head of the state (step, seed, draws, rate);
-#: `slot` the optimizer's; `gradient` the inputs of `apply`; `operand` the parameters of a region.
-PARAM_KINDS = ("input", "target", "param", "slot", "header", "gradient", "operand")
+#: What a parameter of a function is. `header` are the values at the head of the state (step, seed, draws, rate);
+#: `state` the model's own (running statistics), `slot` the optimizer's; `gradient` the inputs of `apply`; `operand` the
+#: parameters of a region.
+PARAM_KINDS = ("input", "target", "param", "state", "slot", "header", "gradient", "operand")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,12 @@ class Builder:
         self._names.add(name)
         value = Value(name, type)
         self.params.append(Param(kind, value))
+        return value
+
+    def operand(self, hint: str, type: TensorType) -> Value:
+        """A parameter of a region, under a name made from `hint`."""
+        value = Value(self.fresh(hint), type)
+        self.params.append(Param("operand", value))
         return value
 
     def emit(self, op: str, *inputs: Value, hint: str | None = None, **attrs: Attr) -> Value:

@@ -63,17 +63,20 @@ def align(offset: int, to: int = ALIGNMENT) -> int:
 
 
 def lay_out(
-    default: DType, params: tuple[tuple[str, TensorType], ...], slots: tuple[tuple[str, TensorType], ...]
+    default: DType,
+    params: tuple[tuple[str, TensorType], ...],
+    slots: tuple[tuple[str, TensorType], ...] = (),
+    states: tuple[tuple[str, TensorType], ...] = (),
 ) -> StateLayout:
-    """Place header, parameters and optimizer slots; every tensor begins at a multiple of 64 bytes."""
+    """Place header, parameters, model state and optimizer slots; every tensor begins at a multiple of 64 bytes."""
     entries = [StateEntry(n, "header", t, HEADER_OFFSETS[n]) for n, t in header_types(default).items()]
     offset = HEADER_BYTES
     infer_bytes = offset
-    for kind, group in (("param", params), ("slot", slots)):
+    for kind, group in (("param", params), ("state", states), ("slot", slots)):
         for name, type in group:
             entries.append(StateEntry(name, kind, type, offset))
             offset = align(offset + type.nbytes)
-        if kind == "param":
+        if kind == "state":
             infer_bytes = offset
     return StateLayout(tuple(entries), offset, infer_bytes)
 
@@ -82,9 +85,10 @@ def lay_out(
 class Network:
     """A `.nn` file elaborated for one binding of its free sizes.
 
-    `functions` holds `init` (header seed -> one result per parameter), `infer` (inputs -> outputs), `loss` (inputs and
-    targets -> losses, then metrics) and `objective` (like `loss`, with `training` true; losses only). Each takes just
-    the parameters it reads, after its inputs and targets.
+    `functions` holds `init` (header seed -> one result per parameter and state), `infer` (inputs -> outputs), `loss`
+    (inputs and targets -> losses, then metrics) and `objective` (like `loss`, with `training` true; losses, then
+    `update.NAME` for every state it changes). Each takes just the parameters, states and header values (seed, draws)
+    it reads, after its inputs and targets. `states` are what `state` declares: running statistics, a carried state.
     """
 
     name: str
@@ -100,6 +104,7 @@ class Network:
     functions: tuple[Function, ...]
     train: TrainSpec | None = None
     parameter_spans: tuple[tuple[str, Span | None], ...] = ()
+    states: tuple[tuple[str, TensorType], ...] = ()
 
     def function(self, name: str) -> Function:
         for f in self.functions:

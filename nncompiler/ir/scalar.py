@@ -210,7 +210,7 @@ def const(value: float | int | bool, dtype: DType) -> Const:
     """A literal, its Python type made to fit `dtype`; f32 literals are rounded to f32."""
     match dtype.kind:
         case "float":
-            return Const(float(dtype.numpy.type(value)), dtype)  # type: ignore[call-overload]
+            return Const(float(dtype.numpy.type(value)), dtype)
         case "bool":
             return Const(bool(value), dtype)
         case _:

@@ -289,7 +289,7 @@ def _fused(nodes: Sequence[Node], outputs: Sequence[Value]) -> Node:
     made = {v for n in nodes for v in n.outputs}
     inputs = tuple(dict.fromkeys(v for n in nodes for v in n.inputs if v not in made))
     body = Function(
-        "region",
+        "body",
         tuple(Param("operand", v) for v in inputs),
         tuple(nodes),
         tuple((v.name, v) for v in outputs),

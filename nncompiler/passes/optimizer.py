@@ -20,7 +20,7 @@ from nncompiler.ir.graph import Builder, Function, Value, inline
 from nncompiler.ir.model import Network, header_types
 from nncompiler.ir.train import Objective, OptimizerSpec, ScheduleSpec, TrainSpec
 from nncompiler.ir.types import F64, DType, TensorType
-from nncompiler.passes.autodiff import backpropagate
+from nncompiler.ir.sweep import backpropagate
 from nncompiler.passes.update_rules import RULES, Arithmetic, Rates, adam_corrections
 
 
@@ -35,31 +35,35 @@ def slot_types(network: Network) -> tuple[tuple[str, TensorType], ...]:
 def grad(network: Network) -> Function:
     """Losses and the gradient of each objective with respect to its parameters (`grad.NAME`)."""
     b, values = _signature(network, "grad")
-    results = _losses(b, network, values)
+    found = _losses(b, network, values)
+    results = {name: found[name] for name in network.losses}
     for objective in _objectives(network):
         wanted = _trained(network, objective, values)
-        found = _gradients(b, results[objective.loss], wanted)
-        results.update({f"grad.{w.name}": g for w, g in zip(wanted, found, strict=True)})
+        gradients = _gradients(b, results[objective.loss], wanted)
+        results.update({f"grad.{w}": g for w, g in zip(_names(network, objective), gradients, strict=True)})
     return b.finish(results.items())
 
 
 def train_step(network: Network) -> Function:
-    """Losses and the new value of every parameter, slot and of the step."""
+    """Losses and the new value of every parameter, state, slot, and of the header's counters."""
     spec = _train(network)
     b, values = _signature(network, "train_step")
-    header = _header(b, network)
     slots = {n: b.param("slot", n, t) for n, t in slot_types(network)}
+    header = _header(b, network, values)
     rates = _rates(b, spec, header, network.dtype)
     losses: dict[str, Value] = {}
     updates: dict[str, Value] = {}
     for objective in _objectives(network):
-        found = _losses(b, network, {**values, **updates})
+        current = {**values, **updates}
+        found = _losses(b, network, current)
         losses.setdefault(objective.loss, found[objective.loss])
-        wanted = _trained(network, objective, {**values, **updates})
-        names = [n for n, _ in network.parameters if n.startswith(objective.prefix)]
-        gradients = _gradients(b, found[objective.loss], wanted)
-        updates.update(_update(b, network, rates, names, wanted, gradients, slots))
-    updates["step"] = b.emit("add", header["step"], b.const(1, header["step"].dtype))
+        gradients = _gradients(b, found[objective.loss], _trained(network, objective, current))
+        updates.update((n, found[f"update.{n}"]) for n, _ in network.states if f"update.{n}" in found)
+        names = _names(network, objective)
+        updates.update(_update(b, network, rates, names, [current[n] for n in names], gradients, {**slots, **updates}))
+    for counter in ("step", "draws"):
+        if counter in header:
+            updates[counter] = b.emit("add", header[counter], b.const(1, header[counter].dtype))
     ordered = [(name, losses[name]) for name in network.losses if name in losses]
     return b.finish(ordered + [(f"update.{n}", v) for n, v in updates.items()])
 
@@ -70,7 +74,7 @@ def apply(network: Network) -> Function:
     b = Builder("apply")
     values = {n: b.param("param", n, t) for n, t in network.parameters}
     slots = {n: b.param("slot", n, t) for n, t in slot_types(network)}
-    header = _header(b, network)
+    header = _header(b, network, {})
     given = [b.param("gradient", f"grad.{n}", t) for n, t in network.parameters]
     rates = _rates(b, spec, header, network.dtype)
     updates = _update(b, network, rates, list(values), list(values.values()), given, slots)
@@ -85,16 +89,22 @@ def _train(network: Network) -> TrainSpec:
 
 
 def _signature(network: Network, name: str) -> tuple[Builder, dict[str, Value]]:
+    """A builder with the inputs, targets, parameters, and what else of the state the objective reads."""
     b = Builder(name)
     values = {n: b.param("input", n, t) for n, t in network.inputs}
     values.update({n: b.param("target", n, t) for n, t in network.targets})
     values.update({n: b.param("param", n, t) for n, t in network.parameters})
+    for p in network.function("objective").params:
+        if p.kind in ("state", "header"):
+            values[p.value.name] = b.param(p.kind, p.value.name, p.value.type)
     return b, values
 
 
-def _header(b: Builder, network: Network) -> dict[str, Value]:
+def _header(b: Builder, network: Network, values: dict[str, Value]) -> dict[str, Value]:
+    """Step and rate, and the counter of draws where the objective draws."""
     types = header_types(network.dtype)
-    return {name: b.param("header", name, types[name]) for name in ("step", "rate")}
+    found = {n: values[n] if n in values else b.param("header", n, types[n]) for n in ("step", "rate")}
+    return {**found, "draws": values["draws"]} if "draws" in values else found
 
 
 def _losses(b: Builder, network: Network, values: dict[str, Value]) -> dict[str, Value]:
@@ -107,8 +117,13 @@ def _objectives(network: Network) -> tuple[Objective, ...]:
     return declared or (Objective(network.losses[0]),)
 
 
+def _names(network: Network, objective: Objective) -> list[str]:
+    """The parameters an objective trains."""
+    return [n for n, _ in network.parameters if n.startswith(objective.prefix)]
+
+
 def _trained(network: Network, objective: Objective, values: dict[str, Value]) -> list[Value]:
-    return [values[n] for n, _ in network.parameters if n.startswith(objective.prefix)]
+    return [values[n] for n in _names(network, objective)]
 
 
 def _gradients(b: Builder, loss: Value, wanted: Sequence[Value]) -> list[Value]:

@@ -29,6 +29,10 @@ from nncompiler.passes.lower import AXIS_NAMES, lower_group
 from nncompiler.passes.order import best_order
 
 
+#: Parameters that live in the state.
+IN_STATE = ("param", "state", "slot", "header")
+
+
 def schedule(function: Function, state: StateLayout) -> Plan:
     """The plan of `function`, kernels in order, buffers without offsets."""
     return _Scheduler(function, state).plan()
@@ -78,7 +82,7 @@ class _Scheduler:
         arguments = []
         for p in self.function.params:
             name, type = p.value.name, p.value.type
-            if p.kind in ("param", "slot", "header"):
+            if p.kind in IN_STATE:
                 self.buffers[name] = Buffer(name, type, "state", self.state.entry(name).offset)
             else:
                 self.buffers[name] = Buffer(name, type, "argument")
@@ -171,7 +175,7 @@ class _Scheduler:
 
     def _old(self) -> frozenset[Value]:
         """Parameters that live in the state."""
-        return frozenset(self.function.params_of("param", "slot", "header"))
+        return frozenset(self.function.params_of(*IN_STATE))
 
     def _copy(self, target: str, value: Value, makes: Value | None = None) -> None:
         """A kernel that copies a value."""

@@ -9,6 +9,7 @@ from nncompiler.ir.ops import (  # noqa: F401
     logic,
     random,
     reduce,
+    scan,
     shape,
     unary,
     window,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -78,8 +79,8 @@ class Window(_Windows):
         x = inputs[0]
         result = np.zeros(self.windowed(node, x.shape), x.dtype)
         for place, slices in self.pieces(node, x.shape):
-            outer = result[(..., *place)]
-            result[(..., *place)] = x[slices][tuple(slice(0, n) for n in outer.shape)]
+            at: Any = (Ellipsis, *place)
+            result[at] = x[slices][tuple(slice(0, n) for n in result[at].shape)]
         return result
 
     def samples(self) -> Sequence[Sample]:
@@ -124,8 +125,9 @@ class Overlap(_Windows):
         y = inputs[0]
         result = np.zeros(node.ints("shape"), y.dtype)
         for place, slices in self.pieces(node, result.shape):
-            part = y[(..., *place)]
-            target = result[slices]
+            at: Any = (Ellipsis, *place)
+            part: Any = y[at]
+            target: Any = result[slices]
             target[tuple(slice(0, n) for n in part.shape)] += part
         return result
 
