@@ -14,7 +14,7 @@ from nncompiler.ir.train import Objective, OptimizerSpec, ScheduleSpec
 from nncompiler.ir.types import F32, F64
 from nncompiler.ir.verify import verify
 from nncompiler.lang.elaborate import elaborate, free_sizes
-from nncompiler.lang.elaborate_init import fans
+from nncompiler.lang.elaborate.init import fans
 from nncompiler.lang.parse import parse
 
 ROOT = Path(__file__).parents[2]

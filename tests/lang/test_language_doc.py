@@ -9,9 +9,9 @@ import pytest
 
 from nncompiler.ir.verify import verify
 from nncompiler.lang.elaborate import elaborate, free_sizes
-from nncompiler.lang.elaborate_builtins import BUILTINS
-from nncompiler.lang.elaborate_scope import stdlib_index
-from nncompiler.lang.elaborate_train import OPTIMIZERS, SCHEDULES, SETTINGS
+from nncompiler.lang.elaborate.builtins import BUILTINS
+from nncompiler.lang.elaborate.scope import stdlib_index
+from nncompiler.lang.elaborate.train import OPTIMIZERS, SCHEDULES, SETTINGS
 from nncompiler.lang.fmt import format_source
 from nncompiler.lang.parse import parse
 

@@ -16,15 +16,15 @@ from nncompiler.ir.graph import Builder, Function, Value
 from nncompiler.ir.model import Network
 from nncompiler.ir.types import F32, MAX_ELEMENTS, DType
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_body import execute
-from nncompiler.lang.elaborate_checks import check_interface, check_parameter_sizes, check_use
-from nncompiler.lang.elaborate_context import Context, Frame, Record
-from nncompiler.lang.elaborate_expr import evaluate
-from nncompiler.lang.elaborate_init import init_function
-from nncompiler.lang.elaborate_names import binding_counts, parameter_names
-from nncompiler.lang.elaborate_scope import check_bindable, module_of
-from nncompiler.lang.elaborate_train import default_batch, train_spec
-from nncompiler.lang.elaborate_values import Instance, Module, Parameter, V
+from nncompiler.lang.elaborate.body import execute
+from nncompiler.lang.elaborate.checks import check_interface, check_parameter_sizes, check_use
+from nncompiler.lang.elaborate.context import Context, Frame, Record
+from nncompiler.lang.elaborate.expr import evaluate
+from nncompiler.lang.elaborate.init import init_function
+from nncompiler.lang.elaborate.names import binding_counts, parameter_names
+from nncompiler.lang.elaborate.scope import check_bindable, module_of
+from nncompiler.lang.elaborate.train import default_batch, train_spec
+from nncompiler.lang.elaborate.values import Instance, Module, Parameter, V
 
 #: Deep enough for MAX_DEPTH expressions; Python's default is not.
 _RECURSION = 12_000

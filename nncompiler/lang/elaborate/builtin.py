@@ -7,10 +7,10 @@ from typing import Any
 
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Value
-from nncompiler.lang.elaborate_context import Context
-from nncompiler.lang.elaborate_tensor import show, tensor
-from nncompiler.lang.elaborate_types import size
-from nncompiler.lang.elaborate_values import (
+from nncompiler.lang.elaborate.context import Context
+from nncompiler.lang.elaborate.tensor import show, tensor
+from nncompiler.lang.elaborate.types import size
+from nncompiler.lang.elaborate.values import (
     NOTHING,
     REQUIRED,
     Argument,

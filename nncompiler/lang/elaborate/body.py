@@ -8,12 +8,12 @@ from nncompiler.errors import Limitation, Note, Span, UserError
 from nncompiler.ir.graph import Value
 from nncompiler.ir.types import BOOL, I32
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_context import Context, Frame, Record
-from nncompiler.lang.elaborate_expr import argument, evaluate, unknown
-from nncompiler.lang.elaborate_scope import check_bindable
-from nncompiler.lang.elaborate_tensor import tensor
-from nncompiler.lang.elaborate_types import concrete
-from nncompiler.lang.elaborate_values import (
+from nncompiler.lang.elaborate.context import Context, Frame, Record
+from nncompiler.lang.elaborate.expr import argument, evaluate, unknown
+from nncompiler.lang.elaborate.scope import check_bindable
+from nncompiler.lang.elaborate.tensor import tensor
+from nncompiler.lang.elaborate.types import concrete
+from nncompiler.lang.elaborate.values import (
     Argument,
     Initial,
     Instance,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from nncompiler.errors import Note, Span, UserError
 from nncompiler.ir.graph import Value
 from nncompiler.ir.types import BOOL, I32, DType, broadcast_shapes
-from nncompiler.lang import elaborate_static as static
-from nncompiler.lang.elaborate_context import Context, fits
-from nncompiler.lang.elaborate_values import (
+from nncompiler.lang.elaborate import static
+from nncompiler.lang.elaborate.context import Context, fits
+from nncompiler.lang.elaborate.values import (
     Argument,
     Definition,
     Instance,

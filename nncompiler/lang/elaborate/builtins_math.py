@@ -8,10 +8,10 @@ from collections.abc import Callable
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Value
 from nncompiler.ir.types import BOOL, I32, U8, broadcast_shapes
-from nncompiler.lang import elaborate_static as static
-from nncompiler.lang.elaborate_builtin import axes_of, axis_of, define, flag
-from nncompiler.lang.elaborate_context import Context
-from nncompiler.lang.elaborate_tensor import (
+from nncompiler.lang.elaborate import static
+from nncompiler.lang.elaborate.builtin import axes_of, axis_of, define, flag
+from nncompiler.lang.elaborate.context import Context
+from nncompiler.lang.elaborate.tensor import (
     cast,
     common_dtype,
     elementwise,
@@ -21,7 +21,7 @@ from nncompiler.lang.elaborate_tensor import (
     tensor,
     truth,
 )
-from nncompiler.lang.elaborate_values import (
+from nncompiler.lang.elaborate.values import (
     Argument,
     Arguments,
     Builtin,

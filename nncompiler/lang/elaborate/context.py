@@ -16,7 +16,7 @@ from nncompiler.errors import Note, Span, UserError
 from nncompiler.ir.graph import Attr, Builder, Value
 from nncompiler.ir.types import BOOL, F32, F64, I32, MAX_ELEMENTS, U8, DType, TensorType
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_values import Instance, Module, Parameter, V
+from nncompiler.lang.elaborate.values import Instance, Module, Parameter, V
 
 MAX_CALLS = 64
 MAX_DEPTH = 800

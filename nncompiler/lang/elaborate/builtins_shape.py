@@ -7,7 +7,7 @@ import math
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Value
 from nncompiler.ir.types import I32, broadcast_shapes
-from nncompiler.lang.elaborate_builtin import (
+from nncompiler.lang.elaborate.builtin import (
     axis_of,
     define,
     integer,
@@ -15,11 +15,11 @@ from nncompiler.lang.elaborate_builtin import (
     sizes,
     tensors,
 )
-from nncompiler.lang.elaborate_builtin import number as read_number
-from nncompiler.lang.elaborate_context import Context, check_elements, tensor_type
-from nncompiler.lang.elaborate_tensor import cast, matmul, show, tensor
-from nncompiler.lang.elaborate_types import size
-from nncompiler.lang.elaborate_values import (
+from nncompiler.lang.elaborate.builtin import number as read_number
+from nncompiler.lang.elaborate.context import Context, check_elements, tensor_type
+from nncompiler.lang.elaborate.tensor import cast, matmul, show, tensor
+from nncompiler.lang.elaborate.types import size
+from nncompiler.lang.elaborate.values import (
     Argument,
     Arguments,
     Builtin,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from nncompiler.errors import Note, UserError
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_values import Instance, Key
+from nncompiler.lang.elaborate.values import Instance, Key
 
 
 def binding_counts(item: s.Model | s.Fn | s.Layer) -> dict[str, int]:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Value
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_context import Context
-from nncompiler.lang.elaborate_tensor import show
-from nncompiler.lang.elaborate_values import Tuple, V, describe
+from nncompiler.lang.elaborate.context import Context
+from nncompiler.lang.elaborate.tensor import show
+from nncompiler.lang.elaborate.values import Tuple, V, describe
 
 Evaluate = Callable[[s.Expr], V]
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 from nncompiler.errors import Span, UserError
-from nncompiler.lang.elaborate_values import V, describe, is_number
+from nncompiler.lang.elaborate.values import V, describe, is_number
 
 MAX_INT = 2**63 - 1
 

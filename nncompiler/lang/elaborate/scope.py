@@ -13,10 +13,10 @@ from pathlib import Path
 
 from nncompiler.errors import Limitation, Note, UserError
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_builtins import BUILTINS
-from nncompiler.lang.elaborate_values import Definition, Module, V
+from nncompiler.lang.elaborate.builtins import BUILTINS
+from nncompiler.lang.elaborate.values import Definition, Module, V
 
-STDLIB = Path(__file__).resolve().parent.parent / "stdlib"
+STDLIB = Path(__file__).resolve().parents[2] / "stdlib"
 RESERVED = {"training", "pi"}
 CONSTANTS: dict[str, V] = {"pi": 3.141592653589793}
 

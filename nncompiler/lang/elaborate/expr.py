@@ -6,13 +6,13 @@ from typing import NoReturn
 
 from nncompiler.errors import Limitation, Span, UserError, nearest
 from nncompiler.ir.graph import Value
-from nncompiler.lang import elaborate_scope as scope
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_call import call
-from nncompiler.lang.elaborate_context import Context, Frame
-from nncompiler.lang.elaborate_index import index_tensor, index_tuple
-from nncompiler.lang.elaborate_tensor import binary, negation
-from nncompiler.lang.elaborate_values import (
+from nncompiler.lang.elaborate import scope
+from nncompiler.lang.elaborate.call import call
+from nncompiler.lang.elaborate.context import Context, Frame
+from nncompiler.lang.elaborate.index import index_tensor, index_tuple
+from nncompiler.lang.elaborate.tensor import binary, negation
+from nncompiler.lang.elaborate.values import (
     NOTHING,
     Argument,
     Builtin,

@@ -8,8 +8,8 @@ from typing import Protocol
 from nncompiler.errors import Note, UserError
 from nncompiler.ir.graph import Function
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_context import Context, Record
-from nncompiler.lang.elaborate_values import Instance, Parameter
+from nncompiler.lang.elaborate.context import Context, Record
+from nncompiler.lang.elaborate.values import Instance, Parameter
 
 
 class Run(Protocol):

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from nncompiler.errors import NNError, Note, Span, UserError, nearest
 from nncompiler.ir.graph import Value
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_context import MAX_CALLS, Context, Frame
-from nncompiler.lang.elaborate_names import binding_counts
-from nncompiler.lang.elaborate_tensor import unapplied
-from nncompiler.lang.elaborate_types import Header
-from nncompiler.lang.elaborate_values import (
+from nncompiler.lang.elaborate.context import MAX_CALLS, Context, Frame
+from nncompiler.lang.elaborate.names import binding_counts
+from nncompiler.lang.elaborate.tensor import unapplied
+from nncompiler.lang.elaborate.types import Header
+from nncompiler.lang.elaborate.values import (
     REQUIRED,
     Argument,
     Arguments,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from nncompiler.errors import Note, Span, UserError, nearest
 from nncompiler.ir.train import Objective, OptimizerSpec, ScheduleSpec, TrainSpec
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_builtin import define, flag, number
-from nncompiler.lang.elaborate_context import Context, Frame
-from nncompiler.lang.elaborate_expr import argument
-from nncompiler.lang.elaborate_values import (
+from nncompiler.lang.elaborate.builtin import define, flag, number
+from nncompiler.lang.elaborate.context import Context, Frame
+from nncompiler.lang.elaborate.expr import argument
+from nncompiler.lang.elaborate.values import (
     Argument,
     Arguments,
     Builtin,

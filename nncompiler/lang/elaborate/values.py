@@ -16,7 +16,7 @@ from nncompiler.ir.types import TensorType
 from nncompiler.lang import syntax as s
 
 if TYPE_CHECKING:
-    from nncompiler.lang.elaborate_context import Context
+    from nncompiler.lang.elaborate.context import Context
 
 
 @dataclass(frozen=True, slots=True)

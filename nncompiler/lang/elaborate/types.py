@@ -14,9 +14,9 @@ from nncompiler.errors import Note, Span, UserError
 from nncompiler.ir.graph import Value
 from nncompiler.ir.types import MAX_ELEMENTS, TensorType
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate_context import Context, check_elements, tensor_type
-from nncompiler.lang.elaborate_tensor import tensor
-from nncompiler.lang.elaborate_values import Argument, V, describe, is_number, quoted
+from nncompiler.lang.elaborate.context import Context, check_elements, tensor_type
+from nncompiler.lang.elaborate.tensor import tensor
+from nncompiler.lang.elaborate.values import Argument, V, describe, is_number, quoted
 
 Evaluate = Callable[[s.Expr], V]
 

@@ -14,10 +14,10 @@ import numpy as np
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Builder, Function, Value
 from nncompiler.ir.types import F32, F64, U32, DType, TensorType
-from nncompiler.lang.elaborate_builtin import define, number
-from nncompiler.lang.elaborate_builtins_shape import constant
-from nncompiler.lang.elaborate_context import Context, is_float32_range
-from nncompiler.lang.elaborate_values import (
+from nncompiler.lang.elaborate.builtin import define, number
+from nncompiler.lang.elaborate.builtins_shape import constant
+from nncompiler.lang.elaborate.context import Context, is_float32_range
+from nncompiler.lang.elaborate.values import (
     Argument,
     Arguments,
     Builtin,
