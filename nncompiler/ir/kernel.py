@@ -245,6 +245,16 @@ def reads_and_writes(kernel: Kernel) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(x.buffer for x in loads(kernel)), frozenset(s.buffer for s in stores(kernel))
 
 
+def step_reads_and_writes(step: Step) -> tuple[frozenset[str], frozenset[str]]:
+    """The same of a kernel or of everything inside a loop."""
+    reads, writes = set[str](), set[str]()
+    for kernel in _kernels((step,)):
+        r, w = reads_and_writes(kernel)
+        reads |= r
+        writes |= w
+    return frozenset(reads), frozenset(writes)
+
+
 def extents(kernel: Kernel) -> dict[str, int]:
     """The extent of every axis; `CompilerBug` when siblings disagree on one."""
     found: dict[str, int] = {}

@@ -57,6 +57,7 @@ class Autodiff:
     """As a pass: the gradient of the result `loss` with respect to every parameter of kind `of`."""
 
     name: ClassVar[str] = "autodiff"
+    nested: ClassVar[bool] = False
     loss: str = "loss"
     of: str = "param"
 

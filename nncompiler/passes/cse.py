@@ -18,6 +18,7 @@ class CommonSubexpressions:
     """Value numbering over the whole function; nodes that own a region are left alone."""
 
     name: ClassVar[str] = "cse"
+    nested: ClassVar[bool] = True
 
     def run(self, function: Function) -> Function:
         known: dict[object, tuple[Value, ...]] = {}

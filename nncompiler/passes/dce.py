@@ -18,6 +18,7 @@ class DeadCode:
     """Keep only nodes a result depends on. Parameters stay: they are the interface."""
 
     name: ClassVar[str] = "dce"
+    nested: ClassVar[bool] = True
 
     def run(self, function: Function) -> Function:
         needed: set[Value] = {value for _, value in function.results}

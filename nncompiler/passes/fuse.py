@@ -23,7 +23,7 @@ from nncompiler.ir.analysis import updates
 from nncompiler.ir.graph import Function, Node, Param, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.dce import DeadCode
-from nncompiler.passes.grouping import find_frame, is_view
+from nncompiler.passes.grouping import find_frame, is_region, is_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Fuse:
     """`max_nodes` bounds a group's size; 1 gives every node its own kernel (with its cheap operands)."""
 
     name: ClassVar[str] = "fuse"
+    nested: ClassVar[bool] = True
     max_nodes: int = 96
 
     def run(self, function: Function) -> Function:
@@ -74,7 +75,7 @@ class _Groups:
                 self.groups[k] = self._closure({k})
         for group in self.groups.values():
             nodes = [self.nodes[n] for n in group.nodes]
-            if find_frame(nodes, self._outputs(group)) is None:
+            if not is_region(nodes[0]) and find_frame(nodes, self._outputs(group)) is None:
                 copied = {n for n in group.nodes if n not in group.own and self.nodes[n].inputs}
                 if copied:
                     self.stored |= copied
@@ -88,8 +89,10 @@ class _Groups:
     # --- what a group holds, and what it follows ---
 
     def _must_exist(self, node: Node) -> bool:
-        """A cheap node that memory must hold: a result, or what a view looks at."""
-        return any(v in self.results or any(is_view(u) for u in self.users[v]) for v in node.outputs)
+        """A cheap node that memory must hold: a result, or what a view looks at or a loop reads."""
+        return any(
+            v in self.results or any(is_view(u) or is_region(u) for u in self.users[v]) for v in node.outputs
+        )
 
     def _closure(self, own: set[int]) -> _Group:
         """The group of `own` nodes with the cheap nodes they read, and the groups it needs."""
@@ -99,7 +102,7 @@ class _Groups:
                 k = self._maker(v)
                 if k is None or k in own:
                     continue
-                if k not in self.group_of or self._cheap(k):
+                if (k not in self.group_of or self._cheap(k)) and not is_region(self.nodes[min(own)]):
                     if k not in seen:
                         seen.add(k)
                         queue.append(k)
@@ -181,7 +184,7 @@ class _Groups:
             return False
         union = self._closure(a.own | b.own)
         nodes = [self.nodes[k] for k in union.nodes]
-        if self._views_itself(union) or find_frame(nodes, self._outputs(union)) is None:
+        if any(map(is_region, nodes)) or self._views_itself(union) or find_frame(nodes, self._outputs(union)) is None:
             return False
         union.needs = (a.needs | b.needs) - {producer, consumer}
         del self.groups[producer]

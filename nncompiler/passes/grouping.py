@@ -79,6 +79,11 @@ def is_view(node: Node) -> bool:
     return operator.kind == "view" and operator.leaf_only(node)
 
 
+def is_region(node: Node) -> bool:
+    """A node with a body of its own (a loop), which becomes more than one kernel."""
+    return lookup(node.op).kind == "region"
+
+
 def expensive(node: Node) -> bool:
     """Whether computing one element again costs more than storing and loading it."""
     primitive = PRIMITIVES.get(node.op)

@@ -13,7 +13,7 @@ loop and scalars out of everything. A value that must be in memory is stored whe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nncompiler.errors import CompilerBug
@@ -29,17 +29,43 @@ from nncompiler.passes.tidy import tidy
 AXIS_NAMES = "ijklmnpqrstuvw"
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value's elements are: in a buffer, at the value's own index with `inserts` put in one after the other.
+
+    An insert (axis, position) says that the value is one step of a stack along that axis; the position is an affine
+    form of an enclosing loop's counter.
+    """
+
+    buffer: str
+    inserts: tuple[tuple[int, Affine], ...] = ()
+
+    def step(self, axis: int, position: Affine) -> Place:
+        """Where one step of this value is."""
+        return Place(self.buffer, ((axis, position), *self.inserts))
+
+    def index(self, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        for axis, position in self.inserts:
+            index = (*index[:axis], position, *index[axis:])
+        return index
+
+
 def lower_group(
-    nodes: Sequence[Node], outputs: Sequence[Value], frame: Frame, buffers: dict[Value, str]
+    nodes: Sequence[Node],
+    outputs: Sequence[Value],
+    frame: Frame,
+    places: Mapping[Value, Sequence[Place]],
+    scratch_place: Callable[[Value], Place],
 ) -> tuple[tuple[Stmt, ...], tuple[Value, ...]]:
     """The body of the kernel for `nodes`, and the values it keeps in scratch buffers of its own.
 
-    `buffers` names the buffer of every value read or stored; a scratch value's buffer is its own name. Values that are
-    costly and needed by two inner loops become scratch, found by lowering until no more turn up.
+    `places` are those of every value read (the first of them) or stored (all of them). Values that are costly and
+    needed by two inner loops become scratch, found by lowering until no more turn up.
     """
     scratch: dict[Value, None] = {}
     while True:
-        nest = _Nest(nodes, (*outputs, *scratch), frame, {**{v: v.name for v in scratch}, **buffers})
+        known = {**{v: (scratch_place(v),) for v in scratch}, **places}
+        nest = _Nest(nodes, (*outputs, *scratch), frame, known)
         body = nest.build(outputs)
         more = [v for v in nest.repeated if v not in scratch and v not in outputs]
         if not more:
@@ -59,9 +85,13 @@ class _Nest:
     """One attempt at a nest. The scope stack is: whole kernel, frame (if any), inner loop or fold (if any), …"""
 
     def __init__(
-        self, nodes: Sequence[Node], kept: Iterable[Value], frame: Frame, buffers: dict[Value, str]
+        self,
+        nodes: Sequence[Node],
+        kept: Iterable[Value],
+        frame: Frame,
+        places: Mapping[Value, Sequence[Place]],
     ) -> None:
-        self.frame, self.buffers = frame, buffers
+        self.frame, self.places = frame, places
         self.makers = {v: n for n in nodes for v in n.outputs}
         self.kept = dict.fromkeys(kept)
         self.guards: list[tuple[Expr, Const]] = []
@@ -169,7 +199,7 @@ class _Nest:
         scope.known[key] = expr
         if value in self.kept and value not in self.stored and self.covers(value, at):
             self.stored[value] = scope
-            scope.statements.append(Store(self.buffers[value], at, expr))
+            scope.statements += [Store(p.buffer, p.index(at), expr) for p in self.places[value]]
         self.scopes += inner
         return expr
 
@@ -185,13 +215,15 @@ class _Nest:
 
     def load(self, value: Value, index: tuple[Index, ...]) -> Expr:
         """A load under all guards in force; what it gives where they do not hold is never looked at but for one."""
+        place = self.places[value][0]
+        index = place.index(index)
         if not self.guards:
-            return Load(self.buffers[value], index, value.dtype)
+            return Load(place.buffer, index, value.dtype)
         guard, fill = self.guards[-1]
         for outer, _ in self.guards[:-1]:
             guard = apply("and", outer, guard)
         fill = fill if len(self.guards) == 1 and fill.dtype == value.dtype else const(0, value.dtype)
-        return Load(self.buffers[value], index, value.dtype, guard, fill)
+        return Load(place.buffer, index, value.dtype, guard, fill)
 
     def guarded(self, value: Value, index: Sequence[Index], guard: Expr, fill: Const) -> Expr:
         """The element where `guard` holds, else `fill`; nothing below touches memory where it does not."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Protocol
 
 from nncompiler.errors import UserError, nearest
-from nncompiler.ir.graph import Function
+from nncompiler.ir.graph import Function, Node
 from nncompiler.passes.autodiff import Autodiff
 from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
@@ -22,7 +22,10 @@ from nncompiler.passes.simplify import Simplify
 
 
 class Pass(Protocol):
+    """`nested` passes also run on the bodies of loops, before the function around them."""
+
     name: ClassVar[str]
+    nested: ClassVar[bool]
 
     def run(self, function: Function) -> Function:
         """A new function, or the same object when there was nothing to do."""
@@ -55,7 +58,7 @@ def run_passes(
     hooks = tuple(hooks)
     for index, step in enumerate(pipeline):
         start = time.perf_counter()
-        after = step.run(function)
+        after = run_pass(step, function)
         event = Event(index, step, function, after, time.perf_counter() - start)
         for hook in hooks:
             hook(event)
@@ -63,6 +66,22 @@ def run_passes(
         if step.name == stop_after:
             break
     return function
+
+
+def run_pass(step: Pass, function: Function) -> Function:
+    """One pass on a function and, where the pass is `nested`, on the bodies of its loops."""
+    if step.nested and any(n.body for n in function.nodes):
+        nodes = tuple(_enter(step, n) for n in function.nodes)
+        if any(a is not b for a, b in zip(nodes, function.nodes, strict=True)):
+            function = function.with_nodes(nodes)
+    return step.run(function)
+
+
+def _enter(step: Pass, node: Node) -> Node:
+    if node.body is None or node.op == "fused":
+        return node
+    body = run_pass(step, node.body)
+    return node if body is node.body else replace(node, body=body)
 
 
 def parse_pipeline(text: str) -> tuple[Pass, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nncompiler.ir.kernel import Buffer, Kernel, Plan, reads_and_writes
+from nncompiler.ir.kernel import Buffer, Kernel, Plan, Step, reads_and_writes, step_reads_and_writes
 from nncompiler.ir.model import align
 from nncompiler.passes.allocation import Interval, Problem, allocate, live_bound
 from nncompiler.passes.hazards import may_overwrite
@@ -29,10 +29,9 @@ class _Lifetimes:
 
 def place(plan: Plan) -> Plan:
     """`plan` with live ranges, in-place partners, offsets, arena size and the live-byte bound."""
-    kernels = list(plan.kernels())
     buffers = plan.table()
-    times = _Lifetimes(_live_ranges(kernels, buffers), {})
-    _share(kernels, buffers, times)
+    times = _Lifetimes(_live_ranges(plan.steps, buffers), {})
+    _share(plan.steps, buffers, times)
     problem, chains = _problem(buffers, times)
     solution = allocate(problem, budget=BUDGET)
     offset_of = {name: at for chain, at in zip(chains, solution.offsets, strict=True) for name in chain}
@@ -46,10 +45,10 @@ def place(plan: Plan) -> Plan:
     return replace(plan, buffers=tuple(placed), arena_bytes=align(solution.peak), bound=live_bound(problem))
 
 
-def _live_ranges(kernels: Sequence[Kernel], buffers: dict[str, Buffer]) -> dict[str, tuple[int, int]]:
+def _live_ranges(steps: Sequence[Step], buffers: dict[str, Buffer]) -> dict[str, tuple[int, int]]:
     live: dict[str, tuple[int, int]] = {}
-    for t, kernel in enumerate(kernels):
-        reads, writes = reads_and_writes(kernel)
+    for t, step in enumerate(steps):
+        reads, writes = step_reads_and_writes(step)
         for name in reads | writes:
             root = root_name(buffers, name)
             if buffers[root].space == "arena":
@@ -57,12 +56,14 @@ def _live_ranges(kernels: Sequence[Kernel], buffers: dict[str, Buffer]) -> dict[
     return live
 
 
-def _share(kernels: Sequence[Kernel], buffers: dict[str, Buffer], times: _Lifetimes) -> None:
+def _share(steps: Sequence[Step], buffers: dict[str, Buffer], times: _Lifetimes) -> None:
     """Let a result take over the bytes of an operand that dies in the same kernel, largest first."""
     taken: set[str] = set()
     viewed = {root_name(buffers, n) for n, b in buffers.items() if b.space == "view"}
-    for t, kernel in enumerate(kernels):
-        reads, writes = reads_and_writes(kernel)
+    for t, step in enumerate(steps):
+        if not isinstance(step, Kernel):
+            continue
+        reads, writes = reads_and_writes(step)
         born = sorted(
             (n for n in writes if n in times.live and times.live[n][0] == t), key=lambda n: (-buffers[n].nbytes, n)
         )
@@ -71,7 +72,7 @@ def _share(kernels: Sequence[Kernel], buffers: dict[str, Buffer], times: _Lifeti
             for old in dying:
                 if old in taken or old == new or not _fits(buffers[old], buffers[new]):
                     continue
-                if not _only_after(kernel, old, new):
+                if not _only_after(step, old, new):
                     continue
                 times.heir_of[new] = old
                 taken.add(old)

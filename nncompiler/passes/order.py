@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nncompiler.ir.kernel import Buffer, Kernel, reads_and_writes
+from nncompiler.ir.kernel import Buffer, Step, step_reads_and_writes
 from nncompiler.ir.model import align
 
 
@@ -27,22 +27,22 @@ def root_name(buffers: Mapping[str, Buffer], name: str) -> str:
 
 
 def best_order(
-    kernels: Sequence[Kernel], after: Sequence[frozenset[int]], buffers: Mapping[str, Buffer]
-) -> list[Kernel]:
-    """`kernels`, of which number k must follow those in `after[k]`, reordered for a low peak.
+    steps: Sequence[Step], after: Sequence[frozenset[int]], buffers: Mapping[str, Buffer]
+) -> list[Step]:
+    """`steps`, of which number k must follow those in `after[k]`, reordered for a low peak.
 
     The given order (made legal) and a greedy one, which always takes the ready kernel that frees most, are compared.
     """
     reads, writes = [], []
-    for kernel in kernels:
-        r, w = reads_and_writes(kernel)
+    for step in steps:
+        r, w = step_reads_and_writes(step)
         reads.append(frozenset(root_name(buffers, b) for b in r))
         writes.append(frozenset(root_name(buffers, b) for b in w))
     sizes = {n: align(b.nbytes) for n, b in buffers.items() if b.space == "arena"}
     flow = _Flow(tuple(reads), tuple(writes), tuple(after), sizes)
     candidates = [_list_order(flow, greedy=False), _list_order(flow, greedy=True)]
     best = min(candidates, key=lambda order: _peak(flow, order))
-    return [kernels[k] for k in best]
+    return [steps[k] for k in best]
 
 
 def _list_order(flow: _Flow, greedy: bool) -> list[int]:

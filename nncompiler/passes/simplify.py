@@ -26,6 +26,7 @@ class Simplify:
     """Rewrite in one forward walk, repeated while it changes something, `rounds` times at most."""
 
     name: ClassVar[str] = "simplify"
+    nested: ClassVar[bool] = True
     rounds: int = 8
 
     def run(self, function: Function) -> Function:
