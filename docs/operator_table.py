@@ -1,4 +1,4 @@
-"""The table of operators in `ir.md`, made from the registry: `python docs/operator_table.py [--update]`.
+"""The table of operators in `ir.md`: `python docs/operator_table.py [--update]`.
 
 Without `--update` it says whether the table is up to date (exit code 1 if not).
 """
@@ -19,7 +19,8 @@ BEGIN, END = "<!-- operators -->\n", "<!-- /operators -->\n"
 
 def table() -> str:
     """The table, in order of name."""
-    lines = ["| operator | operands | attributes | kind | gradient | meaning |", "|---|---|---|---|---|---|"]
+    titles = ("operator", "operands", "attributes", "kind", "gradient", "meaning")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     lines += [_row(REGISTRY[name]) for name in sorted(REGISTRY)]
     return "\n".join(lines) + "\n"
 
@@ -28,7 +29,7 @@ def _row(op: Operator) -> str:
     """Operands and attributes are those of the operator's samples."""
     samples = op.samples()
     counts = sorted({len(s.inputs) for s in samples})
-    operands = f"{counts[0]}" if len(counts) == 1 else "any" if counts else "any"
+    operands = f"{counts[0]}" if len(counts) == 1 else "any"
     attributes = sorted({key for s in samples for key, _ in s.attrs})
     names = ", ".join(f"`{a}`" for a in attributes)
     gradient = "yes" if op.differentiable else "no"

@@ -1,4 +1,4 @@
-"""docs/adding.md, step by step: the operator, the builtin and the pass on that page are taken from it and tried."""
+"""docs/adding.md, step by step: operator, builtin and pass are taken from the page and tried."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_builtin_works_in_a_model(flip: Operator) -> None:
 
 
 def test_pass_does_what_its_file_test_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps 2 to 5: registered, run by the text of the pipeline, verified, compared with the interpreter."""
+    """Steps 2 to 5: registered, run by its text, verified, compared with the interpreter."""
     module = define("pass")
     monkeypatch.setitem(PASSES, "renumber", module.Renumber)
     head, _, expected = block("filetest").partition("// EXPECT\n")

@@ -1,15 +1,17 @@
 """The documents do what they say: their commands and programs are run, their outputs compared.
 
-Each document is followed from top to bottom in a folder of its own that holds a copy of `models/`.
+Each is followed from top to bottom in a folder of its own that holds a copy of `models/`.
 
-- ```` ```sh ````: each block is run by `sh -e`. `make TARGET` is not run, but the target must exist; activating the
-  environment and installing into it are left out. Blocks that call `cc` need a C compiler.
-- ```` ```python ````: run in one namespace for each document.
+- ```` ```sh ````: run by `sh -e`. `make TARGET` is not run, but the target must exist; activating
+  the environment and installing into it are left out. Blocks that call `cc` need a C compiler.
+- ```` ```python ````: run, in one namespace for each document.
 - ``<!-- file: NAME -->`` before a block writes the block to that file instead of running it.
 - ``<!-- not run -->`` before a block leaves it alone.
-- ```` ```text ```` after such a block is what it prints. `...` stands for any characters, on a line of its own for any
-  lines. Times, rates and sizes of machine code may be any number, what follows `schedule` any text: they depend on the
-  machine. So may the numbers in the names that the compiler makes up (`%12`, `v12`, `k12`). Other numbers with a decimal point agree to 5 % or 0.05: training rounds differently on other processors.
+- ```` ```text ```` after such a block is what it prints. `...` stands for any characters, on a
+  line of its own for any lines. What depends on the machine may be anything: times, rates, sizes
+  of machine code, what follows `schedule`. So may the numbers in names that the compiler makes up
+  (`%12`, `v12`, `k12`). Numbers with a decimal point agree to 5 % or 0.05: training rounds
+  differently on other processors.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", *(f"docs/{n}.md" for n in ("python", "c", "artifact", "ir"))]
-FENCE = re.compile(r"(?:<!-- (?P<mark>[^\n]*?) -->\n+)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
+FENCE = re.compile(
+    r"(?:<!-- (?P<mark>[^\n]*?) -->\n+)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S
+)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 LEFT_OUT = re.compile(r"(?:make|source|\.) .*|.*\bpip install .*|cd .*|git clone .*")
 
@@ -58,7 +63,8 @@ _TOKEN = re.compile(
     r"(?P<gap>^[ \t]*\.\.\.[ \t]*\n)|(?P<any>\.\.\.)|(?P<schedule>schedule [^\n]*)"
     r"|(?P<time>\d+(?:\.\d+)?[kMG]?(?= (?:s|ms|samples/s)\b)|\d+:\d\d(?= left)"
     r"|\d+(?= bytes(?:;| of shared object)))"
-    r"|(?P<name>(?:%|\b[kv])\d+\b)|(?P<number>-?\d+\.\d+(?:e[-+]\d+)?)|(?P<space>[ \t]+)|(?P<other>.|\n)",
+    r"|(?P<name>(?:%|\b[kv])\d+\b)|(?P<number>-?\d+\.\d+(?:e[-+]\d+)?)"
+    r"|(?P<space>[ \t]+)|(?P<other>.|\n)",
     re.M,
 )
 _PATTERNS = {
@@ -117,7 +123,8 @@ class Reader:
             (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
             (commands / name).chmod(0o755)
         self.environment = {
-            **os.environ, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+            **os.environ, "PYTHONPATH": str(ROOT),
+            "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         }  # fmt: skip
 
     def output(self, block: Block) -> str | None:
@@ -180,12 +187,14 @@ def test_document(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         if found is None or expected is None:
             continue
         wrong = disagreement(expected, found)
-        assert wrong is None, f"{name}:{block.line}: {wrong}\n--- expected\n{expected}--- found\n{found}"
+        assert wrong is None, (
+            f"{name}:{block.line}: {wrong}\n--- expected\n{expected}--- found\n{found}"
+        )
     if reader.skipped:
         pytest.skip(f"no C compiler: {len(reader.skipped)} blocks of {name} were not run")
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(path: Path) -> None:
     """Relative links name files that exist, and headings that are there."""
     for link in LINK.findall(path.read_text()):
@@ -203,7 +212,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_operator_table_is_up_to_date() -> None:
     """The table in docs/ir.md is the one that the registry gives."""
     run = subprocess.run(
-        [sys.executable, "docs/operator_table.py"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True,
+        [sys.executable, "docs/operator_table.py"], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
