@@ -24,7 +24,7 @@ from nncompiler.codegen import abi
 from nncompiler.codegen.emit import Artifact, assembly, build, compile_modules, llvm_text
 from nncompiler.codegen.module import lower
 from nncompiler.codegen.target import host, select
-from nncompiler.errors import CompilerBug, Limitation
+from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import (
     Argument,
     Axis,
@@ -34,7 +34,6 @@ from nncompiler.ir.kernel import (
     For,
     Kernel,
     Let,
-    Loop,
     Plan,
     Store,
 )
@@ -523,14 +522,6 @@ def test_argument_names_are_safe_in_c() -> None:
 
 
 # --- refusals ------------------------------------------------------------------------------------
-
-
-def test_loops_are_a_limitation() -> None:
-    """A plan with a loop over steps is refused with a clear message."""
-    plan = replace(step_plan(), steps=(Loop("t", 3, step_plan().steps),))
-    changed = replace(program(), entries=(EntryPoint("train_step", "b4", plan, ROWS),))
-    with pytest.raises(Limitation, match="loop over 't'"):
-        build(changed, host())
 
 
 def test_broken_programs_are_bugs() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nncompiler.codegen import abi
-from nncompiler.codegen.module import Call
+from nncompiler.codegen.module import Call, Repeat, flat
 from nncompiler.codegen.target import Target
 from nncompiler.ir.kernel import Plan
 from nncompiler.ir.model import EntryPoint, Network, Program
@@ -23,7 +23,7 @@ def manifest(
     program: Program,
     target: Target,
     networks: Sequence[Network],
-    calls: Mapping[tuple[str, str], tuple[Call, ...]],
+    calls: Mapping[tuple[str, str], tuple[Call | Repeat, ...]],
     source_sha256: str,
     version: str,
     embedded: bool,
@@ -96,14 +96,14 @@ def _arguments(plan: Plan, batched: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _kernels(
-    program: Program, calls: Mapping[tuple[str, str], tuple[Call, ...]]
+    program: Program, calls: Mapping[tuple[str, str], tuple[Call | Repeat, ...]]
 ) -> list[dict[str, Any]]:
     """Which function of the machine code runs which kernel: for profiles."""
     return [
         {"function": entry.function, "suffix": entry.suffix, "kernel": c.name,
          "symbol": c.function, "nodes": list(c.nodes)}
         for entry in program.entries
-        for c in calls[entry.function, entry.suffix]
+        for c in flat(calls[entry.function, entry.suffix])
     ]
 
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nncompiler.codegen import abi
 from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.module_fit import fit_function
-from nncompiler.codegen.module_text import HELPER_DECLARATIONS, HELPERS, FunctionText, call_entry
+from nncompiler.codegen.module_text import HELPER_DECLARATIONS, HELPERS, FunctionText
 from nncompiler.codegen.target import TRIPLE, Target
-from nncompiler.errors import CompilerBug, Limitation
-from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Step
+from nncompiler.errors import CompilerBug
+from nncompiler.ir.kernel import Buffer, Kernel, Loop, Step
 from nncompiler.ir.model import HEADER_BYTES, HEADER_OFFSETS, EntryPoint, Program
 from nncompiler.ir.types import F32, I32
 
@@ -28,12 +28,32 @@ _PLACEHOLDER = "kernel"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One kernel of a plan: the function, and the buffer whose address each parameter takes."""
+    """One kernel of a plan: the function, the buffer whose address each parameter takes, and the counters behind."""
 
     function: str
     name: str
     nodes: tuple[str, ...]
     buffers: tuple[str, ...]
+    counters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A loop over calls: `counter` runs from 0 to extent - 1, or down with `reverse`."""
+
+    counter: str
+    extent: int
+    reverse: bool
+    calls: tuple[Call | Repeat, ...]
+
+
+def flat(calls: Iterable[Call | Repeat]) -> Iterator[Call]:
+    """Every call once, in the order in which it first runs."""
+    for call in calls:
+        if isinstance(call, Repeat):
+            yield from flat(call.calls)
+        else:
+            yield call
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +66,7 @@ class Modules:
     entries: str
     helpers: str
     kernels: Mapping[str, str]
-    calls: Mapping[tuple[str, str], tuple[Call, ...]]
+    calls: Mapping[tuple[str, str], tuple[Call | Repeat, ...]]
 
     @property
     def parts(self) -> dict[str, str]:
@@ -62,25 +82,24 @@ def lower(program: Program, target: Target, weights: bytes | None = None) -> Mod
         key = (entry.function, entry.suffix)
         if key in calls:
             raise CompilerBug("NN0580", f"two entry points '{entry.function}_{entry.suffix}'")
-        calls[key] = tuple(_plan_calls(entry.plan, target, kernels))
+        calls[key] = _calls(entry.plan.steps, entry.plan.table(), target, kernels)
     entries = _EntryModule(program, target, calls, weights).text()
     helpers = module_text([HELPERS.replace("ATTRIBUTES", target.attributes)])
     return Modules(entries, helpers, kernels, calls)
 
 
-def _plan_calls(plan: Plan, target: Target, kernels: dict[str, str]) -> list[Call]:
-    buffers = plan.table()
-    return [_kernel_call(_straight(plan, s), buffers, target, kernels) for s in plan.steps]
-
-
-def _straight(plan: Plan, step: Step) -> Kernel:
-    if isinstance(step, Loop):
-        raise Limitation(
-            "NN0581",
-            f"expected kernels only, but plan '{plan.name}' has a loop over '{step.counter}'",
-            help="loops over plan steps (scan) are not compiled yet",
-        )
-    return step
+def _calls(
+    steps: Sequence[Step], buffers: Mapping[str, Buffer], target: Target, kernels: dict[str, str]
+) -> tuple[Call | Repeat, ...]:
+    found: list[Call | Repeat] = []
+    for step in steps:
+        match step:
+            case Loop(counter, extent, body, reverse):
+                inner = _calls(body, buffers, target, kernels)
+                found.append(Repeat(counter, extent, reverse, inner))
+            case Kernel():
+                found.append(_kernel_call(step, buffers, target, kernels))
+    return tuple(found)
 
 
 def _kernel_call(
@@ -95,7 +114,8 @@ def _kernel_call(
             raise CompilerBug("NN0580", f"kernel '{kernel.name}' is not one function")
         text = code.text.replace(head, f"define hidden void @{name}(")
         kernels[name] = module_text([*sorted(code.declarations), text])
-    return Call(name, kernel.name, kernel.nodes, tuple(group[0] for group in code.pointers))
+    pointers = tuple(group[0] for group in code.pointers)
+    return Call(name, kernel.name, kernel.nodes, pointers, code.counters)
 
 
 def module_text(parts: Sequence[str]) -> str:
@@ -109,7 +129,7 @@ class _EntryModule:
         self,
         program: Program,
         target: Target,
-        calls: Mapping[tuple[str, str], tuple[Call, ...]],
+        calls: Mapping[tuple[str, str], tuple[Call | Repeat, ...]],
         weights: bytes | None,
     ) -> None:
         self._program = program
@@ -124,10 +144,13 @@ class _EntryModule:
         functions = [self._sizes(), self._init(), self._load()]
         functions += [self._entry(entry) for entry in abi.public(program)]
         functions += [fit_function(program, fit, self._attributes) for fit in abi.fits(program)]
-        arity = {c.function: len(c.buffers) for calls in self._calls.values() for c in calls}
+        types = {
+            c.function: ["ptr"] * len(c.buffers) + ["i64"] * len(c.counters)
+            for calls in self._calls.values()
+            for c in flat(calls)
+        }
         declarations = [
-            f"declare hidden void @{name}({', '.join(['ptr'] * n)}) nounwind"
-            for name, n in sorted(arity.items())
+            f"declare hidden void @{name}({', '.join(t)}) nounwind" for name, t in sorted(types.items())
         ]
         parts = [*self._constants.values(), *declarations, HELPER_DECLARATIONS, *functions]
         return module_text(parts)
@@ -204,11 +227,29 @@ class _EntryModule:
 
     def _run(self, f: FunctionText, entry: EntryPoint, arguments: Mapping[str, str]) -> None:
         """Call every kernel of the plan, in order."""
-        buffers = entry.plan.table()
-        for call in self._calls[entry.function, entry.suffix]:
-            f.line(f"; {call.name}")
-            pointers = [self._address(f, buffers, name, arguments) for name in call.buffers]
-            f.line(call_entry("void", call.function, pointers))
+        self._steps(f, self._calls[entry.function, entry.suffix], entry.plan.table(), arguments, {})
+
+    def _steps(
+        self,
+        f: FunctionText,
+        calls: Iterable[Call | Repeat],
+        buffers: Mapping[str, Buffer],
+        arguments: Mapping[str, str],
+        counters: Mapping[str, str],
+    ) -> None:
+        for call in calls:
+            if isinstance(call, Call):
+                f.line(f"; {call.name}")
+                pointers = [self._address(f, buffers, name, arguments) for name in call.buffers]
+                values = [f"ptr {p}" for p in pointers] + [f"i64 {counters[c]}" for c in call.counters]
+                f.line(f"call void @{call.function}({', '.join(values)})")
+            else:
+                # addresses first: what a loop computes for itself would not reach the code behind it
+                for inner in flat(call.calls):
+                    for name in inner.buffers:
+                        self._address(f, buffers, name, arguments)
+                with f.loop(call.extent, call.reverse) as value:
+                    self._steps(f, call.calls, buffers, arguments, {**counters, call.counter: value})
 
     def _address(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from nncompiler.codegen import abi
 
@@ -172,6 +173,25 @@ class FunctionText:
         self.line(f"br i1 {condition}, label %code{code}, label %{go_on}")
         self._codes.append(code)
         self.label(go_on)
+
+    @contextmanager
+    def loop(self, extent: int, reverse: bool) -> Iterator[str]:
+        """What is written inside runs `extent` (at least 1) times; gives the counter."""
+        self._count += 1
+        n = self._count
+        first, last, step = (extent - 1, 0, -1) if reverse else (0, extent - 1, 1)
+        self.line(f"br label %start{n}")
+        self.label(f"start{n}")
+        self.line(f"br label %loop{n}")
+        self.label(f"loop{n}")
+        self.line(f"%t{n} = phi i64 [ {first}, %start{n} ], [ %next{n}, %end{n} ]")
+        yield f"%t{n}"
+        self.line(f"br label %end{n}")
+        self.label(f"end{n}")
+        self.line(f"%next{n} = add i64 %t{n}, {step}")
+        self.line(f"%done{n} = icmp eq i64 %t{n}, {last}")
+        self.line(f"br i1 %done{n}, label %behind{n}, label %loop{n}")
+        self.label(f"behind{n}")
 
     def finish(self, attributes: str) -> str:
         self.line(f"ret i32 {abi.OK}")

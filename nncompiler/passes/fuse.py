@@ -182,9 +182,11 @@ class _Groups:
         a, b = self.groups[producer], self.groups[consumer]
         if len(a.own) + len(b.own) > self.max_nodes or self._path_between(producer, consumer):
             return False
+        if any(is_region(self.nodes[k]) for k in (*a.own, *b.own)):
+            return False
         union = self._closure(a.own | b.own)
         nodes = [self.nodes[k] for k in union.nodes]
-        if any(map(is_region, nodes)) or self._views_itself(union) or find_frame(nodes, self._outputs(union)) is None:
+        if self._views_itself(union) or find_frame(nodes, self._outputs(union)) is None:
             return False
         union.needs = (a.needs | b.needs) - {producer, consumer}
         del self.groups[producer]

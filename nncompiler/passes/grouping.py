@@ -7,7 +7,7 @@ one nest if its labels admit a *frame*: the parallel axes that every computed va
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nncompiler.ir.graph import Node, Value

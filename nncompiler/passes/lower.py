@@ -21,7 +21,17 @@ from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
 from nncompiler.ir.op import lookup
 from nncompiler.ir.scalar import (
-    Affine, Const, Expr, Index, Iota, Load, Ref, apply, axes_of, const, walk,
+    Affine,
+    Const,
+    Expr,
+    Index,
+    Iota,
+    Load,
+    Ref,
+    apply,
+    axes_of,
+    const,
+    walk,
 )  # fmt: skip
 from nncompiler.passes.grouping import Frame, expensive
 from nncompiler.passes.tidy import tidy

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nncompiler.ir.kernel import Buffer, Kernel, Plan, Step, reads_and_writes, step_reads_and_writes
+from nncompiler.ir.kernel import (
+    Buffer,
+    Kernel,
+    Plan,
+    Step,
+    reads_and_writes,
+    step_reads_and_writes,
+)
 from nncompiler.ir.model import align
 from nncompiler.passes.allocation import Interval, Problem, allocate, live_bound
 from nncompiler.passes.hazards import may_overwrite

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.graph import Builder, Function, Value, inline
 from nncompiler.ir.model import Network, header_types
+from nncompiler.ir.sweep import backpropagate
 from nncompiler.ir.train import Objective, OptimizerSpec, ScheduleSpec, TrainSpec
 from nncompiler.ir.types import F64, DType, TensorType
-from nncompiler.ir.sweep import backpropagate
 from nncompiler.passes.update_rules import RULES, Arithmetic, Rates, adam_corrections
 
 

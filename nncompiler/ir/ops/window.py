@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 
 from nncompiler.ir.graph import Builder, Node
-from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, expect_inputs, index_expr, scaled
+from nncompiler.ir.op import (
+    DimMap,
+    Lowering,
+    Operator,
+    Sample,
+    expect,
+    expect_inputs,
+    index_expr,
+    scaled,
+)
 from nncompiler.ir.ops.common import Cotangents, Grads, only, sample
 from nncompiler.ir.ops.join import conjunction, within
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, const
