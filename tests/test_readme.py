@@ -2,16 +2,17 @@
 
 Each is followed from top to bottom in a folder of its own that holds a copy of `models/`.
 
-- ```` ```sh ````: run by `sh -e`. `make TARGET` is not run, but the target must exist; activating
-  the environment and installing into it are left out. Blocks that call `cc` need a C compiler.
+- ```` ```sh ````: run by `sh -e`. Of `make demo` its command is run, without the set-up; of other
+  targets only that they exist. Activating the environment and installing into it are left out.
+  Blocks that call `cc` need a C compiler.
 - ```` ```python ````: run, in one namespace for each document.
 - ``<!-- file: NAME -->`` before a block writes the block to that file instead of running it.
 - ``<!-- not run -->`` before a block leaves it alone.
 - ```` ```text ```` after such a block is what it prints. `...` stands for any characters, on a
   line of its own for any lines. What depends on the machine may be anything: times, rates, sizes
-  of machine code, what follows `schedule`. So may the numbers in names that the compiler makes up
-  (`%12`, `v12`, `k12`). Numbers with a decimal point agree to 5 % or 0.05: training rounds
-  differently on other processors.
+  of machine code, what follows `schedule`. So may counts of nodes, kernels and bytes of arena, and
+  the numbers in names that the compiler makes up (`%12`, `v12`, `k12`). Numbers with a decimal
+  point agree to 5 % or 0.05: training rounds differently on other processors.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ DOCUMENTS = ["README.md", *(f"docs/{n}.md" for n in ("python", "c", "artifact", 
 FENCE = re.compile(
     r"(?:<!-- (?P<mark>[^\n]*?) -->\n+)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S
 )
+MAKEFILE = (ROOT / "Makefile").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 LEFT_OUT = re.compile(r"(?:make|source|\.) .*|.*\bpip install .*|cd .*|git clone .*")
@@ -62,7 +64,7 @@ def blocks_of(path: Path) -> list[Block]:
 _TOKEN = re.compile(
     r"(?P<gap>^[ \t]*\.\.\.[ \t]*\n)|(?P<any>\.\.\.)|(?P<schedule>schedule [^\n]*)"
     r"|(?P<time>\d+(?:\.\d+)?[kMG]?(?= (?:s|ms|samples/s)\b)|\d+:\d\d(?= left)"
-    r"|\d+(?= bytes(?:;| of shared object)))"
+    r"|\d+(?= (?:nodes|groups|kernels|bytes of arena|bytes of shared object)\b| bytes;))"
     r"|(?P<name>(?:%|\b[kv])\d+\b)|(?P<number>-?\d+\.\d+(?:e[-+]\d+)?)"
     r"|(?P<space>[ \t]+)|(?P<other>.|\n)",
     re.M,
@@ -146,20 +148,25 @@ class Reader:
 
     def _shell(self, text: str) -> str | None:
         lines = text.replace("\\\n", " ").splitlines()
+        if lines == ["make demo"]:
+            return self._run(_demo(), subprocess.STDOUT)
         kept = [line for line in lines if not LEFT_OUT.fullmatch(line)]
         for line in set(lines) - set(kept):
             if target := re.match(r"make (\w+)", line):
-                assert re.search(rf"^{target[1]}:", (ROOT / "Makefile").read_text(), re.M), line
+                assert re.search(rf"^{target[1]}:", MAKEFILE, re.M), line
         if not kept:
             return None
         if any(line.startswith("cc ") for line in kept) and shutil.which("cc") is None:
             self.skipped.append(text)
             return None
+        return self._run("\n".join(kept), subprocess.PIPE)
+
+    def _run(self, script: str, errors: int) -> str:
         run = subprocess.run(
-            ["sh", "-e", "-c", "\n".join(kept)], cwd=self.folder, env=self.environment,
-            capture_output=True, text=True, timeout=60,
+            ["sh", "-e", "-c", script], cwd=self.folder, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=errors, timeout=60,
         )  # fmt: skip
-        assert run.returncode == 0, f"{text}\n{run.stdout}{run.stderr}"
+        assert run.returncode == 0, f"{script}\n{run.stdout}{run.stderr or ''}"
         return run.stdout
 
     def _python(self, block: Block) -> str:
@@ -167,6 +174,13 @@ class Reader:
         with redirect_stdout(printed):
             exec(compile(block.text, f"line {block.line}", "exec"), self.names)
         return printed.getvalue()
+
+
+def _demo() -> str:
+    """The command of `make demo`."""
+    found = re.search(r"^DEMO = ((?:.*\\\n)*.*)", MAKEFILE, re.M)
+    assert found
+    return "mkdir out; " + found[1].replace("$(BIN)/", "").replace("$(MODEL)", "digits_mlp")
 
 
 def _pairs(blocks: list[Block]) -> Iterator[tuple[Block, str | None]]:
