@@ -5,9 +5,10 @@ What operators suffice for is not here but in the standard library, written in t
 
 from __future__ import annotations
 
+from nncompiler.lang.elaborate.builtins_conv import CONVOLUTION
 from nncompiler.lang.elaborate.builtins_math import MATH
 from nncompiler.lang.elaborate.builtins_shape import SHAPE
 from nncompiler.lang.elaborate.init import INITIALISERS
 from nncompiler.lang.elaborate.values import Builtin
 
-BUILTINS: dict[str, Builtin] = {f.name: f for f in (*MATH, *SHAPE, *INITIALISERS)}
+BUILTINS: dict[str, Builtin] = {f.name: f for f in (*MATH, *SHAPE, *CONVOLUTION, *INITIALISERS)}

@@ -65,6 +65,17 @@ def _is_rest(found: Argument) -> bool:
     return found.value == -1 and isinstance(found.value, int)
 
 
+@define(SHAPE, "reshape_like(x, like)", "x in row-major order under the shape of another "
+        "tensor", "reshape_like(flatten(x), x)", "shape")
+def _reshape_like(ctx: Context, a: Arguments) -> V:
+    x, like = tensor(ctx, a["x"]), tensor(ctx, a["like"])
+    if math.prod(x.shape) != math.prod(like.shape):
+        raise UserError("NN0139", f"{show(x)} has {math.prod(x.shape)} elements, which do not fit "
+                        f"the shape {show(like)}", a.span,
+                        notes=[ctx.origin("the operand", x), ctx.origin("the other", like)])
+    return ctx.emit("reshape", x, span=a.span, shape=like.shape)
+
+
 @define(SHAPE, "flatten(x)", "all axes but the first as one", "flatten(x)", "shape")
 def _flatten(ctx: Context, a: Arguments) -> V:
     x = tensor(ctx, a["x"])

@@ -20,16 +20,12 @@ STDLIB = Path(__file__).resolve().parents[2] / "stdlib"
 RESERVED = {"training", "pi"}
 CONSTANTS: dict[str, V] = {"pi": 3.141592653589793}
 
-_CONVOLUTIONS = "convolution and pooling"
 _RANDOM = "random draws"
 _RECURRENT = "recurrent layers"
 LATER = {
-    "conv1d": _CONVOLUTIONS, "conv2d": _CONVOLUTIONS, "max_pool2d": _CONVOLUTIONS,
-    "avg_pool2d": _CONVOLUTIONS, "max_pool1d": _CONVOLUTIONS, "avg_pool1d": _CONVOLUTIONS,
     "dropout": _RANDOM, "random_uniform": _RANDOM, "random_normal": _RANDOM,
     "bernoulli": _RANDOM, "lstm": _RECURRENT, "gru": _RECURRENT, "rnn": _RECURRENT,
-    "batch_norm": "layers with a state", "layer_norm": "normalisation layers",
-    "embedding": "embeddings", "attention": "attention layers",
+    "batch_norm": "layers with a state",
 }
 
 
