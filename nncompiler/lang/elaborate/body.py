@@ -57,6 +57,8 @@ def _simple(ctx: Context, frame: Frame, node: s.Statement) -> None:
             _output(ctx, frame, node)
         case s.Loss() | s.Metric():
             _result(ctx, frame, node)
+        case s.Yield():
+            _yield(ctx, frame, node)
         case s.State():
             raise Limitation("NN0231", "`state` is not part of this version", node.span,
                              help="it comes with batch normalisation in a later version")
@@ -78,17 +80,43 @@ def _assign(ctx: Context, frame: Frame, node: s.Assign) -> None:
         value = evaluate(ctx, frame, node.value)
         if isinstance(value, Instance) and value.explicit is None and value.owner is frame.owner:
             value.explicit = node.targets[0].text
-        frame.names[node.targets[0].text] = value
+        _bind(frame, node.targets[0], Argument(value, node.value.span))
         return
     value = evaluate(ctx, frame, node.value)
     if not isinstance(value, Tuple):
         raise UserError("NN0121", f"expected {len(node.targets)} values to bind, but found "
                         f"{describe(value)}", node.value.span,
-                        help="`split(x, n)` cuts a tensor into n parts")
+                        help="a scan gives a stack for each value yielded, then each carry"
+                        if isinstance(node.value, s.Scan)
+                        else "`split(x, n)` cuts a tensor into n parts")
     if len(value.items) != len(node.targets):
         raise UserError("NN0120", f"expected {len(node.targets)} values to bind, but found "
                         f"{len(value.items)}", node.span)
-    frame.names.update(zip((t.text for t in node.targets), value.items, strict=True))
+    for target, item in zip(node.targets, value.items, strict=True):
+        _bind(frame, target, Argument(item, node.value.span))
+
+
+def _bind(frame: Frame, target: s.Ident, found: Argument) -> None:
+    """Give a name a value; in a scan, only one that is the body's own or a carry."""
+    name = target.text
+    if frame.loop is not None:
+        if name in frame.loop.outside:
+            raise UserError(
+                "NN0192", f"`{name}` is bound outside this scan; inside, it cannot be changed",
+                target.span, help=f"what one step leaves to the next is a carry: `scan ... carry "
+                                  f"{name} = {name} {{`; for something else choose another name")
+        frame.loop.assigned[name] = found.span
+    frame.names[name] = found.value
+
+
+def _yield(ctx: Context, frame: Frame, node: s.Yield) -> None:
+    """What is stacked over the steps of a scan."""
+    assert frame.loop is not None
+    if frame.loop.yielded is not None:
+        raise UserError("NN0193", "this scan yields a second time in one step", node.span,
+                        notes=[Note("the first value is here", frame.loop.yielded[0].span)],
+                        help="yield all values at once: `yield a, b`")
+    frame.loop.yielded = tuple(argument(ctx, frame, v) for v in node.values)
 
 
 def _taken(ctx: Context, frame: Frame, node: s.If) -> Sequence[s.Statement]:
@@ -169,7 +197,7 @@ def _param(ctx: Context, frame: Frame, node: s.Param) -> None:
         raise UserError("NN0102", f"`{name}` is declared twice", node.name.span,
                         notes=[Note("first here", first)])
     initial = _initial(ctx, frame, node)
-    value = ctx.b.param("param", f"#{len(ctx.parameters)}", type)
+    value = ctx.root.param("param", f"#{len(ctx.parameters)}", type)
     parameter = Parameter(name, type, value, initial, node.span, owner.where or ctx.site)
     ctx.declare(value, node.span)
     ctx.parameters.append(parameter)
@@ -217,7 +245,7 @@ def _declare(ctx: Context, frame: Frame, node: s.Input | s.Target) -> None:
     _introduce(frame, name, node.name.span)
     type = concrete(ctx, node.type, lambda e: evaluate(ctx, frame, e))
     kind = "input" if isinstance(node, s.Input) else "target"
-    value = ctx.b.param(kind, name, type)
+    value = ctx.root.param(kind, name, type)
     ctx.declare(value, node.span)
     group = _record(frame).inputs if kind == "input" else _record(frame).targets
     group[name] = value

@@ -16,7 +16,7 @@ from nncompiler.errors import Note, Span, UserError
 from nncompiler.ir.graph import Attr, Builder, Value
 from nncompiler.ir.types import BOOL, F32, F64, I32, MAX_ELEMENTS, U8, DType, TensorType
 from nncompiler.lang import syntax as s
-from nncompiler.lang.elaborate.values import Instance, Module, Parameter, V
+from nncompiler.lang.elaborate.values import Argument, Instance, Module, Parameter, V
 
 MAX_CALLS = 64
 MAX_DEPTH = 800
@@ -38,6 +38,15 @@ class Record:
 
 
 @dataclass(slots=True)
+class Loop:
+    """The body of a scan: names it may not bind anew, where it assigned others, what it yields."""
+
+    outside: frozenset[str]
+    assigned: dict[str, Span] = field(default_factory=dict)
+    yielded: tuple[Argument, ...] | None = None
+
+
+@dataclass(slots=True)
 class Frame:
     """The names of one body. `owner` is the instance it runs for; `record` is the model's only."""
 
@@ -50,6 +59,7 @@ class Frame:
     rounds: tuple[int, ...] = ()
     statement: s.Node | None = None
     target: str | None = None
+    loop: Loop | None = None
 
 
 @dataclass(slots=True)
@@ -60,7 +70,9 @@ class Context:
     training: bool
     #: Runs the statements of a body; None when it ends without `return`.
     execute: Callable[[Context, Frame, Sequence[s.Statement]], V | None]
-    b: Builder = field(default_factory=lambda: Builder("model"))
+    #: The graph of the model, and the one that takes nodes now: of a scan's body, while in one.
+    root: Builder = field(default_factory=lambda: Builder("model"))
+    b: Builder = field(init=False)
     parameters: list[Parameter] = field(default_factory=list)
     origins: dict[Value, Span] = field(default_factory=dict)
     #: The call in the user's file that led into the standard library.
@@ -69,6 +81,9 @@ class Context:
     depth: int = 0
     steps: int = 0
     training_read: bool = False
+
+    def __post_init__(self) -> None:
+        self.b = self.root
 
     def float_type(self, name: str) -> DType:
         """The element type that `name` means in source."""

@@ -11,6 +11,7 @@ from nncompiler.lang.elaborate import scope
 from nncompiler.lang.elaborate.call import call
 from nncompiler.lang.elaborate.context import Context, Frame
 from nncompiler.lang.elaborate.index import index_tensor, index_tuple
+from nncompiler.lang.elaborate.scan import scan
 from nncompiler.lang.elaborate.tensor import binary, negation
 from nncompiler.lang.elaborate.values import (
     NOTHING,
@@ -57,9 +58,7 @@ def _evaluate(ctx: Context, frame: Frame, node: s.Expr) -> V:
         case s.Attribute():
             return _attribute(ctx, frame, node)
         case s.Scan():
-            raise Limitation("NN0230", "`scan` is not part of this version", node.span,
-                             help="it comes with recurrent layers in a later version; this one "
-                                  "compiles feed-forward networks")
+            return scan(ctx, frame, node, evaluate)
 
 
 def argument(ctx: Context, frame: Frame, node: s.Expr) -> Argument:

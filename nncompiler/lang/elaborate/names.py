@@ -9,7 +9,7 @@ with their numbers: ``block[0]``. The name of an inner instance follows its owne
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nncompiler.errors import Note, UserError
 from nncompiler.lang import syntax as s
@@ -23,6 +23,11 @@ def binding_counts(item: s.Model | s.Fn | s.Layer) -> dict[str, int]:
     if isinstance(item, s.Layer):
         counts.update(p.name.text for p in item.inputs)
     return dict(counts)
+
+
+def merged_counts(around: Mapping[str, int], node: s.Scan) -> dict[str, int]:
+    """How often a scan's body can bind each name, what is bound around it included."""
+    return dict(_counts(node.body) + Counter(around))
 
 
 def _counts(body: Sequence[s.Statement]) -> Counter[str]:

@@ -225,7 +225,7 @@ def _extract(run: Run, name: str, results: Mapping[str, Value], *,
     """The part of a run's graph that `results` need, as a function."""
     needed = set(results.values())
     nodes = []
-    for node in reversed(run.ctx.b.nodes):
+    for node in reversed(run.ctx.root.nodes):
         if any(v in needed for v in node.outputs):
             needed.update(node.inputs)
             nodes.append(node)
@@ -249,7 +249,7 @@ def _extract(run: Run, name: str, results: Mapping[str, Value], *,
 
 def _depends(run: Run, results: Mapping[str, Value], target: str, value: Value) -> UserError:
     """An output that needs a target: at prediction there is none."""
-    producers = {v: node for node in run.ctx.b.nodes for v in node.outputs}
+    producers = {v: node for node in run.ctx.root.nodes for v in node.outputs}
     for name, result in results.items():
         stack, seen = [result], {result}
         while stack:
