@@ -2,7 +2,8 @@
 
 Three kinds of failure, and no others, cross a public boundary:
 
-- `UserError`: the input (a `.nn` file, an option, an array, an artifact) is wrong. Says what, where, and what to write.
+- `UserError`: the input (a `.nn` file, an option, an array, an artifact) is wrong. Says what,
+where, and what to write.
 - `Limitation`: the input is meaningful, but this version cannot do it. Says what is missing.
 - `CompilerBug`: a promise inside the compiler was broken. Asks for a report.
 
@@ -41,7 +42,8 @@ class Source:
 class Span:
     """A stretch of source: 1-based line and column, `width` characters on the first line.
 
-    Equality looks at file, line and column only, so that a span survives a round trip through IR text.
+    Equality looks at file, line and column only, so that a span survives a round trip through IR
+    text.
     """
 
     file: str
@@ -68,14 +70,16 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A second place that helps to understand an error (where a shape came from, a first definition)."""
+    """A second place that helps to understand an error (where a shape came from, a first
+    definition)."""
 
     message: str
     span: Span | None = None
 
 
 class NNError(Exception):
-    """Base of everything nncompiler raises on purpose; `render()` is what the command line prints."""
+    """Base of everything nncompiler raises on purpose; `render()` is what the command line
+    prints."""
 
     kind = "error"
     exit_code = EXIT_USER
@@ -97,7 +101,8 @@ class NNError(Exception):
         super().__init__(self.render())
 
     def render(self) -> str:
-        """``file:line:column: error NN0103: message``, the quoted line, notes and help, without a last newline."""
+        """``file:line:column: error NN0103: message``, the quoted line, notes and help, without a
+        last newline."""
         place = f"{self.span}: " if self.span else ""
         lines = [f"{place}{self.kind} {self.code}: {self.message}"]
         if self.span and (quoted := self.span.quote()):

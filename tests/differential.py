@@ -25,7 +25,8 @@ from tests.networks import fill_state, read_state
 
 
 def state_of(functions: Sequence[Function], dtype: DType) -> StateLayout:
-    """One state that holds the parameters and slots of all functions; equal names are one entry."""
+    """One state that holds the parameters and slots of all functions; equal names are one
+    entry."""
     found: dict[str, dict] = {"param": {}, "slot": {}}
     for f in functions:
         for kind, entries in found.items():
@@ -34,7 +35,8 @@ def state_of(functions: Sequence[Function], dtype: DType) -> StateLayout:
 
 
 class Compiled:
-    """Functions compiled together. `run` calls one on arrays by name and gives its results by name."""
+    """Functions compiled together. `run` calls one on arrays by name and gives its results by
+    name."""
 
     def __init__(
         self,
@@ -58,7 +60,10 @@ class Compiled:
 
     def run(self, name: str, values: Mapping[str, Array]) -> dict[str, Array]:
         plan, function = self.plans[name], self.functions[name]
-        state, arena = aligned(fill_state(self.layout, values)), aligned(np.full(plan.arena_bytes, 0xA5, np.uint8))
+        state, arena = (
+            aligned(fill_state(self.layout, values)),
+            aligned(np.full(plan.arena_bytes, 0xA5, np.uint8)),
+        )
         arrays = {}
         for a in plan.arguments:
             b = plan.buffer(a.buffer)
@@ -72,7 +77,9 @@ class Compiled:
             if result.startswith("update."):
                 found[result] = read_state(self.layout, state, result.removeprefix("update."))
             else:
-                found[result] = arrays[f"{result}.out" if f"{result}.out" in arrays else result].reshape(value.shape)
+                found[result] = arrays[
+                    f"{result}.out" if f"{result}.out" in arrays else result
+                ].reshape(value.shape)
         return found
 
 
@@ -92,12 +99,16 @@ def aligned(array: Array) -> Array:
     return view
 
 
-def differences(function: Function, values: Mapping[str, Array], found: Mapping[str, Array]) -> list[str]:
-    """Results that break the rule: the error against the f64 interpreter is at most 4 times that of the f32
-    interpreter, plus 2 ULP of the result's largest magnitude; integers and booleans are equal.
+def differences(
+    function: Function, values: Mapping[str, Array], found: Mapping[str, Array]
+) -> list[str]:
+    """Results that break the rule: the error against the f64 interpreter is at most 4 times that
+    of the f32 interpreter, plus 2 ULP of the result's largest magnitude; integers and booleans
+    are equal.
 
-    One f32 run can be exact by luck, above all for a scalar. A result that breaks the rule is judged again by how far
-    the exact result moves when every node's result is off by up to one ULP (Monte Carlo arithmetic, Parker 1997).
+    One f32 run can be exact by luck, above all for a scalar. A result that breaks the rule is
+    judged again by how far the exact result moves when every node's result is off by up to one
+    ULP (Monte Carlo arithmetic, Parker 1997).
     """
     exact, rounded = run(function, values, F64), run(function, values)
     broken = [(n, e, a) for n, e, a in _errors(exact, rounded, found) if not e <= a]
@@ -106,7 +117,9 @@ def differences(function: Function, values: Mapping[str, Array], found: Mapping[
     moved = [_noisy(function, values, seed) for seed in range(6)]
     problems = []
     for name, error, allowed in broken:
-        shifts = [np.max(np.abs(m[name].astype(np.float64) - exact[name]), initial=0.0) for m in moved]
+        shifts = [
+            np.max(np.abs(m[name].astype(np.float64) - exact[name]), initial=0.0) for m in moved
+        ]
         if not error <= allowed + 4 * max(shifts):
             problems.append(f"{name}: error {error:.3g}, allowed {allowed + 4 * max(shifts):.3g}")
     return problems
@@ -127,21 +140,32 @@ def _errors(
             continue
         top = np.max(np.abs(e[finite]), initial=0.0)
         ulp = float(np.spacing(np.asarray(top, rounded[name].dtype)))
-        reference = np.max(np.abs(rounded[name].astype(np.float64)[finite] - e[finite]), initial=0.0)
-        yield name, float(np.max(np.abs(f.astype(np.float64)[finite] - e[finite]), initial=0.0)), 4 * reference + 2 * ulp
+        reference = np.max(
+            np.abs(rounded[name].astype(np.float64)[finite] - e[finite]), initial=0.0
+        )
+        yield (
+            name,
+            float(np.max(np.abs(f.astype(np.float64)[finite] - e[finite]), initial=0.0)),
+            4 * reference + 2 * ulp,
+        )
 
 
 def _noisy(function: Function, values: Mapping[str, Array], seed: int) -> dict[str, Array]:
-    """The function in f64 with a relative error after every node of one f32 ULP, times sqrt(n) for sums of n terms."""
+    """The function in f64 with a relative error after every node of one f32 ULP, times sqrt(n)
+    for sums of n terms."""
     generator = np.random.default_rng(seed)
     wide = retype(function, F64)
     known = {p.value: np.asarray(values[p.value.name], p.value.dtype.numpy) for p in wide.params}
     for node in wide.nodes:
         with np.errstate(all="ignore"):
             found = lookup(node.op).reference(node, *(known[v] for v in node.inputs))
-        for value, x in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=True):
+        for value, x in zip(
+            node.outputs, found if isinstance(found, tuple) else (found,), strict=True
+        ):
             if value.dtype.is_float:
-                terms = max((v.type.size for v in node.inputs), default=1) / max(1, value.type.size)
+                terms = max((v.type.size for v in node.inputs), default=1) / max(
+                    1, value.type.size
+                )
                 ulp = 2.0**-23 * max(1.0, terms**0.5)
                 x = np.asarray(x) * (1 + generator.uniform(-ulp, ulp, value.shape))
             known[value] = np.asarray(x)

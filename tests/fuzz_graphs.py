@@ -1,7 +1,8 @@
 """Random graphs through the whole compiler: ``python -m tests.fuzz_graphs --count 2000``.
 
-For every seed: compiled results = interpreted ones (`differential.differences`), and gradients = directional central
-differences in f64. ``--off PASS`` leaves a pass out; ``--each-off`` leaves out each pass in turn.
+For every seed: compiled results = interpreted ones (`differential.differences`), and gradients =
+directional central differences in f64. ``--off PASS`` leaves a pass out; ``--each-off`` leaves
+out each pass in turn.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ BATCH = 25
 
 def without(name: str) -> tuple[Pass, ...]:
     """The pipeline with one pass left out; for fusion that means one kernel per node."""
-    return tuple(Fuse(max_nodes=1) if p.name == name == "fuse" else p for p in OPTIMISE if p.name != name or name == "fuse")
+    return tuple(
+        Fuse(max_nodes=1) if p.name == name == "fuse" else p
+        for p in OPTIMISE
+        if p.name != name or name == "fuse"
+    )
 
 
 def compare(seeds: Sequence[int], pipeline: Sequence[Pass] = OPTIMISE) -> Iterator[str]:
@@ -46,7 +51,10 @@ def check_gradient(seed: int) -> Iterator[str]:
     grads = [(n, n.removeprefix("grad.")) for n, _ in f.results if n.startswith("grad.")]
     if not grads:
         return
-    values = {k: np.asarray(v, np.float64) if v.dtype.kind == "f" else v for k, v in random_arguments(f, seed).items()}
+    values = {
+        k: np.asarray(v, np.float64) if v.dtype.kind == "f" else v
+        for k, v in random_arguments(f, seed).items()
+    }
     generator = np.random.default_rng(seed)
     direction = {w: generator.standard_normal(values[w].shape) for _, w in grads}
     found = run(f, values, F64)
@@ -85,10 +93,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = 0
     for name in left_out:
         start = time.perf_counter()
-        problems = sweep(options.first, options.count, without(name) if name else OPTIMISE, gradients=name is None)
+        problems = sweep(
+            options.first,
+            options.count,
+            without(name) if name else OPTIMISE,
+            gradients=name is None,
+        )
         print("\n".join(problems))
         what = f"without {name}" if name else "every pass on"
-        print(f"{options.count} graphs, {what}: {len(problems)} problems, {time.perf_counter() - start:.0f} s")
+        seconds = time.perf_counter() - start
+        print(f"{options.count} graphs, {what}: {len(problems)} problems, {seconds:.0f} s")
         failed += len(problems)
     return int(failed > 0)
 

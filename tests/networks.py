@@ -1,4 +1,5 @@
-"""Small networks built by hand for tests of the passes, and how to run one function at every level."""
+"""Small networks built by hand for tests of the passes, and how to run one function at every
+level."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ def cross_entropy(b: Builder, z: Value, classes: Value) -> Value:
     hot = b.emit("one_hot", classes, depth=c, dtype=z.dtype.name)
     picked = b.emit("reduce_sum", b.emit("mul", hot, z), axes=(1,), keepdims=True)
     rows = b.emit("sub", log_sum, picked)
-    return b.emit("div", b.emit("reduce_sum", rows, axes=(0, 1), keepdims=False), b.const(float(n), z.dtype))
+    return b.emit(
+        "div", b.emit("reduce_sum", rows, axes=(0, 1), keepdims=False), b.const(float(n), z.dtype)
+    )
 
 
 def mlp(
@@ -37,12 +40,16 @@ def mlp(
     dtype: DType = F32,
     **settings: float,
 ) -> Network:
-    """A multi-layer perceptron with ReLU and softmax cross-entropy, as elaboration would build it."""
+    """A multi-layer perceptron with ReLU and softmax cross-entropy, as elaboration would build
+    it."""
     b = Builder("objective")
     x = b.param("input", "image", TensorType(dtype, (batch, sizes[0])))
     y = b.param("target", "digit", TensorType(I32, (batch,)))
     pairs = [
-        (b.param("param", f"d{k}.W", TensorType(dtype, (m, n))), b.param("param", f"d{k}.b", TensorType(dtype, (n,))))
+        (
+            b.param("param", f"d{k}.W", TensorType(dtype, (m, n))),
+            b.param("param", f"d{k}.b", TensorType(dtype, (n,))),
+        )
         for k, (m, n) in enumerate(zip(sizes, sizes[1:], strict=False))
     ]
     h = x
@@ -53,8 +60,8 @@ def mlp(
     objective = b.finish([("loss", cross_entropy(b, h, y))])
     parameters = tuple((v.name, v.type) for pair in pairs for v in pair)
     return Network(
-        "mlp", "", dtype, (("batch", batch),), (("image", x.type),), (("digit", y.type),), (), ("loss",), (),
-        parameters, (objective,), TrainSpec(optimizer, **settings),
+        "mlp", "", dtype, (("batch", batch),), (("image", x.type),), (("digit", y.type),), (),
+        ("loss",), (), parameters, (objective,), TrainSpec(optimizer, **settings),
     )  # fmt: skip
 
 
@@ -82,7 +89,12 @@ def read_state(layout: StateLayout, state: np.ndarray, name: str) -> Array:
     return np.frombuffer(data, e.type.dtype.numpy).reshape(e.type.shape)
 
 
-def run_planned(function: Function, plan: Plan, layout: StateLayout, values: Mapping[str, Array], order: str | None = None
+def run_planned(
+    function: Function,
+    plan: Plan,
+    layout: StateLayout,
+    values: Mapping[str, Array],
+    order: str | None = None,
 ) -> dict[str, Array]:
     """The results of `plan` by the plan interpreter, under the names of the function's results."""
     state = fill_state(layout, values)

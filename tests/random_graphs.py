@@ -1,7 +1,8 @@
 """Random well-typed graphs, for comparing passes, plans and compiled code with the interpreter.
 
-Values keep a moderate size (every growth is damped), and decisions that rounding could flip (comparisons, floor,
-argmax) are taken on exact values only: inputs and what data movement makes of them.
+Values keep a moderate size (every growth is damped), and decisions that rounding could flip
+(comparisons, floor, argmax) are taken on exact values only: inputs and what data movement makes
+of them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class _Maker:
     def pick(self, rank: int | None = None, exact: bool = False) -> Value | None:
         found = [
             v for v in self.pool
-            if v.dtype == self.dtype and (rank is None or v.type.rank == rank) and (not exact or v in self.exact)
+            if v.dtype == self.dtype and (rank is None or v.type.rank == rank)
+            and (not exact or v in self.exact)
         ]  # fmt: skip
         return self.random.choice(found) if found else None
 
@@ -88,7 +90,13 @@ def product(m: _Maker) -> None:
     if x is None:
         return
     k = m.random.choice([0, 1])
-    partners = [(v, d) for v in m.pool if v.dtype == m.dtype and v.type.rank == 2 for d in (0, 1) if v.shape[d] == x.shape[k]]
+    partners = [
+        (v, d)
+        for v in m.pool
+        if v.dtype == m.dtype and v.type.rank == 2
+        for d in (0, 1)
+        if v.shape[d] == x.shape[k]
+    ]
     y, d = m.random.choice(partners)
     left = "i k" if k == 1 else "k i"
     right = "k j" if d == 0 else "j k"
@@ -109,7 +117,16 @@ def movement(m: _Maker) -> None:
     elif kind == "slice" and r and all(x.shape):
         start = tuple(m.random.randrange(n) for n in x.shape)
         stop = tuple(m.random.randint(s + 1, n) for s, n in zip(start, x.shape, strict=True))
-        m.keep(m.b.emit("slice", x, start=start, stop=stop, step=tuple(m.random.choice([1, 1, 2]) for _ in x.shape)), x)
+        m.keep(
+            m.b.emit(
+                "slice",
+                x,
+                start=start,
+                stop=stop,
+                step=tuple(m.random.choice([1, 1, 2]) for _ in x.shape),
+            ),
+            x,
+        )
     elif kind == "concat" and r:
         m.keep(m.b.emit("concat", x, x, axis=m.random.randrange(r)), x)
     elif kind == "pad" and r:
@@ -146,13 +163,15 @@ def gathering(m: _Maker) -> None:
 
 
 STEPS: tuple[tuple[int, Callable[[_Maker], None]], ...] = (
-    (5, unary), (6, binary), (4, reduction), (3, product), (4, movement), (2, decision), (1, gathering)
+    (5, unary), (6, binary), (4, reduction), (3, product), (4, movement), (2, decision),
+    (1, gathering),
 )  # fmt: skip
 
 
 def random_function(seed: int, dtype: DType = F32, prefix: str = "") -> Function:
-    """A function of one to three inputs and parameters; results are some values, a scalar loss, and in half of the
-    cases its gradients; in a quarter also updates in place of the parameters. Names of parameters begin with `prefix`.
+    """A function of one to three inputs and parameters; results are some values, a scalar loss,
+    and in half of the cases its gradients; in a quarter also updates in place of the parameters.
+    Names of parameters begin with `prefix`.
     """
     rng = random.Random(seed)
     m = _Maker(rng, dtype, Builder(f"g{seed}"))
@@ -169,7 +188,9 @@ def random_function(seed: int, dtype: DType = F32, prefix: str = "") -> Function
     for _ in range(rng.randint(3, 14)):
         rng.choice(steps)(m)
     loss = _loss(m)
-    results = [(f"{prefix}out{k}", v) for k, v in enumerate(rng.sample(m.pool, min(2, len(m.pool))))]
+    results = [
+        (f"{prefix}out{k}", v) for k, v in enumerate(rng.sample(m.pool, min(2, len(m.pool))))
+    ]
     f = m.b.finish([*results, ("loss", loss)])
     if rng.random() < 0.5:
         f = differentiate(f, "loss", params, f.name)
@@ -193,7 +214,11 @@ def _loss(m: _Maker) -> Value:
     """A scalar over the most recent values."""
     total = m.number(0.0)
     for v in [v for v in m.pool if v.dtype == m.dtype][-3:]:
-        s = m.b.emit("reduce_sum", v, axes=tuple(range(v.type.rank)), keepdims=False) if v.type.rank else v
+        s = (
+            m.b.emit("reduce_sum", v, axes=tuple(range(v.type.rank)), keepdims=False)
+            if v.type.rank
+            else v
+        )
         total = m.b.emit("add", total, m.b.emit("mul", s, m.number(1.0 / max(1, v.type.size))))
     assert total.type == scalar(m.dtype)
     return total

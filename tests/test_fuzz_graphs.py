@@ -1,4 +1,5 @@
-"""Some hundreds of random graphs: compiled = interpreted, gradients = differences, every pass off in turn."""
+"""Some hundreds of random graphs: compiled = interpreted, gradients = differences, every pass off
+in turn."""
 
 from __future__ import annotations
 

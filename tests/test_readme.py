@@ -6,7 +6,8 @@ Each is followed from top to bottom in a folder of its own that holds a copy of 
   targets only that they exist. Activating the environment and installing into it are left out.
   Blocks that call `cc` need a C compiler.
 - ```` ```python ````: run, in one namespace for each document.
-- ``<!-- file: NAME -->`` before a block writes the block to that file instead of running it.
+- ``<!-- file: NAME -->`` before a block writes the block to that file instead of running it; a
+  model must pass `nnc check`.
 - ``<!-- not run -->`` before a block leaves it alone.
 - ```` ```text ```` after such a block is what it prints. `...` stands for any characters, on a
   line of its own for any lines. What depends on the machine may be anything: times, rates, sizes
@@ -135,6 +136,8 @@ class Reader:
             path = self.folder / block.mark.removeprefix("file: ")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text)
+            if block.kind == "nn":
+                self._run(f"nnc check {path}", subprocess.STDOUT)
             return None
         if block.mark == "not run":
             return None

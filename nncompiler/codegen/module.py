@@ -28,7 +28,8 @@ _PLACEHOLDER = "kernel"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One kernel of a plan: the function, the buffer whose address each parameter takes, and the counters behind."""
+    """One kernel of a plan: the function, the buffer whose address each parameter takes, and the
+    counters behind."""
 
     function: str
     name: str
@@ -150,7 +151,8 @@ class _EntryModule:
             for c in flat(calls)
         }
         declarations = [
-            f"declare hidden void @{name}({', '.join(t)}) nounwind" for name, t in sorted(types.items())
+            f"declare hidden void @{name}({', '.join(t)}) nounwind"
+            for name, t in sorted(types.items())
         ]
         parts = [*self._constants.values(), *declarations, HELPER_DECLARATIONS, *functions]
         return module_text(parts)
@@ -227,7 +229,9 @@ class _EntryModule:
 
     def _run(self, f: FunctionText, entry: EntryPoint, arguments: Mapping[str, str]) -> None:
         """Call every kernel of the plan, in order."""
-        self._steps(f, self._calls[entry.function, entry.suffix], entry.plan.table(), arguments, {})
+        self._steps(
+            f, self._calls[entry.function, entry.suffix], entry.plan.table(), arguments, {}
+        )
 
     def _steps(
         self,
@@ -241,15 +245,20 @@ class _EntryModule:
             if isinstance(call, Call):
                 f.line(f"; {call.name}")
                 pointers = [self._address(f, buffers, name, arguments) for name in call.buffers]
-                values = [f"ptr {p}" for p in pointers] + [f"i64 {counters[c]}" for c in call.counters]
+                values = [f"ptr {p}" for p in pointers] + [
+                    f"i64 {counters[c]}" for c in call.counters
+                ]
                 f.line(f"call void @{call.function}({', '.join(values)})")
             else:
-                # addresses first: what a loop computes for itself would not reach the code behind it
+                # addresses first: what a loop computes for itself would not reach the code behind
+                # it
                 for inner in flat(call.calls):
                     for name in inner.buffers:
                         self._address(f, buffers, name, arguments)
                 with f.loop(call.extent, call.reverse) as value:
-                    self._steps(f, call.calls, buffers, arguments, {**counters, call.counter: value})
+                    self._steps(
+                        f, call.calls, buffers, arguments, {**counters, call.counter: value}
+                    )
 
     def _address(
         self,

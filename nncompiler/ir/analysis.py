@@ -10,10 +10,12 @@ UPDATE = "update."
 
 
 def updates(function: Function) -> dict[Value, Value]:
-    """New value -> the parameter it replaces, for results called `update.NAME` that can be written in place.
+    """New value -> the parameter it replaces, for results called `update.NAME` that can be
+    written in place.
 
-    Left out (to be copied at the end instead): a value that is itself a parameter, that updates two parameters or is
-    another result too, and one whose write in place would have to come both before and after some reader.
+    Left out (to be copied at the end instead): a value that is itself a parameter, that updates
+    two parameters or is another result too, and one whose write in place would have to come both
+    before and after some reader.
     """
     params = {p.value.name: p.value for p in function.params}
     counts: dict[Value, int] = {}
@@ -31,7 +33,8 @@ def updates(function: Function) -> dict[Value, Value]:
 
 
 class _Order:
-    """What every node must follow: the makers of its inputs, and the readers of what it overwrites."""
+    """What every node must follow: the makers of its inputs, and the readers of what it
+    overwrites."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.maker = {v: k for k, n in enumerate(nodes) for v in n.outputs}
@@ -43,7 +46,8 @@ class _Order:
                 self.readers.setdefault(v, set()).add(k)
 
     def overwrite(self, old: Value, new: Value) -> bool:
-        """Order the readers of `old` before the maker of `new`; False, and no change, where that makes a circle."""
+        """Order the readers of `old` before the maker of `new`; False, and no change, where that
+        makes a circle."""
         k = self.maker[new]
         before = self.readers.get(old, set()) - {k}
         if any(self._follows(r, k) for r in before):

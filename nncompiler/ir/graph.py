@@ -1,8 +1,9 @@
 """The Graph level: ordered SSA tensor programs, frozen.
 
-A `Function` has typed parameters, nodes in execution order, and named results. Values are named; a name is defined
-once. A node names a registered operator (`ir.op.REGISTRY`) and may own one region (`body`): only `fused` and `scan`
-do. Rewriting means building a new function; `Builder` is how every pass and the language front end do that.
+A `Function` has typed parameters, nodes in execution order, and named results. Values are named;
+a name is defined once. A node names a registered operator (`ir.op.REGISTRY`) and may own one
+region (`body`): only `fused` and `scan` do. Rewriting means building a new function; `Builder` is
+how every pass and the language front end do that.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from nncompiler.ir.types import DType, TensorType, scalar
 
 Attr: TypeAlias = "int | float | bool | str | tuple[int, ...]"
 
-#: What a parameter of a function is. `header` are the values at the head of the state (step, seed, draws, rate);
-#: `state` the model's own (running statistics), `slot` the optimizer's; `gradient` the inputs of `apply`; `operand` the
-#: parameters of a region.
+#: What a parameter of a function is. `header` are the values at the head of the state (step,
+#: seed, draws, rate); `state` the model's own (running statistics), `slot` the optimizer's;
+#: `gradient` the inputs of `apply`; `operand` the parameters of a region.
 PARAM_KINDS = ("input", "target", "param", "state", "slot", "header", "gradient", "operand")
 
 
@@ -62,7 +63,9 @@ class Node:
     @property
     def output(self) -> Value:
         if len(self.outputs) != 1:
-            raise CompilerBug("NN0391", f"node '{self.op}' has {len(self.outputs)} results, not one")
+            raise CompilerBug(
+                "NN0391", f"node '{self.op}' has {len(self.outputs)} results, not one"
+            )
         return self.outputs[0]
 
     def attr(self, name: str) -> Attr:
@@ -191,7 +194,10 @@ class Builder:
 
     def copy(self, node: Node, inputs: Sequence[Value], hints: bool = True) -> tuple[Value, ...]:
         """Append a copy of `node` on new inputs, keeping its span and, where free, its names."""
-        outputs = tuple(Value(self.fresh(v.name if hints and not v.name.isdigit() else None), v.type) for v in node.outputs)
+        outputs = tuple(
+            Value(self.fresh(v.name if hints and not v.name.isdigit() else None), v.type)
+            for v in node.outputs
+        )
         self.nodes.append(replace(node, inputs=tuple(inputs), outputs=outputs))
         return outputs
 
@@ -205,7 +211,11 @@ class Builder:
     def full(self, value: float | int | bool, type: TensorType) -> Value:
         """A constant of any shape."""
         element = self.const(value, type.dtype)
-        return element if type == scalar(type.dtype) else self.emit("broadcast", element, shape=type.shape)
+        return (
+            element
+            if type == scalar(type.dtype)
+            else self.emit("broadcast", element, shape=type.shape)
+        )
 
     @contextmanager
     def at(self, span: Span | None) -> Iterator[None]:

@@ -24,7 +24,8 @@ def pack(layout: StateLayout, weights: Mapping[str, Array]) -> bytes:
         if found.shape != entry.type.shape or found.dtype.kind != "f":
             shape = ",".join(map(str, found.shape))
             raise UserError(
-                "NN0807", f"expected parameter '{name}' to be {entry.type}, but found "
+                "NN0807",
+                f"expected parameter '{name}' to be {entry.type}, but found "
                 f"{found.dtype}[{shape}]",
             )
         data = found.astype(entry.type.dtype.numpy).tobytes()

@@ -1,7 +1,9 @@
-"""The Plan level: kernels as loop nests in plain data, buffers with offsets, and the order they run in.
+"""The Plan level: kernels as loop nests in plain data, buffers with offsets, and the order they
+run in.
 
-A kernel is a tree of four statements. Every `Load` and `Store` names a buffer by its logical indices; strides and
-offsets belong to the `Buffer`. Axis names are unique within a kernel except that sibling loops may share one.
+A kernel is a tree of four statements. Every `Load` and `Store` names a buffer by its logical
+indices; strides and offsets belong to the `Buffer`. Axis names are unique within a kernel except
+that sibling loops may share one.
 
     for i < 64 {                                  For(axes=(i,))
       m = max j < 10 { z[i,j] }                   Fold(("m",), "max", ...)
@@ -9,9 +11,10 @@ offsets belong to the `Buffer`. Axis names are unique within a kernel except tha
       out[i] = e                                  Store("out", (i,), e)
     }
 
-Meaning: iterations of a `For` are independent, so they may run in any order or at once, unless it is `ordered`.
-A `Fold` runs its body for every point of its axes and combines the `values`; its results are locals of the enclosing
-scope. A `Fold` body may store (each point its own element), so one pass can both reduce and write.
+Meaning: iterations of a `For` are independent, so they may run in any order or at once, unless it
+is `ordered`. A `Fold` runs its body for every point of its axes and combines the `values`; its
+results are locals of the enclosing scope. A `Fold` body may store (each point its own element),
+so one pass can both reduce and write.
 """
 
 from __future__ import annotations
@@ -55,7 +58,8 @@ class For:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """``names = combine axes { body; values }``; `init` replaces the combine's identity where given."""
+    """``names = combine axes { body; values }``; `init` replaces the combine's identity where
+    given."""
 
     names: tuple[str, ...]
     combine: str
@@ -70,11 +74,13 @@ Stmt: TypeAlias = Let | Store | For | Fold
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a nest is run. `loops`: the axes in `vector` run over SIMD lanes (at most one on each path of nesting).
+    """How a nest is run. `loops`: the axes in `vector` run over SIMD lanes (at most one on each
+    path of nesting).
 
-    `contract`: the kernel is one sum of products under a `For`; `vector` and `register` are the axes of the register
-    tile of `tile` = (rows, vectors); `order` lists the parallel axes outside the tile, then the reduction axes, both
-    from the outside in. When `vector` is a reduction axis, lanes are partial sums added up at the end.
+    `contract`: the kernel is one sum of products under a `For`; `vector` and `register` are the
+    axes of the register tile of `tile` = (rows, vectors); `order` lists the parallel axes outside
+    the tile, then the reduction axes, both from the outside in. When `vector` is a reduction
+    axis, lanes are partial sums added up at the end.
     """
 
     strategy: str = "loops"
@@ -87,7 +93,8 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One function of the generated code. `nodes` are the graph values it implements, `spans` their sources."""
+    """One function of the generated code. `nodes` are the graph values it implements, `spans`
+    their sources."""
 
     name: str
     body: tuple[Stmt, ...]
@@ -96,16 +103,19 @@ class Kernel:
     spans: tuple[Span, ...] = ()
 
 
-#: Where a buffer's bytes are. `arena`: at `offset` of the arena. `state`: at `offset` of the state. `argument`: the
-#: caller's pointer. `view`: the bytes of another buffer (`base`) under another shape. `constant`: read-only data.
+#: Where a buffer's bytes are. `arena`: at `offset` of the arena. `state`: at `offset` of the
+#: state. `argument`: the caller's pointer. `view`: the bytes of another buffer (`base`) under
+#: another shape. `constant`: read-only data.
 SPACES = ("arena", "state", "argument", "view", "constant")
 
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """`live` is the first and last step (inclusive) at which the bytes must be kept; None outside the arena.
+    """`live` is the first and last step (inclusive) at which the bytes must be kept; None outside
+    the arena.
 
-    `in_place_of` names the buffer whose offset this one takes over; `data` are the bytes of a constant.
+    `in_place_of` names the buffer whose offset this one takes over; `data` are the bytes of a
+    constant.
     """
 
     name: str
@@ -147,7 +157,8 @@ Step: TypeAlias = Kernel | Loop
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A pointer of the entry point: an `input` or `target` (read) or an `output` (written), in ABI order."""
+    """A pointer of the entry point: an `input` or `target` (read) or an `output` (written), in
+    ABI order."""
 
     buffer: str
     role: str
@@ -155,7 +166,8 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Every element of an i32 argument must lie in ``0 <= x < extent``; tested before anything is written."""
+    """Every element of an i32 argument must lie in ``0 <= x < extent``; tested before anything is
+    written."""
 
     buffer: str
     extent: int
@@ -163,7 +175,8 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One function, ready for code generation: steps in order, buffers placed. `bound` is the live-byte bound."""
+    """One function, ready for code generation: steps in order, buffers placed. `bound` is the
+    live-byte bound."""
 
     name: str
     arguments: tuple[Argument, ...]
@@ -262,7 +275,9 @@ def extents(kernel: Kernel) -> dict[str, int]:
         if isinstance(s, (For, Fold)):
             for axis in s.axes:
                 if found.setdefault(axis.name, axis.extent) != axis.extent:
-                    raise CompilerBug("NN0392", f"axis '{axis.name}' of kernel '{kernel.name}' has two extents")
+                    raise CompilerBug(
+                        "NN0392", f"axis '{axis.name}' of kernel '{kernel.name}' has two extents"
+                    )
     return found
 
 

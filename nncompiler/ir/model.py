@@ -1,8 +1,10 @@
-"""What surrounds the functions of a model: the network as elaborated, the layout of the state, the entry points.
+"""What surrounds the functions of a model: the network as elaborated, the layout of the state,
+the entry points.
 
 The state is one block of bytes, laid out the same in every binding of the free sizes:
 
-    header (64 bytes: step, seed, draws, rate) | parameters | model state | optimizer slots | derived copies
+    header (64 bytes: step, seed, draws, rate) | parameters | model state | optimizer slots |
+    derived copies
 
 Inference needs the prefix up to the end of the model state.
 """
@@ -20,14 +22,20 @@ from nncompiler.ir.types import I32, U32, DType, TensorType, scalar
 HEADER_BYTES = 64
 ALIGNMENT = 64
 
-#: Byte offsets in the header. `step` counts optimizer steps (i32), `seed` is u32[2] (low word first), `draws` counts
-#: random draws (u32), `rate` is the current learning rate in the model's float type (kept in 8 bytes).
+#: Byte offsets in the header. `step` counts optimizer steps (i32), `seed` is u32[2] (low word
+#: first), `draws` counts random draws (u32), `rate` is the current learning rate in the model's
+#: float type (kept in 8 bytes).
 HEADER_OFFSETS = {"step": 0, "draws": 4, "seed": 8, "rate": 16}
 
 
 def header_types(default: DType) -> dict[str, TensorType]:
     """The header scalars as graph parameters; `default` is the model's float type."""
-    return {"step": scalar(I32), "draws": scalar(U32), "seed": TensorType(U32, (2,)), "rate": scalar(default)}
+    return {
+        "step": scalar(I32),
+        "draws": scalar(U32),
+        "seed": TensorType(U32, (2,)),
+        "rate": scalar(default),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +76,11 @@ def lay_out(
     slots: tuple[tuple[str, TensorType], ...] = (),
     states: tuple[tuple[str, TensorType], ...] = (),
 ) -> StateLayout:
-    """Place header, parameters, model state and optimizer slots; every tensor begins at a multiple of 64 bytes."""
-    entries = [StateEntry(n, "header", t, HEADER_OFFSETS[n]) for n, t in header_types(default).items()]
+    """Place header, parameters, model state and optimizer slots; every tensor begins at a
+    multiple of 64 bytes."""
+    entries = [
+        StateEntry(n, "header", t, HEADER_OFFSETS[n]) for n, t in header_types(default).items()
+    ]
     offset = HEADER_BYTES
     infer_bytes = offset
     for kind, group in (("param", params), ("state", states), ("slot", slots)):
@@ -85,10 +96,11 @@ def lay_out(
 class Network:
     """A `.nn` file elaborated for one binding of its free sizes.
 
-    `functions` holds `init` (header seed -> one result per parameter and state), `infer` (inputs -> outputs), `loss`
-    (inputs and targets -> losses, then metrics) and `objective` (like `loss`, with `training` true; losses, then
-    `update.NAME` for every state it changes). Each takes just the parameters, states and header values (seed, draws)
-    it reads, after its inputs and targets. `states` are what `state` declares: running statistics, a carried state.
+    `functions` holds `init` (header seed -> one result per parameter and state), `infer` (inputs
+    -> outputs), `loss` (inputs and targets -> losses, then metrics) and `objective` (like `loss`,
+    with `training` true; losses, then `update.NAME` for every state it changes). Each takes just
+    the parameters, states and header values (seed, draws) it reads, after its inputs and targets.
+    `states` are what `state` declares: running statistics, a carried state.
     """
 
     name: str
@@ -118,9 +130,11 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class EntryPoint:
-    """An exported function. `suffix` is the binding's (`b64`; empty for `init`); `rows` is its batch size.
+    """An exported function. `suffix` is the binding's (`b64`; empty for `init`); `rows` is its
+    batch size.
 
-    `batched` names the arguments whose first dimension is the batch: the ones `fit` gathers row by row.
+    `batched` names the arguments whose first dimension is the batch: the ones `fit` gathers row
+    by row.
     """
 
     function: str
@@ -134,7 +148,8 @@ class EntryPoint:
 class Program:
     """Everything code generation needs: the state and the entry points of all bindings.
 
-    `initial_rate` is written to the header by `init`. `arena_bytes` is the largest any entry point needs.
+    `initial_rate` is written to the header by `init`. `arena_bytes` is the largest any entry
+    point needs.
     """
 
     name: str

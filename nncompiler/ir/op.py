@@ -1,8 +1,9 @@
 """What an operator is: one class that holds everything the compiler knows about it.
 
-Subclass `Operator`, give it a `name`, and write its shape rule (`infer`), its NumPy reference, its gradient, its
-lowering to scalar expressions, and `samples` for the tests. The class is registered when it is defined; a missing rule
-fails right then. No other place in the compiler names an operator in order to treat it specially.
+Subclass `Operator`, give it a `name`, and write its shape rule (`infer`), its NumPy reference,
+its gradient, its lowering to scalar expressions, and `samples` for the tests. The class is
+registered when it is defined; a missing rule fails right then. No other place in the compiler
+names an operator in order to treat it specially.
 """
 
 from __future__ import annotations
@@ -22,21 +23,27 @@ from nncompiler.ir.types import I32, Array, TensorType
 
 
 class Lowering(Protocol):
-    """What `Operator.lower` may ask for. Elements of the inputs are pulled at any index; folds open a scope."""
+    """What `Operator.lower` may ask for. Elements of the inputs are pulled at any index; folds
+    open a scope."""
 
     def read(
         self, k: int, index: Sequence[Index], guard: Expr | None = None, fill: Const | None = None
     ) -> Expr:
-        """The element of input `k` at `index` (one entry per dimension; dimensions of extent 1 are read at 0).
+        """The element of input `k` at `index` (one entry per dimension; dimensions of extent 1
+        are read at 0).
 
         With a `guard`, memory is touched only where it holds, and the element is `fill` elsewhere.
         """
         ...
 
     def fold(
-        self, combine: str, extents: Sequence[int], element: Callable[[tuple[Affine, ...]], tuple[Expr, ...]]
+        self,
+        combine: str,
+        extents: Sequence[int],
+        element: Callable[[tuple[Affine, ...]], tuple[Expr, ...]],
     ) -> tuple[Expr, ...]:
-        """Combine ``element(axes)`` over new axes of the given extents; gives one local per value."""
+        """Combine ``element(axes)`` over new axes of the given extents; gives one local per
+        value."""
         ...
 
     def let(self, value: Expr) -> Expr:
@@ -46,7 +53,8 @@ class Lowering(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A test case: input types, attributes, and the range (low, high) from which random inputs are drawn."""
+    """A test case: input types, attributes, and the range (low, high) from which random inputs
+    are drawn."""
 
     inputs: tuple[TensorType, ...]
     attrs: tuple[tuple[str, Attr], ...] = ()
@@ -54,32 +62,40 @@ class Sample:
     high: float = 2.0
 
 
-#: Pairs (input number, input dimension, output dimension) that run over the same axis at the same index.
+#: Pairs (input number, input dimension, output dimension) that run over the same axis at the same
+#: index.
 DimMap = tuple[tuple[int, int, int], ...]
 
 
 class Operator(ABC):
     """An operator of the graph. `kind` says how it is fused:
 
-    `map`: each output element is a scalar expression of input elements; `fold`: it reduces over new axes;
-    `contract`: a sum of products; `view`: the same bytes under another shape; `region`: it owns a body.
+    `map`: each output element is a scalar expression of input elements; `fold`: it reduces over
+    new axes;
+    `contract`: a sum of products; `view`: the same bytes under another shape; `region`: it owns a
+    body.
     """
 
     name: ClassVar[str]
     kind: ClassVar[str] = "map"
     #: False is the explicit statement that gradients do not flow through this operator.
     differentiable: ClassVar[bool] = True
-    #: Cheap enough to be computed again wherever it is needed (moves data or counts, no arithmetic to speak of).
+    #: Cheap enough to be computed again wherever it is needed (moves data or counts, no
+    #: arithmetic to speak of).
     cheap: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         if inspect.isabstract(cls) or "name" not in cls.__dict__:
             return
         if cls.differentiable and cls.gradient is Operator.gradient:
-            raise CompilerBug("NN0393", f"operator '{cls.name}' has no gradient and does not say so")
+            raise CompilerBug(
+                "NN0393", f"operator '{cls.name}' has no gradient and does not say so"
+            )
         if cls.kind != "region" and cls.lower is Operator.lower:
             raise CompilerBug("NN0393", f"operator '{cls.name}' has no lowering")
-        missing = [m for m in ("infer", "reference", "samples") if getattr(cls, m) is getattr(Operator, m)]
+        missing = [
+            m for m in ("infer", "reference", "samples") if getattr(cls, m) is getattr(Operator, m)
+        ]
         if missing:
             raise CompilerBug("NN0393", f"operator '{cls.name}' lacks {', '.join(missing)}")
         if cls.name in REGISTRY:
@@ -88,17 +104,21 @@ class Operator(ABC):
 
     @abstractmethod
     def infer(self, node: Node) -> tuple[TensorType, ...]:
-        """The result types; `UserError` NN0310 (by `expect`) when the inputs or attributes do not fit."""
+        """The result types; `UserError` NN0310 (by `expect`) when the inputs or attributes do not
+        fit."""
 
     @abstractmethod
     def reference(self, node: Node, *inputs: Array) -> Array | tuple[Array, ...]:
-        """The meaning, in NumPy, written independently of `lower`. Computes in the dtype of its inputs."""
+        """The meaning, in NumPy, written independently of `lower`. Computes in the dtype of its
+        inputs."""
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
         """Cases for the registry-driven tests, awkward shapes included."""
 
-    def gradient(self, b: Builder, node: Node, cotangents: tuple[Value | None, ...]) -> Sequence[Value | None]:
+    def gradient(
+        self, b: Builder, node: Node, cotangents: tuple[Value | None, ...]
+    ) -> Sequence[Value | None]:
         """Cotangents of the inputs, before unbroadcasting; None where there is none."""
         raise CompilerBug("NN0393", f"operator '{self.name}' is not differentiable")
 
@@ -107,19 +127,23 @@ class Operator(ABC):
         raise CompilerBug("NN0393", f"operator '{self.name}' cannot be lowered by itself")
 
     def simplify(self, b: Builder, node: Node, definitions: dict[Value, Node]) -> Value | None:
-        """An equal value by fewer means, or None. `definitions` are of the function under construction."""
+        """An equal value by fewer means, or None. `definitions` are of the function under
+        construction."""
         return None
 
     def dims(self, node: Node) -> DimMap:
-        """Which input dimensions run with which output dimensions; what is not listed does not line up."""
+        """Which input dimensions run with which output dimensions; what is not listed does not
+        line up."""
         return ()
 
     def leaf_only(self, node: Node) -> bool:
-        """True where an input is read at shifted, gathered or repeated places, so its producer must be in memory."""
+        """True where an input is read at shifted, gathered or repeated places, so its producer
+        must be in memory."""
         return False
 
     def index_bounds(self, node: Node) -> tuple[tuple[int, int], ...]:
-        """(input number, extent) for inputs whose elements are indices and must lie in ``0 <= x < extent``."""
+        """(input number, extent) for inputs whose elements are indices and must lie in ``0 <= x <
+        extent``."""
         return ()
 
     def operations(self, node: Node) -> int:
@@ -127,7 +151,8 @@ class Operator(ABC):
         return sum(v.type.size for v in node.outputs)
 
     def attribute_text(self, node: Node) -> str | None:
-        """A special way to print the attributes (between braces), else None; `parse_attributes` reads it back."""
+        """A special way to print the attributes (between braces), else None; `parse_attributes`
+        reads it back."""
         return None
 
     def parse_attributes(self, text: str) -> dict[str, Attr] | None:
@@ -138,13 +163,18 @@ REGISTRY: dict[str, Operator] = {}
 
 
 def lookup(name: str) -> Operator:
-    """The operator called `name`; loads the operator library on first use. `UserError` NN0311 when there is none."""
+    """The operator called `name`; loads the operator library on first use. `UserError` NN0311
+    when there is none."""
     if not REGISTRY:
         import nncompiler.ir.ops  # noqa: F401  (defines and registers every operator)
     found = REGISTRY.get(name)
     if found is None:
         close = nearest(name, REGISTRY)
-        raise UserError("NN0311", f"no operator is called '{name}'", help=f"did you mean '{close}'?" if close else None)
+        raise UserError(
+            "NN0311",
+            f"no operator is called '{name}'",
+            help=f"did you mean '{close}'?" if close else None,
+        )
     return found
 
 
@@ -156,11 +186,15 @@ def expect(condition: bool, message: str) -> None:
 
 def expect_inputs(node: Node, count: int) -> None:
     found = len(node.inputs)
-    expect(found == count, f"'{node.op}' takes {count} operand{'s' * (count != 1)}, but {found} were given")
+    expect(
+        found == count,
+        f"'{node.op}' takes {count} operand{'s' * (count != 1)}, but {found} were given",
+    )
 
 
 def broadcast_index(index: Sequence[Index], shape: tuple[int, ...]) -> tuple[Index, ...]:
-    """The index into an operand of `shape` that is broadcast (NumPy's rule) into the space `index` runs over."""
+    """The index into an operand of `shape` that is broadcast (NumPy's rule) into the space
+    `index` runs over."""
     tail = tuple(index)[len(index) - len(shape) :]
     return tuple(Affine() if n == 1 else i for i, n in zip(tail, shape, strict=True))
 
@@ -187,4 +221,6 @@ def scaled(index: Index, factor: int, offset: int) -> Index:
 
 def fill_shape(array: Array, shape: tuple[int, ...]) -> Array:
     """A broadcast copy, for references."""
-    return np.array(np.broadcast_to(array, shape), order="C")  # ascontiguousarray makes scalars rank 1
+    return np.array(
+        np.broadcast_to(array, shape), order="C"
+    )  # ascontiguousarray makes scalars rank 1

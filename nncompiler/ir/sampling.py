@@ -11,10 +11,14 @@ from nncompiler.ir.op import lookup
 from nncompiler.ir.types import Array
 
 
-def random_arguments(function: Function, seed: int = 0, low: float = -1.0, high: float = 1.0) -> dict[str, Array]:
-    """An array per parameter, by name; the same for the same seed. Optimizer slots are drawn non-negative.
+def random_arguments(
+    function: Function, seed: int = 0, low: float = -1.0, high: float = 1.0
+) -> dict[str, Array]:
+    """An array per parameter, by name; the same for the same seed. Optimizer slots are drawn
+    non-negative.
 
-    i32 values that are used as indices, directly or through data movement, are drawn below the smallest bound.
+    i32 values that are used as indices, directly or through data movement, are drawn below the
+    smallest bound.
     """
     generator = np.random.default_rng(seed)
     bounds = index_bounds(function)
@@ -33,7 +37,8 @@ def random_arguments(function: Function, seed: int = 0, low: float = -1.0, high:
 
 
 def index_bounds(function: Function) -> dict[Value, int]:
-    """For every value used as an index: the smallest extent it indexes, traced back through data movement."""
+    """For every value used as an index: the smallest extent it indexes, traced back through data
+    movement."""
     nodes = list(_all_nodes(function))
     makers = {v: n for n in nodes for v in n.outputs}
     found: dict[Value, int] = {}
@@ -41,7 +46,11 @@ def index_bounds(function: Function) -> dict[Value, int]:
         for k, extent in lookup(node.op).index_bounds(node):
             value = node.inputs[k]
             found[value] = min(extent, found.get(value, extent))
-            while (maker := makers.get(value)) is not None and lookup(maker.op).cheap and maker.inputs:
+            while (
+                (maker := makers.get(value)) is not None
+                and lookup(maker.op).cheap
+                and maker.inputs
+            ):
                 value = maker.inputs[0]
                 found[value] = min(extent, found.get(value, extent))
     return found

@@ -1,8 +1,9 @@
 """Scalar expressions: what a kernel computes for one element, as pure data.
 
-This is the whole vocabulary the code generator knows. `PRIMITIVES` lists the operations; an operator of the graph says
-what it computes in these terms, and code generation is a table from primitives to instructions. Indices are affine in
-the axes of the enclosing loops, or are themselves integer expressions (a gather).
+This is the whole vocabulary the code generator knows. `PRIMITIVES` lists the operations; an
+operator of the graph says what it computes in these terms, and code generation is a table from
+primitives to instructions. Indices are affine in the axes of the enclosing loops, or are
+themselves integer expressions (a gather).
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import TypeAlias
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.types import BOOL, F32, F64, I32, U32, DType
 
-# --- indices ---------------------------------------------------------------------------------------------------------
+# --- indices -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """``2*h + r - 1``: a linear form in loop axes. `terms` are (axis, coefficient), sorted by axis, none zero."""
+    """``2*h + r - 1``: a linear form in loop axes. `terms` are (axis, coefficient), sorted by
+    axis, none zero."""
 
     terms: tuple[tuple[str, int], ...] = ()
     const: int = 0
@@ -34,7 +36,9 @@ class Affine:
         sums = dict(self.terms)
         for name, k in other.terms:
             sums[name] = sums.get(name, 0) + k
-        return Affine(tuple(sorted((n, k) for n, k in sums.items() if k)), self.const + other.const)
+        return Affine(
+            tuple(sorted((n, k) for n, k in sums.items() if k)), self.const + other.const
+        )
 
     def __mul__(self, k: int) -> Affine:
         return Affine(tuple((n, c * k) for n, c in self.terms) if k else (), self.const * k)
@@ -49,7 +53,11 @@ class Affine:
     @property
     def single(self) -> str | None:
         """The axis when this is exactly that axis, else None."""
-        return self.terms[0][0] if len(self.terms) == 1 and self.terms[0][1] == 1 and not self.const else None
+        return (
+            self.terms[0][0]
+            if len(self.terms) == 1 and self.terms[0][1] == 1 and not self.const
+            else None
+        )
 
     def rename(self, names: Mapping[str, str]) -> Affine:
         return Affine(tuple(sorted((names.get(n, n), k) for n, k in self.terms)), self.const)
@@ -70,7 +78,10 @@ class Affine:
         return low, high
 
     def __str__(self) -> str:
-        parts = [("-" if k < 0 else "+") + (n if abs(k) == 1 else f"{abs(k)}*{n}") for n, k in self.terms]
+        parts = [
+            ("-" if k < 0 else "+") + (n if abs(k) == 1 else f"{abs(k)}*{n}")
+            for n, k in self.terms
+        ]
         if self.const or not parts:
             parts.append(f"{self.const:+d}")
         text = "".join(parts)
@@ -79,7 +90,7 @@ class Affine:
 
 Index: TypeAlias = "Affine | Expr"
 
-# --- expressions -----------------------------------------------------------------------------------------------------
+# --- expressions ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,11 @@ class Const:
 
     def __eq__(self, other: object) -> bool:
         # repr distinguishes 0.0 from -0.0 and equates nan with nan, as a compiler must
-        return isinstance(other, Const) and self.dtype == other.dtype and repr(self.value) == repr(other.value)
+        return (
+            isinstance(other, Const)
+            and self.dtype == other.dtype
+            and repr(self.value) == repr(other.value)
+        )
 
     def __hash__(self) -> int:
         return hash((repr(self.value), self.dtype))
@@ -115,7 +130,8 @@ class Iota:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One element of a buffer. With a `guard`, memory is touched only where it holds, and `fill` is the value elsewhere."""
+    """One element of a buffer. With a `guard`, memory is touched only where it holds, and `fill`
+    is the value elsewhere."""
 
     buffer: str
     index: tuple[Index, ...]
@@ -135,7 +151,8 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Conversion by value (C rules; float to integer saturates, NaN becomes 0; to bool: not equal to zero)."""
+    """Conversion by value (C rules; float to integer saturates, NaN becomes 0; to bool: not equal
+    to zero)."""
 
     arg: Expr
     dtype: DType
@@ -151,12 +168,13 @@ class Bitcast:
 
 Expr: TypeAlias = Const | Ref | Iota | Load | Apply | Cast | Bitcast
 
-# --- primitives ------------------------------------------------------------------------------------------------------
+# --- primitives ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Primitive:
-    """`kinds` are the dtype kinds of its (last) argument; `result` is None for "same as the arguments"."""
+    """`kinds` are the dtype kinds of its (last) argument; `result` is None for "same as the
+    arguments"."""
 
     name: str
     arity: int
@@ -174,7 +192,9 @@ def _table() -> dict[str, Primitive]:
     rows += [("neg", 1, {"float", "int"}, None, False), ("abs", 1, {"float", "int"}, None, False)]
     rows += [("sign", 1, {"float", "int"}, None, False)]
     rows += [(n, 1, floats, None, False) for n in ("sqrt", "rsqrt", "floor", "round")]
-    rows += [(n, 1, floats, None, True) for n in ("exp", "log", "tanh", "sigmoid", "erf", "sin", "cos")]
+    rows += [
+        (n, 1, floats, None, True) for n in ("exp", "log", "tanh", "sigmoid", "erf", "sin", "cos")
+    ]
     rows += [("pow", 2, floats, None, True), ("fma", 3, floats, None, False)]
     rows += [(n, 2, every, BOOL, False) for n in ("eq", "ne")]
     rows += [(n, 2, number, BOOL, False) for n in ("lt", "le", "gt", "ge")]
@@ -186,8 +206,9 @@ def _table() -> dict[str, Primitive]:
     return {n: Primitive(n, a, frozenset(k), r, t) for n, a, k, r, t in rows}
 
 
-#: min and max propagate NaN; integer div and rem truncate towards zero; shr is arithmetic for int, logical for uint;
-#: round is to nearest, ties to even; mulhi is the high word of the product; select(condition, a, b).
+#: min and max propagate NaN; integer div and rem truncate towards zero; shr is arithmetic for
+#: int, logical for uint; round is to nearest, ties to even; mulhi is the high word of the
+#: product; select(condition, a, b).
 PRIMITIVES: dict[str, Primitive] = _table()
 
 
@@ -278,12 +299,13 @@ def axes_of(expr: Expr) -> frozenset[str]:
     return frozenset(found)
 
 
-# --- combining (reductions) ------------------------------------------------------------------------------------------
+# --- combining (reductions) ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Combine:
-    """An associative combination of tuples: `width` values; `result(l, r)` gives the combined tuple."""
+    """An associative combination of tuples: `width` values; `result(l, r)` gives the combined
+    tuple."""
 
     name: str
     width: int
@@ -304,7 +326,8 @@ def highest(dtype: DType) -> Const:
 
 
 def _pick_first(better: str) -> Callable[[tuple[Expr, ...], tuple[Expr, ...]], tuple[Expr, ...]]:
-    """(value, index) pairs: the better value, NaN best of all, and the smaller index among equals."""
+    """(value, index) pairs: the better value, NaN best of all, and the smaller index among
+    equals."""
 
     def result(left: tuple[Expr, ...], right: tuple[Expr, ...]) -> tuple[Expr, ...]:
         (lv, li), (rv, ri) = left, right
@@ -336,7 +359,7 @@ COMBINES: dict[str, Combine] = {
 }
 
 __all__ = [
-    "COMBINES", "PRIMITIVES", "F32", "F64", "I32", "U32", "Affine", "Apply", "Bitcast", "Cast", "Combine", "Const",
-    "Expr", "Index", "Iota", "Load", "Primitive", "Ref", "apply", "axes_of", "cast", "children", "const", "highest",
-    "lowest", "rewrite", "walk",
+    "COMBINES", "PRIMITIVES", "F32", "F64", "I32", "U32", "Affine", "Apply", "Bitcast", "Cast",
+    "Combine", "Const", "Expr", "Index", "Iota", "Load", "Primitive", "Ref", "apply", "axes_of",
+    "cast", "children", "const", "highest", "lowest", "rewrite", "walk",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
 """The reverse sweep: from cotangents of some values to those of others, through a list of nodes.
 
-Each operator gives its own gradient rule; this walks the nodes backwards, adds up what several readers contribute, and
-undoes broadcasting, once for every operator. `passes.autodiff` uses it on functions, `scan` on its body.
+Each operator gives its own gradient rule; this walks the nodes backwards, adds up what several
+readers contribute, and undoes broadcasting, once for every operator. `passes.autodiff` uses it on
+functions, `scan` on its body.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from nncompiler.ir.op import lookup
 def backpropagate(
     b: Builder, nodes: Sequence[Node], seeds: dict[Value, Value], wanted: Sequence[Value]
 ) -> dict[Value, Value]:
-    """The sweep: from cotangents of some values to those of `wanted` (and of everything between)."""
+    """The sweep: from cotangents of some values to those of `wanted` (and of everything
+    between)."""
     active = _depends_on(nodes, wanted)
     sums: dict[Value, Value] = dict(seeds)
     for node in reversed(nodes):
@@ -28,7 +30,9 @@ def backpropagate(
         with b.at(node.span):
             start = len(b.nodes)
             found = operator.gradient(b, node, given)
-            wanted_here = [(v, c) for v, c in zip(node.inputs, found, strict=True) if c and v in active]
+            wanted_here = [
+                (v, c) for v, c in zip(node.inputs, found, strict=True) if c and v in active
+            ]
             _prune(b, start, {c for _, c in wanted_here})
             for value, cotangent in wanted_here:
                 cotangent = unbroadcast(b, cotangent, value)
@@ -57,7 +61,8 @@ def _prune(b: Builder, start: int, needed: set[Value]) -> None:
 
 
 def unbroadcast(b: Builder, cotangent: Value, value: Value) -> Value:
-    """Sum a cotangent over the axes along which `value` was broadcast, and give it the value's shape."""
+    """Sum a cotangent over the axes along which `value` was broadcast, and give it the value's
+    shape."""
     if cotangent.shape == value.shape:
         return cotangent
     lead = len(cotangent.shape) - len(value.shape)
@@ -70,5 +75,7 @@ def unbroadcast(b: Builder, cotangent: Value, value: Value) -> Value:
         cotangent = b.emit("reduce_sum", cotangent, axes=stretched, keepdims=False)
     if cotangent.shape != value.shape:
         missing_only = cotangent.type.size == value.type.size
-        cotangent = b.emit("reshape" if missing_only else "broadcast", cotangent, shape=value.shape)
+        cotangent = b.emit(
+            "reshape" if missing_only else "broadcast", cotangent, shape=value.shape
+        )
     return cotangent

@@ -10,7 +10,8 @@ SCHEDULES = ("constant", "step", "exponential", "cosine")
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSpec:
-    """An optimizer and its hyper-parameters (`lr`, `momentum`, `rho`, `beta1`, `beta2`, `eps`, `weight_decay`)."""
+    """An optimizer and its hyper-parameters (`lr`, `momentum`, `rho`, `beta1`, `beta2`, `eps`,
+    `weight_decay`)."""
 
     kind: str
     settings: tuple[tuple[str, float], ...]
@@ -23,7 +24,8 @@ class OptimizerSpec:
 class ScheduleSpec:
     """A factor on the learning rate as a function of the step (counted from 0).
 
-    `step`: gamma ** (step // every). `exponential`: gamma ** (step / every). `cosine`: from 1 down to `floor` over
+    `step`: gamma ** (step // every). `exponential`: gamma ** (step / every). `cosine`: from 1
+    down to `floor` over
     `total` steps. All after a linear warm-up over `warmup` steps where that is not 0.
     """
 
@@ -36,7 +38,8 @@ class ScheduleSpec:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Minimise the loss called `loss` over the parameters whose names begin with `prefix` (all where empty)."""
+    """Minimise the loss called `loss` over the parameters whose names begin with `prefix` (all
+    where empty)."""
 
     loss: str
     prefix: str = ""
@@ -44,7 +47,8 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class TrainSpec:
-    """`l1` and `l2` apply to parameters of rank >= 2; `clip_norm` and `clip_value` are off where 0."""
+    """`l1` and `l2` apply to parameters of rank >= 2; `clip_norm` and `clip_value` are off where
+    0."""
 
     optimizer: OptimizerSpec
     schedule: ScheduleSpec = ScheduleSpec()

@@ -1,4 +1,5 @@
-"""Element types and tensor types. Shapes are static tuples of Python integers; axis order and padding are not types."""
+"""Element types and tensor types. Shapes are static tuples of Python integers; axis order and
+padding are not types."""
 
 from __future__ import annotations
 

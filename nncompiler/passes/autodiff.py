@@ -13,8 +13,8 @@ Before, `loss` of a network with one weight; after `differentiate(f, "loss", ["w
                                                   return loss=%1, grad.w=%4
                                                 }
 
-Only nodes on a path from a wanted parameter to the result are visited and no zero tensors are made (`ir.sweep`). The
-output is plain graph, so it can be differentiated again.
+Only nodes on a path from a wanted parameter to the result are visited and no zero tensors are
+made (`ir.sweep`). The output is plain graph, so it can be differentiated again.
 """
 
 from __future__ import annotations
@@ -29,12 +29,18 @@ from nncompiler.ir.sweep import backpropagate
 
 
 def differentiate(
-    function: Function, loss: str, wanted: Sequence[Value], name: str = "grad", prefix: str = "grad."
+    function: Function,
+    loss: str,
+    wanted: Sequence[Value],
+    name: str = "grad",
+    prefix: str = "grad.",
 ) -> Function:
-    """`function` with the gradient of result `loss` with respect to each of `wanted` as further results.
+    """`function` with the gradient of result `loss` with respect to each of `wanted` as further
+    results.
 
-    The new results are called `prefix` + the value's name and have the value's type; a value the loss does not depend
-    on gets zeros. Source: Baydin et al. 2018, reverse accumulation. `UserError` NN0401 when the result is no scalar.
+    The new results are called `prefix` + the value's name and have the value's type; a value the
+    loss does not depend on gets zeros. Source: Baydin et al. 2018, reverse accumulation.
+    `UserError` NN0401 when the result is no scalar.
     """
     b = Builder.extending(function, name)
     root = function.result(loss)
@@ -48,13 +54,16 @@ def differentiate(
 
 def _seed(b: Builder, root: Value, loss: str) -> Value:
     if root.type.shape != () or not root.dtype.is_float:
-        raise UserError("NN0401", f"expected a float scalar to differentiate, but '{loss}' is {root.type}")
+        raise UserError(
+            "NN0401", f"expected a float scalar to differentiate, but '{loss}' is {root.type}"
+        )
     return b.const(1.0, root.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Autodiff:
-    """As a pass: the gradient of the result `loss` with respect to every parameter of kind `of`."""
+    """As a pass: the gradient of the result `loss` with respect to every parameter of kind
+    `of`."""
 
     name: ClassVar[str] = "autodiff"
     nested: ClassVar[bool] = False

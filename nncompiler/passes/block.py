@@ -1,4 +1,5 @@
-"""A block of nodes on its way to steps of a plan: the top level of a function, or the body of a loop."""
+"""A block of nodes on its way to steps of a plan: the top level of a function, or the body of a
+loop."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from nncompiler.passes.order import best_order
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A step to be: the values it reads (views looked through), makes, and the old ones it writes over."""
+    """A step to be: the values it reads (views looked through), makes, and the old ones it writes
+    over."""
 
     step: Step
     reads: frozenset[Value]
@@ -27,9 +29,11 @@ class Item:
 
 @dataclass(slots=True)
 class Block:
-    """`places` says where values are; a value without a place gets a buffer in the arena, named after it.
+    """`places` says where values are; a value without a place gets a buffer in the arena, named
+    after it.
 
-    `prefix` keeps the buffers of a loop's body apart from those outside; `buffers` is shared by all blocks of a plan.
+    `prefix` keeps the buffers of a loop's body apart from those outside; `buffers` is shared by
+    all blocks of a plan.
     """
 
     buffers: dict[str, Buffer]
@@ -74,13 +78,16 @@ class Block:
     def add_kernel(self, node: Node, in_place: dict[Value, Value]) -> list[tuple[Value, Value]]:
         """Lower a node or fused group; `in_place` are values to be written over old ones.
 
-        Gives those (old, new) whose write in place would disturb a read: they are in the arena instead.
+        Gives those (old, new) whose write in place would disturb a read: they are in the arena
+        instead.
         """
         nodes = node.body.nodes if node.body else (node,)
         outputs = [v for _, v in node.body.results] if node.body else list(node.outputs)
         frame = find_frame(nodes, outputs)
         if frame is None:
-            raise CompilerBug("NN0492", f"the group that makes {node.outputs[0]} has no iteration frame")
+            raise CompilerBug(
+                "NN0492", f"the group that makes {node.outputs[0]} has no iteration frame"
+            )
         made = {v for n in nodes for v in n.outputs}
         operands = list(dict.fromkeys(v for n in nodes for v in n.inputs if v not in made))
         written = {v: in_place[v] for v in outputs if v in in_place and v not in self.places}
@@ -90,7 +97,9 @@ class Block:
             places |= {v: self.at(written[v]) if v in written else self.at(v) for v in outputs}
             body, scratch = lower_group(nodes, outputs, frame, places, self._scratch)
             kernel = Kernel("k", body, nodes=tuple(v.name for v in outputs), spans=_spans(nodes))
-            unsafe = [v for v, old in written.items() if not may_overwrite(kernel, old.name, old.name)]
+            unsafe = [
+                v for v, old in written.items() if not may_overwrite(kernel, old.name, old.name)
+            ]
             if not unsafe:
                 break
             refused += [(written.pop(v), v) for v in unsafe]
@@ -106,24 +115,35 @@ class Block:
         return Place(self.prefix + value.name)
 
     def copy(
-        self, target: Place, value: Value, makes: Iterable[Value] = (), overwrites: Iterable[Value] = ()
+        self,
+        target: Place,
+        value: Value,
+        makes: Iterable[Value] = (),
+        overwrites: Iterable[Value] = (),
     ) -> None:
         """A kernel that copies a value."""
         source = self.at(value)[0]
         axes = tuple(Axis(AXIS_NAMES[d], n) for d, n in enumerate(value.shape))
         index = tuple(Affine() if a.extent == 1 else Affine.axis(a.name) for a in axes)
         loops = tuple(a for a in axes if a.extent != 1)
-        store = Store(target.buffer, target.index(index), Load(source.buffer, source.index(index), value.dtype))
+        store = Store(
+            target.buffer,
+            target.index(index),
+            Load(source.buffer, source.index(index), value.dtype),
+        )
         body = (For(loops, (store,)),) if loops else (store,)
         kernel = Kernel("k", body, nodes=(value.name,))
-        self.items.append(Item(kernel, frozenset((self.root(value),)), frozenset(makes), frozenset(overwrites)))
+        self.items.append(
+            Item(kernel, frozenset((self.root(value),)), frozenset(makes), frozenset(overwrites))
+        )
 
     def steps(self) -> tuple[Step, ...]:
         """All steps in the best order found."""
         return tuple(best_order([i.step for i in self.items], self._after(), self.buffers))
 
     def _after(self) -> list[frozenset[int]]:
-        """For every item the items it must follow: makers of what it reads, readers of what it overwrites."""
+        """For every item the items it must follow: makers of what it reads, readers of what it
+        overwrites."""
         maker = {v: k for k, i in enumerate(self.items) for v in i.makes}
         found = []
         for k, item in enumerate(self.items):

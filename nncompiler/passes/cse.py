@@ -1,8 +1,8 @@
 """Common subexpression elimination: equal operators on equal inputs are computed once.
 
-    %0: f32[4] = exp %x                %0: f32[4] = exp %x
-    %1: f32[4] = exp %x       ──▶      %2: f32[4] = add %0, %0
-    %2: f32[4] = add %0, %1
+%0: f32[4] = exp %x                %0: f32[4] = exp %x
+%1: f32[4] = exp %x       ──▶      %2: f32[4] = add %0, %0
+%2: f32[4] = add %0, %1
 """
 
 from __future__ import annotations

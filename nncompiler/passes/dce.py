@@ -4,7 +4,8 @@
     %1: f32[4] = neg %x       ──▶      return y=%1
     return y=%1
 
-A loop loses the stacks nobody reads, the carries that only feed themselves, and the operands its body does not use.
+A loop loses the stacks nobody reads, the carries that only feed themselves, and the operands its
+body does not use.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ class DeadCode:
                 kept.append(after)
                 needed.update(after.inputs)
         nodes = tuple(reversed(kept))
-        same = len(nodes) == len(function.nodes) and all(a is b for a, b in zip(nodes, function.nodes, strict=True))
+        same = len(nodes) == len(function.nodes) and all(
+            a is b for a, b in zip(nodes, function.nodes, strict=True)
+        )
         return function if same else function.with_nodes(nodes)
 
 
 def prune_scan(node: Node, needed: Collection[Value]) -> Node:
-    """A scan without the results nobody needs and what only they need; the same node when all is needed."""
+    """A scan without the results nobody needs and what only they need; the same node when all is
+    needed."""
     s = scan_parts(node)
     stacks = [j for j in range(len(s.out_axes)) if node.outputs[s.carries + j] in needed]
     carries = [j for j in range(s.carries) if node.outputs[j] in needed]
@@ -55,15 +59,25 @@ def prune_scan(node: Node, needed: Collection[Value]) -> Node:
     before = (len(steps), s.carries, len(shared), len(s.out_axes))
     if before == (len(sequences), len(carries), len(captured), len(stacks)):
         return node
-    chosen = {steps[j] for j in sequences} | {carried[j] for j in carries} | {shared[j] for j in captured}
+    chosen = (
+        {steps[j] for j in sequences}
+        | {carried[j] for j in carries}
+        | {shared[j] for j in captured}
+    )
     body = replace(
         s.body,
         params=tuple(p for p in s.body.params if p.value in chosen),
         nodes=tuple(n for n in s.body.nodes if any(v in used for v in n.outputs)),
-        results=tuple([s.body.results[j] for j in carries] + [s.body.results[s.carries + j] for j in stacks]),
+        results=tuple(
+            [s.body.results[j] for j in carries] + [s.body.results[s.carries + j] for j in stacks]
+        ),
     )
     given = s.split(node.inputs)
-    inputs = [given[0][j] for j in sequences] + [given[1][j] for j in carries] + [given[2][j] for j in captured]
+    inputs = (
+        [given[0][j] for j in sequences]
+        + [given[1][j] for j in carries]
+        + [given[2][j] for j in captured]
+    )
     attrs = dict(node.attrs) | {
         "axes": tuple(s.axes[j] for j in sequences),
         "carries": len(carries),
@@ -71,7 +85,11 @@ def prune_scan(node: Node, needed: Collection[Value]) -> Node:
     }
     outputs = [node.outputs[j] for j in carries] + [node.outputs[s.carries + j] for j in stacks]
     return replace(
-        node, inputs=tuple(inputs), outputs=tuple(outputs), attrs=tuple(sorted(attrs.items())), body=body
+        node,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        attrs=tuple(sorted(attrs.items())),
+        body=body,
     )
 
 

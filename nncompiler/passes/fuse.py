@@ -7,10 +7,11 @@
                                                              yield %2
                                                            }
 
-A producer joins its consumer when the union still has one iteration frame (`grouping.find_frame`) and no path leads out
-of the union and back in. Edges that would make a stored value disappear are taken first, then edges that only spare a
-load. Cheap nodes (constants, broadcasts, transposes) are copied into every group that reads them. A write in place
-(`update.W`) orders every reader of the old value before the group that writes, and counts as a path.
+A producer joins its consumer when the union still has one iteration frame (`grouping.find_frame`)
+and no path leads out of the union and back in. Edges that would make a stored value disappear are
+taken first, then edges that only spare a load. Cheap nodes (constants, broadcasts, transposes)
+are copied into every group that reads them. A write in place (`update.W`) orders every reader of
+the old value before the group that writes, and counts as a path.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from nncompiler.passes.grouping import find_frame, is_region, is_view
 
 @dataclass(frozen=True, slots=True)
 class Fuse:
-    """`max_nodes` bounds a group's size; 1 gives every node its own kernel (with its cheap operands)."""
+    """`max_nodes` bounds a group's size; 1 gives every node its own kernel (with its cheap
+    operands)."""
 
     name: ClassVar[str] = "fuse"
     nested: ClassVar[bool] = True
@@ -43,7 +45,8 @@ class Fuse:
 
 @dataclass(slots=True)
 class _Group:
-    """`nodes` are positions in the function, in order, copied cheap nodes included; `needs` are groups it must follow."""
+    """`nodes` are positions in the function, in order, copied cheap nodes included; `needs` are
+    groups it must follow."""
 
     own: set[int]
     nodes: list[int] = field(default_factory=list)
@@ -65,8 +68,9 @@ class _Groups:
         self._order_updates()
 
     def _single_groups(self) -> bool:
-        """One group per node, cheap operands copied in. True where a copy leaves a group without a frame (a matrix
-        times its own transpose): the cheap nodes are then stored, and the groups must be made again."""
+        """One group per node, cheap operands copied in. True where a copy leaves a group without
+        a frame (a matrix times its own transpose): the cheap nodes are then stored, and the
+        groups must be made again."""
         self.group_of.clear()
         self.groups.clear()
         for k, node in enumerate(self.nodes):
@@ -89,9 +93,11 @@ class _Groups:
     # --- what a group holds, and what it follows ---
 
     def _must_exist(self, node: Node) -> bool:
-        """A cheap node that memory must hold: a result, or what a view looks at or a loop reads."""
+        """A cheap node that memory must hold: a result, or what a view looks at or a loop
+        reads."""
         return any(
-            v in self.results or any(is_view(u) or is_region(u) for u in self.users[v]) for v in node.outputs
+            v in self.results or any(is_view(u) or is_region(u) for u in self.users[v])
+            for v in node.outputs
         )
 
     def _closure(self, own: set[int]) -> _Group:
@@ -102,7 +108,9 @@ class _Groups:
                 k = self._maker(v)
                 if k is None or k in own:
                     continue
-                if (k not in self.group_of or self._cheap(k)) and not is_region(self.nodes[min(own)]):
+                if (k not in self.group_of or self._cheap(k)) and not is_region(
+                    self.nodes[min(own)]
+                ):
                     if k not in seen:
                         seen.add(k)
                         queue.append(k)
@@ -157,7 +165,8 @@ class _Groups:
         return changed
 
     def _producers(self, k: int, single: bool) -> list[int]:
-        """Groups that make what node k reads, largest value first; with `single`, values nobody else reads."""
+        """Groups that make what node k reads, largest value first; with `single`, values nobody
+        else reads."""
         found: list[tuple[int, int]] = []
         seen, queue = {k}, [k]
         while queue:
@@ -199,9 +208,12 @@ class _Groups:
         return True
 
     def _views_itself(self, group: _Group) -> bool:
-        """Whether the group reads a value of its own through a view, which must find it in memory."""
+        """Whether the group reads a value of its own through a view, which must find it in
+        memory."""
         return any(
-            v in self.position and is_view(self.nodes[self.position[v]]) and self._maker(v) in group.own
+            v in self.position
+            and is_view(self.nodes[self.position[v]])
+            and self._maker(v) in group.own
             for k in group.nodes
             for v in self.nodes[k].inputs
         )
@@ -235,7 +247,8 @@ class _Groups:
         return found
 
     def _escapes(self, user: Node, group: _Group) -> bool:
-        """Whether a user of a value runs outside the group; a cheap user runs in every group that copies it."""
+        """Whether a user of a value runs outside the group; a cheap user runs in every group that
+        copies it."""
         k = self.position[user.outputs[0]]
         if is_view(user) or (k in self.group_of and k not in group.own):
             return True
@@ -300,4 +313,11 @@ def _fused(nodes: Sequence[Node], outputs: Sequence[Value]) -> Node:
         tuple((v.name, v) for v in outputs),
     )
     span = next((n.span for n in nodes if n.span and lookup(n.op).kind != "map"), None)
-    return Node("fused", inputs, tuple(outputs), (), body, span or next((n.span for n in nodes if n.span), None))
+    return Node(
+        "fused",
+        inputs,
+        tuple(outputs),
+        (),
+        body,
+        span or next((n.span for n in nodes if n.span), None),
+    )

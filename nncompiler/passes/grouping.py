@@ -1,8 +1,9 @@
 """Which nodes may share one kernel: iteration spaces as labels on dimensions.
 
-Dimensions that run together (by `Operator.dims`) get one label; dimensions of extent 1 get none. A group of nodes has
-one nest if its labels admit a *frame*: the parallel axes that every computed value has. A softmax over rows has frame
-(i) and inner axis (j); an elementwise chain has all its axes as frame; a contraction's frame are its output's axes.
+Dimensions that run together (by `Operator.dims`) get one label; dimensions of extent 1 get none.
+A group of nodes has one nest if its labels admit a *frame*: the parallel axes that every computed
+value has. A softmax over rows has frame (i) and inner axis (j); an elementwise chain has all its
+axes as frame; a contraction's frame are its output's axes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Labels = tuple["Label | None", ...]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The axes of a group's nest. `cross` is the one fold over the whole frame (a loss), where there is one.
+    """The axes of a group's nest. `cross` is the one fold over the whole frame (a loss), where
+    there is one.
 
     `labels` names the iteration axis of every dimension of every value the group touches.
     """
@@ -55,8 +57,9 @@ class _Union:
 def label_dimensions(nodes: Sequence[Node], through_operands: bool = True) -> dict[Value, Labels]:
     """The label of every dimension of every value the nodes touch; None for extent 1.
 
-    With `through_operands`, two readers of one outside value run over the same axes; without, only values made inside
-    tie axes together (a product of a matrix with its own transpose needs that).
+    With `through_operands`, two readers of one outside value run over the same axes; without,
+    only values made inside tie axes together (a product of a matrix with its own transpose needs
+    that).
     """
     union = _Union()
     made = {v for n in nodes for v in n.outputs}
@@ -69,12 +72,14 @@ def label_dimensions(nodes: Sequence[Node], through_operands: bool = True) -> di
             if v.shape[d] != 1 and (through_operands or v in made):
                 union.join((v, d), (node.output, e))
     return {
-        v: tuple(None if n == 1 else union.find((v, d)) for d, n in enumerate(v.shape)) for v in values
+        v: tuple(None if n == 1 else union.find((v, d)) for d, n in enumerate(v.shape))
+        for v in values
     }
 
 
 def is_view(node: Node) -> bool:
-    """The same bytes under another shape, in a way that no affine index expresses: it must look at memory."""
+    """The same bytes under another shape, in a way that no affine index expresses: it must look
+    at memory."""
     operator = lookup(node.op)
     return operator.kind == "view" and operator.leaf_only(node)
 
@@ -87,13 +92,18 @@ def is_region(node: Node) -> bool:
 def expensive(node: Node) -> bool:
     """Whether computing one element again costs more than storing and loading it."""
     primitive = PRIMITIVES.get(node.op)
-    return node.op in ("div", "sqrt", "rsqrt") or (primitive is not None and primitive.transcendental)
+    return node.op in ("div", "sqrt", "rsqrt") or (
+        primitive is not None and primitive.transcendental
+    )
 
 
 def find_frame(nodes: Sequence[Node], outputs: Sequence[Value]) -> Frame | None:
-    """The frame under which `nodes` (in order) form one nest that yields `outputs`, or None where there is none."""
+    """The frame under which `nodes` (in order) form one nest that yields `outputs`, or None where
+    there is none."""
     made = {v for n in nodes for v in n.outputs}
-    if any(lookup(n.op).leaf_only(n) and any(_computed(nodes, v) for v in n.inputs) for n in nodes):
+    if any(
+        lookup(n.op).leaf_only(n) and any(_computed(nodes, v) for v in n.inputs) for n in nodes
+    ):
         return None
     contracts = [n for n in nodes if lookup(n.op).kind == "contract"]
     folds = [n for n in nodes if lookup(n.op).kind == "fold"]
@@ -119,8 +129,12 @@ def _axes(labels: Labels) -> tuple[Label, ...]:
     return tuple(x for x in labels if x is not None)
 
 
-def _frame(axes: tuple[Label, ...], labels: dict[Value, Labels], cross: Node | None = None) -> Frame:
-    extents = {x: v.shape[d] for v, ls in labels.items() for d, x in enumerate(ls) if x is not None}
+def _frame(
+    axes: tuple[Label, ...], labels: dict[Value, Labels], cross: Node | None = None
+) -> Frame:
+    extents = {
+        x: v.shape[d] for v, ls in labels.items() for d, x in enumerate(ls) if x is not None
+    }
     return Frame(axes, tuple(extents[a] for a in axes), labels, cross)
 
 
@@ -131,7 +145,8 @@ def _contract_frame(
     outputs: Sequence[Value],
     labels: dict[Value, Labels],
 ) -> Frame | None:
-    """One contraction, then elementwise work on its result: the epilogue. Its operands must be in memory."""
+    """One contraction, then elementwise work on its result: the epilogue. Its operands must be in
+    memory."""
     (anchor, *more) = contracts
     if more or folds:
         return None
@@ -143,7 +158,8 @@ def _contract_frame(
         if any(v in after for v in node.inputs):
             after.update(node.outputs)
         elif not lookup(node.op).cheap and _axes(labels[node.output]) not in ((), axes):
-            # beside the tile only scalars, or work on the very elements of the tile (a slot times its decay)
+            # beside the tile only scalars, or work on the very elements of the tile (a slot times
+            # its decay)
             return None
     if any(v in after for v in anchor.inputs) or any(_computed(nodes, v) for v in anchor.inputs):
         return None
@@ -163,7 +179,10 @@ def _computed(nodes: Sequence[Node], value: Value) -> bool:
 
 
 def _loop_frame(
-    nodes: Sequence[Node], folds: Sequence[Node], outputs: Sequence[Value], labels: dict[Value, Labels]
+    nodes: Sequence[Node],
+    folds: Sequence[Node],
+    outputs: Sequence[Value],
+    labels: dict[Value, Labels],
 ) -> Frame | None:
     heavy = [v for n in nodes if not lookup(n.op).cheap for v in n.outputs]
     for cross in (*[f for f in folds if not _axes(labels[f.output])], None):
@@ -184,7 +203,9 @@ def _loop_frame(
     return None
 
 
-def _scalars_after(nodes: Sequence[Node], cross: Node | None, labels: dict[Value, Labels]) -> set[Value] | None:
+def _scalars_after(
+    nodes: Sequence[Node], cross: Node | None, labels: dict[Value, Labels]
+) -> set[Value] | None:
     """The result of `cross` and what follows from it; None where that is not all scalars."""
     after: set[Value] = set(cross.outputs) if cross else set()
     for node in nodes:
@@ -193,8 +214,11 @@ def _scalars_after(nodes: Sequence[Node], cross: Node | None, labels: dict[Value
     return after if all(not _axes(labels[v]) for v in after) else None
 
 
-def _common(labels: dict[Value, Labels], values: Sequence[Value], cross: Node | None) -> tuple[Label, ...] | None:
-    """Axes that all of `values` have, in the order of the first; the axes of the fold where there are no values."""
+def _common(
+    labels: dict[Value, Labels], values: Sequence[Value], cross: Node | None
+) -> tuple[Label, ...] | None:
+    """Axes that all of `values` have, in the order of the first; the axes of the fold where there
+    are no values."""
     if not values:
         return _axes(labels[cross.inputs[0]]) if cross else None
     axes = _axes(labels[values[0]])
@@ -205,9 +229,13 @@ def _common(labels: dict[Value, Labels], values: Sequence[Value], cross: Node | 
 
 
 def _fits(
-    axes: tuple[Label, ...], labels: dict[Value, Labels], computed: Sequence[Value], outputs: Sequence[Value]
+    axes: tuple[Label, ...],
+    labels: dict[Value, Labels],
+    computed: Sequence[Value],
+    outputs: Sequence[Value],
 ) -> bool:
-    """Every computed value is a scalar, or runs over the frame and at most one common inner space."""
+    """Every computed value is a scalar, or runs over the frame and at most one common inner
+    space."""
     frame, inner = set(axes), set[Label]()
     for v in computed:
         own = set(_axes(labels[v]))

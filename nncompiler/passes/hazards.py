@@ -11,7 +11,8 @@ from nncompiler.ir.scalar import Affine, Index, Load, walk
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """`path` are the loops around it, outermost first: (number of the loop, its axes); `order` is its place in the text."""
+    """`path` are the loops around it, outermost first: (number of the loop, its axes); `order` is
+    its place in the text."""
 
     index: tuple[Index, ...]
     path: tuple[tuple[int, tuple[str, ...]], ...]
@@ -19,9 +20,11 @@ class _Access:
 
 
 def may_overwrite(kernel: Kernel, old: str, new: str) -> bool:
-    """Whether every load from `old` sees the old bytes when `new`, of the same shape, lies at the same place.
+    """Whether every load from `old` sees the old bytes when `new`, of the same shape, lies at the
+    same place.
 
-    True where each element is loaded only by the iteration that stores it, no later in the text than the store.
+    True where each element is loaded only by the iteration that stores it, no later in the text
+    than the store.
     """
     loads: list[_Access] = []
     stores: list[_Access] = []

@@ -23,7 +23,9 @@ def verify_after(event: Event) -> None:
     """Re-run the operators' shape rules; a failure is a bug of the pass."""
     if verify.verify(event.after):
         text = verify.annotate(event.after)
-        raise CompilerBug("NN0493", f"pass '{event.step.name}' made an ill-formed function:\n{text}")
+        raise CompilerBug(
+            "NN0493", f"pass '{event.step.name}' made an ill-formed function:\n{text}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class DumpEach:
 
 @dataclass(slots=True)
 class CheckPasses:
-    """Interpret before and after in f64 on the same random data; name the pass that changed a value.
+    """Interpret before and after in f64 on the same random data; name the pass that changed a
+    value.
 
     Results a pass adds (autodiff) are not compared.
     """
@@ -90,7 +93,9 @@ class CheckPasses:
                 raise CompilerBug("NN0494", f"pass '{event.step.name}' lost the result '{name}'")
             if not close(old, after[name], self.tolerance):
                 raise CompilerBug(
-                    "NN0494", f"pass '{event.step.name}' changed the value of result '{name}' of '{event.after.name}'"
+                    "NN0494",
+                    f"pass '{event.step.name}' changed the value of result '{name}' "
+                    f"of '{event.after.name}'",
                 )
         self._known = after
 
@@ -102,10 +107,10 @@ def close(a: Array, b: Array, tolerance: float) -> bool:
     if a.dtype.kind != "f":
         return bool(np.array_equal(a, b))
     finite = np.isfinite(a)
-    if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+    if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(
+        a[~finite], b[~finite], equal_nan=True
+    ):
         return False
     x, y = np.asarray(a[finite], np.float64), np.asarray(b[finite], np.float64)
     scale = max(1.0, float(np.max(np.abs(x), initial=0.0)))
     return bool(np.max(np.abs(x - y), initial=0.0) <= tolerance * scale)
-
-

@@ -1,8 +1,9 @@
 """From a group of nodes to one loop nest.
 
-Elements are *pulled*: the nest asks every output for its element at the loop axes, which asks the operators for theirs.
-Each element is bound once, in the outermost scope whose axes determine it; that hoists row statistics out of the inner
-loop and scalars out of everything. A value that must be in memory is stored where it is first computed.
+Elements are *pulled*: the nest asks every output for its element at the loop axes, which asks the
+operators for theirs. Each element is bound once, in the outermost scope whose axes determine it;
+that hoists row statistics out of the inner loop and scalars out of everything. A value that must
+be in memory is stored where it is first computed.
 
     %0 = sub %z, %m                        for i < 64 {
     %1 = exp %0                 ──▶          s = sum j < 10 { exp(z[i,j] - m[i]) }
@@ -41,10 +42,11 @@ AXIS_NAMES = "ijklmnpqrstuvw"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value's elements are: in a buffer, at the value's own index with `inserts` put in one after the other.
+    """Where a value's elements are: in a buffer, at the value's own index with `inserts` put in
+    one after the other.
 
-    An insert (axis, position) says that the value is one step of a stack along that axis; the position is an affine
-    form of an enclosing loop's counter.
+    An insert (axis, position) says that the value is one step of a stack along that axis; the
+    position is an affine form of an enclosing loop's counter.
     """
 
     buffer: str
@@ -69,8 +71,9 @@ def lower_group(
 ) -> tuple[tuple[Stmt, ...], tuple[Value, ...]]:
     """The body of the kernel for `nodes`, and the values it keeps in scratch buffers of its own.
 
-    `places` are those of every value read (the first of them) or stored (all of them). Values that are costly and
-    needed by two inner loops become scratch, found by lowering until no more turn up.
+    `places` are those of every value read (the first of them) or stored (all of them). Values
+    that are costly and needed by two inner loops become scratch, found by lowering until no more
+    turn up.
     """
     scratch: dict[Value, None] = {}
     while True:
@@ -92,7 +95,8 @@ class _Scope:
 
 
 class _Nest:
-    """One attempt at a nest. The scope stack is: whole kernel, frame (if any), inner loop or fold (if any), …"""
+    """One attempt at a nest. The scope stack is: whole kernel, frame (if any), inner loop or fold
+    (if any), …"""
 
     def __init__(
         self,
@@ -160,7 +164,8 @@ class _Nest:
         self.scopes[-1].statements.append(wrap(body))
 
     def new_axes(self, extents: Sequence[int]) -> tuple[Axis, ...]:
-        """Axes with names of their own; sibling loops over one axis of the same extent share it, as `j` in a softmax.
+        """Axes with names of their own; sibling loops over one axis of the same extent share it,
+        as `j` in a softmax.
 
         Loops over several axes do not: a schedule may run them over lanes along different axes.
         """
@@ -197,7 +202,8 @@ class _Nest:
         return deepest
 
     def element(self, value: Value, index: Sequence[Index]) -> Expr:
-        """The value's element at `index`: bound once per scope, loaded where memory holds it, else computed."""
+        """The value's element at `index`: bound once per scope, loaded where memory holds it,
+        else computed."""
         at = tuple(Affine() if n == 1 else i for i, n in zip(index, value.shape, strict=True))
         depth = self.depth((*at, *(g for g, _ in self.guards)))
         scope = self.scopes[depth]
@@ -215,7 +221,8 @@ class _Nest:
 
     def evaluate(self, value: Value, index: tuple[Index, ...]) -> Expr:
         node = self.makers.get(value)
-        # what an unfinished loop stores is not there yet for statements hoisted in front of that loop
+        # what an unfinished loop stores is not there yet for statements hoisted in front of that
+        # loop
         if node is None or (value in self.stored and not self.stored[value].open):
             return self.load(value, index)
         if value in self.computed and expensive(node) and self.labels_of(value):
@@ -224,7 +231,8 @@ class _Nest:
         return lookup(node.op).lower(node, index, _Pull(self, node))
 
     def load(self, value: Value, index: tuple[Index, ...]) -> Expr:
-        """A load under all guards in force; what it gives where they do not hold is never looked at but for one."""
+        """A load under all guards in force; what it gives where they do not hold is never looked
+        at but for one."""
         place = self.places[value][0]
         index = place.index(index)
         if not self.guards:
@@ -232,11 +240,14 @@ class _Nest:
         guard, fill = self.guards[-1]
         for outer, _ in self.guards[:-1]:
             guard = apply("and", outer, guard)
-        fill = fill if len(self.guards) == 1 and fill.dtype == value.dtype else const(0, value.dtype)
+        fill = (
+            fill if len(self.guards) == 1 and fill.dtype == value.dtype else const(0, value.dtype)
+        )
         return Load(place.buffer, index, value.dtype, guard, fill)
 
     def guarded(self, value: Value, index: Sequence[Index], guard: Expr, fill: Const) -> Expr:
-        """The element where `guard` holds, else `fill`; nothing below touches memory where it does not."""
+        """The element where `guard` holds, else `fill`; nothing below touches memory where it
+        does not."""
         self.guards.append((guard, fill))
         element = self.element(value, index)
         self.guards.pop()
@@ -263,17 +274,27 @@ class _Nest:
 
     def covers(self, value: Value, index: tuple[Index, ...]) -> bool:
         """Whether the loops around here visit every element of `value` once at this index."""
-        axes = [i.single if isinstance(i, Affine) else None for i, n in zip(index, value.shape, strict=True) if n != 1]
+        axes = [
+            i.single if isinstance(i, Affine) else None
+            for i, n in zip(index, value.shape, strict=True)
+            if n != 1
+        ]
         if None in axes or len(set(axes)) != len(axes):
             return False
         extents = [n for n in value.shape if n != 1]
         around = {a.name for s in self.scopes for a in s.axes}
-        return around == set(axes) and all(self.extents[str(a)] == n for a, n in zip(axes, extents, strict=True))
+        return around == set(axes) and all(
+            self.extents[str(a)] == n for a, n in zip(axes, extents, strict=True)
+        )
 
     # --- reductions ---
 
     def fold(
-        self, node: Node, combine: str, extents: Sequence[int], element: Callable[[tuple[Affine, ...]], tuple[Expr, ...]]
+        self,
+        node: Node,
+        combine: str,
+        extents: Sequence[int],
+        element: Callable[[tuple[Affine, ...]], tuple[Expr, ...]],
     ) -> tuple[Expr, ...]:
         cross = node is self.frame.cross
         axes = self.frame_axes if cross else self.new_axes([n for n in extents if n != 1])
@@ -281,7 +302,10 @@ class _Nest:
         values = element(self.cross_index(node) if cross else _affine(extents, axes))
         if cross:
             self.store_all(self.inside)
-        names = tuple(self.local("acc" if lookup(node.op).kind == "contract" else node.output.name) for _ in values)
+        names = tuple(
+            self.local("acc" if lookup(node.op).kind == "contract" else node.output.name)
+            for _ in values
+        )
         self.close(lambda body: Fold(names, combine, axes, values, body))
         return tuple(Ref(name, v.dtype) for name, v in zip(names, values, strict=True))
 
@@ -310,13 +334,18 @@ class _Pull:
     ) -> Expr:
         value = self.node.inputs[k]
         if len(index) != len(value.shape):
-            raise CompilerBug("NN0491", f"'{self.node.op}' reads operand {k} with {len(index)} indices")
+            raise CompilerBug(
+                "NN0491", f"'{self.node.op}' reads operand {k} with {len(index)} indices"
+            )
         if guard is not None and fill is not None:
             return self.nest.guarded(value, index, guard, fill)
         return self.nest.element(value, index)
 
     def fold(
-        self, combine: str, extents: Sequence[int], element: Callable[[tuple[Affine, ...]], tuple[Expr, ...]]
+        self,
+        combine: str,
+        extents: Sequence[int],
+        element: Callable[[tuple[Affine, ...]], tuple[Expr, ...]],
     ) -> tuple[Expr, ...]:
         return self.nest.fold(self.node, combine, extents, element)
 

@@ -1,6 +1,8 @@
-"""Running passes: a pass is a frozen dataclass with a name and `run(function) -> function`; its fields are its options.
+"""Running passes: a pass is a frozen dataclass with a name and `run(function) -> function`; its
+fields are its options.
 
-Everything that happens between passes (verifying, printing, timing, dumping, comparing) is a hook, called with one
+Everything that happens between passes (verifying, printing, timing, dumping, comparing) is a
+hook, called with one
 `Event` after each pass.
 """
 
@@ -34,7 +36,8 @@ class Pass(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a hook is told: the number of the pass in the pipeline, the pass, the function before and after."""
+    """What a hook is told: the number of the pass in the pipeline, the pass, the function before
+    and after."""
 
     index: int
     step: Pass
@@ -52,9 +55,13 @@ PASSES: dict[str, type[Pass]] = {
 
 
 def run_passes(
-    function: Function, pipeline: Iterable[Pass], hooks: Iterable[Hook] = (), stop_after: str | None = None
+    function: Function,
+    pipeline: Iterable[Pass],
+    hooks: Iterable[Hook] = (),
+    stop_after: str | None = None,
 ) -> Function:
-    """Run a pipeline in order, telling every hook after every pass; `stop_after` names the last pass to run."""
+    """Run a pipeline in order, telling every hook after every pass; `stop_after` names the last
+    pass to run."""
     hooks = tuple(hooks)
     for index, step in enumerate(pipeline):
         start = time.perf_counter()
@@ -85,13 +92,16 @@ def _enter(step: Pass, node: Node) -> Node:
 
 
 def parse_pipeline(text: str) -> tuple[Pass, ...]:
-    """Passes from text such as ``cse,fuse{max-nodes=16}``; `UserError` NN0402–NN0404 where it does not fit."""
+    """Passes from text such as ``cse,fuse{max-nodes=16}``; `UserError` NN0402–NN0404 where it
+    does not fit."""
     found: list[Pass] = []
     rest = text.strip()
     while rest:
         match = re.match(r"\s*([\w-]+)\s*(?:\{([^}]*)\})?\s*(?:,|$)", rest)
         if not match:
-            raise UserError("NN0402", f"expected a pass such as 'fuse{{max-nodes=16}}', but found '{rest}'")
+            raise UserError(
+                "NN0402", f"expected a pass such as 'fuse{{max-nodes=16}}', but found '{rest}'"
+            )
         found.append(_make(match[1], match[2] or ""))
         rest = rest[match.end() :]
     return tuple(found)
@@ -102,7 +112,11 @@ def _make(name: str, options: str) -> Pass:
     if cls is None:
         close = nearest(name, PASSES)
         known = ", ".join(PASSES)
-        raise UserError("NN0403", f"no pass is called '{name}'", help=f"did you mean '{close}'?" if close else f"passes: {known}")
+        raise UserError(
+            "NN0403",
+            f"no pass is called '{name}'",
+            help=f"did you mean '{close}'?" if close else f"passes: {known}",
+        )
     types = {f.name: f.type for f in fields(cls)}  # type: ignore[arg-type]
     values: dict[str, object] = {}
     for item in filter(None, (part.strip() for part in options.split(","))):
@@ -110,7 +124,9 @@ def _make(name: str, options: str) -> Pass:
         field = key.strip().replace("-", "_")
         if field not in types:
             listed = ", ".join(t.replace("_", "-") for t in types) or "none"
-            raise UserError("NN0404", f"pass '{name}' has no option '{key.strip()}'", help=f"options: {listed}")
+            raise UserError(
+                "NN0404", f"pass '{name}' has no option '{key.strip()}'", help=f"options: {listed}"
+            )
         values[field] = _option(name, key.strip(), value.strip(), str(types[field]))
     return cls(**values)
 
@@ -118,11 +134,16 @@ def _make(name: str, options: str) -> Pass:
 def _option(name: str, key: str, value: str, type: str) -> int | bool | str:
     if type == "int":
         if not re.fullmatch(r"\d{1,9}", value):
-            raise UserError("NN0404", f"option '{key}' of pass '{name}' expected a number, but found '{value}'")
+            raise UserError(
+                "NN0404", f"option '{key}' of pass '{name}' expected a number, but found '{value}'"
+            )
         return int(value)
     if type == "bool":
         if value not in ("true", "false"):
-            raise UserError("NN0404", f"option '{key}' of pass '{name}' expected true or false, but found '{value}'")
+            raise UserError(
+                "NN0404",
+                f"option '{key}' of pass '{name}' expected true or false, but found '{value}'",
+            )
         return value == "true"
     return value
 

@@ -1,7 +1,7 @@
 """Offsets for the arena: lifetimes, writes in place, then packing.
 
-    buffer %2 f32[64,512] arena      ──▶   buffer %2 f32[64,512] @0       live k0..k6
-    buffer %9 f32[64,512] arena            buffer %9 f32[64,512] @0       live k6..k7   in place of %2
+buffer %2 f32[64,512] arena      ──▶   buffer %2 f32[64,512] @0       live k0..k6
+buffer %9 f32[64,512] arena            buffer %9 f32[64,512] @0       live k6..k7   in place of %2
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from nncompiler.passes.allocation import Interval, Problem, allocate, live_bound
 from nncompiler.passes.hazards import may_overwrite
 from nncompiler.passes.order import root_name
 
-#: Search steps for the offsets (`allocation.allocate`); a plan of a model is almost always placed at its bound greedily.
+#: Search steps for the offsets (`allocation.allocate`); a plan of a model is almost always placed
+#: at its bound greedily.
 BUDGET = 2_000
 
 
@@ -41,15 +42,24 @@ def place(plan: Plan) -> Plan:
     _share(plan.steps, buffers, times)
     problem, chains = _problem(buffers, times)
     solution = allocate(problem, budget=BUDGET)
-    offset_of = {name: at for chain, at in zip(chains, solution.offsets, strict=True) for name in chain}
+    offset_of = {
+        name: at for chain, at in zip(chains, solution.offsets, strict=True) for name in chain
+    }
     placed = [
-        replace(b, offset=offset_of[b.name], live=times.live[b.name], in_place_of=times.heir_of.get(b.name))
+        replace(
+            b,
+            offset=offset_of[b.name],
+            live=times.live[b.name],
+            in_place_of=times.heir_of.get(b.name),
+        )
         if b.space == "arena" and b.name in offset_of
         else b
         for b in plan.buffers
         if b.space != "arena" or b.name in offset_of
     ]
-    return replace(plan, buffers=tuple(placed), arena_bytes=align(solution.peak), bound=live_bound(problem))
+    return replace(
+        plan, buffers=tuple(placed), arena_bytes=align(solution.peak), bound=live_bound(problem)
+    )
 
 
 def _live_ranges(steps: Sequence[Step], buffers: dict[str, Buffer]) -> dict[str, tuple[int, int]]:
@@ -64,7 +74,8 @@ def _live_ranges(steps: Sequence[Step], buffers: dict[str, Buffer]) -> dict[str,
 
 
 def _share(steps: Sequence[Step], buffers: dict[str, Buffer], times: _Lifetimes) -> None:
-    """Let a result take over the bytes of an operand that dies in the same kernel, largest first."""
+    """Let a result take over the bytes of an operand that dies in the same kernel, largest
+    first."""
     taken: set[str] = set()
     viewed = {root_name(buffers, n) for n, b in buffers.items() if b.space == "view"}
     for t, step in enumerate(steps):
@@ -72,9 +83,14 @@ def _share(steps: Sequence[Step], buffers: dict[str, Buffer], times: _Lifetimes)
             continue
         reads, writes = reads_and_writes(step)
         born = sorted(
-            (n for n in writes if n in times.live and times.live[n][0] == t), key=lambda n: (-buffers[n].nbytes, n)
+            (n for n in writes if n in times.live and times.live[n][0] == t),
+            key=lambda n: (-buffers[n].nbytes, n),
         )
-        dying = [n for n in sorted(reads) if n in times.live and times.live[n][1] == t and n not in viewed]
+        dying = [
+            n
+            for n in sorted(reads)
+            if n in times.live and times.live[n][1] == t and n not in viewed
+        ]
         for new in born:
             for old in dying:
                 if old in taken or old == new or not _fits(buffers[old], buffers[new]):

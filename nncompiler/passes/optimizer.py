@@ -1,12 +1,14 @@
-"""From the training objective to `grad`, `train_step` and `apply`: autodiff, then the optimizer, all as graph.
+"""From the training objective to `grad`, `train_step` and `apply`: autodiff, then the optimizer,
+all as graph.
 
     graph @objective { … return loss=%5 }
       ──▶ graph @grad       { … return loss=%5, grad.w=%9 }
       ──▶ graph @train_step { … return loss=%5, update.w=%12, update.opt.m.w=%11, update.step=%13 }
       ──▶ graph @apply      { gradient %grad.w … return update.w=…, … }
 
-A result called `update.NAME` is the new value of the parameter NAME of the function; the schedule makes it a write in
-place. Several objectives are minimised one after another within a step, each seeing the updates before it.
+A result called `update.NAME` is the new value of the parameter NAME of the function; the schedule
+makes it a write in place. Several objectives are minimised one after another within a step, each
+seeing the updates before it.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def grad(network: Network) -> Function:
     for objective in _objectives(network):
         wanted = _trained(network, objective, values)
         gradients = _gradients(b, results[objective.loss], wanted)
-        results.update({f"grad.{w}": g for w, g in zip(_names(network, objective), gradients, strict=True)})
+        results.update(
+            {f"grad.{w}": g for w, g in zip(_names(network, objective), gradients, strict=True)}
+        )
     return b.finish(results.items())
 
 
@@ -58,9 +62,21 @@ def train_step(network: Network) -> Function:
         found = _losses(b, network, current)
         losses.setdefault(objective.loss, found[objective.loss])
         gradients = _gradients(b, found[objective.loss], _trained(network, objective, current))
-        updates.update((n, found[f"update.{n}"]) for n, _ in network.states if f"update.{n}" in found)
+        updates.update(
+            (n, found[f"update.{n}"]) for n, _ in network.states if f"update.{n}" in found
+        )
         names = _names(network, objective)
-        updates.update(_update(b, network, rates, names, [current[n] for n in names], gradients, {**slots, **updates}))
+        updates.update(
+            _update(
+                b,
+                network,
+                rates,
+                names,
+                [current[n] for n in names],
+                gradients,
+                {**slots, **updates},
+            )
+        )
     for counter in ("step", "draws"):
         if counter in header:
             updates[counter] = b.emit("add", header[counter], b.const(1, header[counter].dtype))
@@ -89,7 +105,8 @@ def _train(network: Network) -> TrainSpec:
 
 
 def _signature(network: Network, name: str) -> tuple[Builder, dict[str, Value]]:
-    """A builder with the inputs, targets, parameters, and what else of the state the objective reads."""
+    """A builder with the inputs, targets, parameters, and what else of the state the objective
+    reads."""
     b = Builder(name)
     values = {n: b.param("input", n, t) for n, t in network.inputs}
     values.update({n: b.param("target", n, t) for n, t in network.targets})
@@ -103,7 +120,9 @@ def _signature(network: Network, name: str) -> tuple[Builder, dict[str, Value]]:
 def _header(b: Builder, network: Network, values: dict[str, Value]) -> dict[str, Value]:
     """Step and rate, and the counter of draws where the objective draws."""
     types = header_types(network.dtype)
-    found = {n: values[n] if n in values else b.param("header", n, types[n]) for n in ("step", "rate")}
+    found = {
+        n: values[n] if n in values else b.param("header", n, types[n]) for n in ("step", "rate")
+    }
     return {**found, "draws": values["draws"]} if "draws" in values else found
 
 
@@ -148,7 +167,9 @@ def schedule_factor(b: Builder, schedule: ScheduleSpec, step: Value) -> Value:
     t = b.emit("cast", step, dtype="f64")
     match schedule.kind:
         case "step":
-            factor = a.pow(schedule.get("gamma"), a.unary("floor", a.div(t, schedule.get("every"))))
+            factor = a.pow(
+                schedule.get("gamma"), a.unary("floor", a.div(t, schedule.get("every")))
+            )
         case "exponential":
             factor = a.pow(schedule.get("gamma"), a.div(t, schedule.get("every")))
         case "cosine":
@@ -193,7 +214,9 @@ class _Regularised:
         for g in gradients:
             axes = tuple(range(g.type.rank))
             square = self.a.mul(g, g)
-            part = self.a.b.emit("reduce_sum", square, axes=axes, keepdims=False) if axes else square
+            part = (
+                self.a.b.emit("reduce_sum", square, axes=axes, keepdims=False) if axes else square
+            )
             total = part if total is None else self.a.add(total, part)
         assert total is not None
         return self.a.min(1.0, self.a.div(limit, self.a.add(self.a.unary("sqrt", total), 1e-6)))

@@ -1,4 +1,5 @@
-"""The order of kernels: any order that respects the data is right, and one that keeps little alive is wanted."""
+"""The order of kernels: any order that respects the data is right, and one that keeps little
+alive is wanted."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def best_order(
 ) -> list[Step]:
     """`steps`, of which number k must follow those in `after[k]`, reordered for a low peak.
 
-    The given order (made legal) and a greedy one, which always takes the ready kernel that frees most, are compared.
+    The given order (made legal) and a greedy one, which always takes the ready kernel that frees
+    most, are compared.
     """
     reads, writes = [], []
     for step in steps:
@@ -46,7 +48,8 @@ def best_order(
 
 
 def _list_order(flow: _Flow, greedy: bool) -> list[int]:
-    """List scheduling: the first ready kernel, or with `greedy` the one after which fewest bytes are alive."""
+    """List scheduling: the first ready kernel, or with `greedy` the one after which fewest bytes
+    are alive."""
     order: list[int] = []
     waiting = list(range(len(flow.reads)))
     uses: dict[str, int] = {}
@@ -81,5 +84,6 @@ def _peak(flow: _Flow, order: Sequence[int]) -> int:
                 first.setdefault(b, t)
                 last[b] = t
     return max(
-        (sum(flow.sizes[b] for b in first if first[b] <= t <= last[b]) for t in range(len(order))), default=0
+        (sum(flow.sizes[b] for b in first if first[b] <= t <= last[b]) for t in range(len(order))),
+        default=0,
     )

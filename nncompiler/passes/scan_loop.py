@@ -1,13 +1,13 @@
 """A `scan` as a loop of plan steps.
 
-A carry is a stack with one row more than the scan has steps: step t reads row t and writes row t + 1 (a reverse scan
-reads row t + 1 and writes row t). So no step overwrites what it reads, nothing is copied from step to step, and the
-values that training saves are this very stack.
+A carry is a stack with one row more than the scan has steps: step t reads row t and writes row t
++ 1 (a reverse scan reads row t + 1 and writes row t). So no step overwrites what it reads,
+nothing is copied from step to step, and the values that training saves are this very stack.
 
-    %3, %4 = scan %xs, %h0, %w { … yield h=%1, y=%1 }  ──▶   kernel k0: carry[0,i,j] = %h0[i,j]
-                                                             loop t < 5 {
-                                                               kernel k1: carry[t+1,i,j] = tanh(xs[i,t,j] + …)
-                                                             }
+    %3, %4 = scan %xs, %h0, %w {        kernel k0: carry[0,i,j] = %h0[i,j]
+      …                          ──▶    loop t < 5 {
+      yield h=%1, y=%1                    kernel k1: carry[t+1,i,j] = tanh(xs[i,t,j] + …)
+    }                                   }
 """
 
 from __future__ import annotations
@@ -80,10 +80,14 @@ class _ScanLoop:
 
     @property
     def _started(self) -> list[Value]:
-        return [Value(f"{self.name}.carry{j}", v.type) for j, v in enumerate(self.s.split(self.s.node.inputs)[1])]
+        return [
+            Value(f"{self.name}.carry{j}", v.type)
+            for j, v in enumerate(self.s.split(self.s.node.inputs)[1])
+        ]
 
     def _carry(self, j: int, start: Value) -> Place:
-        """The stack of a carry; its first row is copied in front of the loop, its last is the scan's result."""
+        """The stack of a carry; its first row is copied in front of the loop, its last is the
+        scan's result."""
         extent, made = self.s.extent, self._started[j]
         type = start.type.with_shape((extent + 1, *start.shape))
         stack = self.outer.new_buffer(made.name, Buffer(made.name, type, "arena"))
@@ -100,13 +104,16 @@ class _ScanLoop:
         self.outer.places[value] = [self.outer.new_buffer(name, view)]
 
     def _targets(self, inner: Block, carries: list[Place]) -> dict[Value, list[Place]]:
-        """Where each result of a step is to be stored; stacks that a carry holds anyway become views of it."""
+        """Where each result of a step is to be stored; stacks that a carry holds anyway become
+        views of it."""
         s = self.s
         _, carried, _ = s.split(s.params)
         wanted: dict[Value, list[Place]] = {}
         for v, carry in zip(s.next_carries, carries, strict=True):
             wanted.setdefault(v, []).append(carry.step(0, self.writes_at))
-        for v, output, axis in zip(s.step_results, s.node.outputs[s.carries :], s.out_axes, strict=True):
+        for v, output, axis in zip(
+            s.step_results, s.node.outputs[s.carries :], s.out_axes, strict=True
+        ):
             if axis == 0 and output not in self.outer.places:
                 if v in carried:
                     self._view_of(carries[carried.index(v)], output, int(s.reverse))
@@ -118,8 +125,11 @@ class _ScanLoop:
         return wanted
 
     def _computed(self, value: Value) -> bool:
-        """Whether a kernel of the body makes the value (parameters, views and results of inner scans are copied)."""
+        """Whether a kernel of the body makes the value (parameters, views and results of inner
+        scans are copied)."""
         for node in self.s.body.nodes:
             if value in node.outputs:
-                return not is_view(node) and (lookup(node.op).kind != "region" or node.op == "fused")
+                return not is_view(node) and (
+                    lookup(node.op).kind != "region" or node.op == "fused"
+                )
         return False

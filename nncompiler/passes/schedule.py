@@ -1,13 +1,14 @@
-"""From a graph to a plan: one kernel per node or `fused` node, in an order that keeps little alive at once.
+"""From a graph to a plan: one kernel per node or `fused` node, in an order that keeps little
+alive at once.
 
     %2 = fused %x, %w { … yield %2 }            kernel k0
     %3 = fused %2, %v { … yield %3 }    ──▶       for i < 64, j < 512 { … %2[i,j] = … }
     return y=%3                                 kernel k1
                                                   for i < 64 { … y[i] = … }
 
-Results become arguments of the entry point; a result `update.NAME` is written over the state's NAME by the kernel that
-computes it where no read can be disturbed, and copied at the end otherwise. A `scan` becomes a loop of steps
-(`scan_loop`). Buffers get no offsets here (`memory`).
+Results become arguments of the entry point; a result `update.NAME` is written over the state's
+NAME by the kernel that computes it where no read can be disturbed, and copied at the end
+otherwise. A `scan` becomes a loop of steps (`scan_loop`). Buffers get no offsets here (`memory`).
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class _Scheduler:
         return arguments
 
     def _results(self) -> list[Argument]:
-        """Buffers of the results; a value that cannot be computed right there is copied at the end."""
+        """Buffers of the results; a value that cannot be computed right there is copied at the
+        end."""
         arguments, buffers, places = [], self.block.buffers, self.block.places
         in_place = updates(self.function)
         views = {n.output for n in self.function.nodes if is_view(n)}
@@ -83,7 +85,9 @@ class _Scheduler:
             if name.startswith(UPDATE):
                 if value not in in_place or value in views or self._from_scan(value):
                     entry = self.state.entry(name.removeprefix(UPDATE))
-                    buffers.setdefault(entry.name, Buffer(entry.name, entry.type, "state", entry.offset))
+                    buffers.setdefault(
+                        entry.name, Buffer(entry.name, entry.type, "state", entry.offset)
+                    )
                     self.late.append((entry.name, value))
                 continue
             target = name if name not in buffers else f"{name}.out"
@@ -97,10 +101,14 @@ class _Scheduler:
 
     def _from_scan(self, value: Value) -> bool:
         """Results of a loop are parts of its stacks."""
-        return any(value in n.outputs and lookup(n.op).kind == "region" and n.op != "fused" for n in self.function.nodes)
+        return any(
+            value in n.outputs and lookup(n.op).kind == "region" and n.op != "fused"
+            for n in self.function.nodes
+        )
 
     def _saved(self, copies: Sequence[tuple[str, Value]]) -> list[tuple[str, Value]]:
-        """Copies at the end, each from bytes that no write disturbs: old state is saved in the arena first."""
+        """Copies at the end, each from bytes that no write disturbs: old state is saved in the
+        arena first."""
         found = []
         for target, value in copies:
             if self.block.root(value) in self._old():

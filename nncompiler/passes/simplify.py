@@ -1,7 +1,8 @@
 """Algebraic simplification and constant folding, safe for IEEE arithmetic.
 
-Each operator says itself how it simplifies (`Operator.simplify`); this pass applies that until nothing changes, and
-folds operators whose inputs are all scalar constants by their own NumPy reference.
+Each operator says itself how it simplifies (`Operator.simplify`); this pass applies that until
+nothing changes, and folds operators whose inputs are all scalar constants by their own NumPy
+reference.
 
     %0: f32[4] = mul %x, 1.0           %2: f32[4] = neg %x
     %1: f32[] = sqrt 4.0               %3: f32[4] = add %2, 2.0
@@ -52,7 +53,11 @@ def _walk(function: Function) -> tuple[Function, bool]:
         else:
             probe = Node(node.op, tuple(inputs), node.outputs, node.attrs, node.body, node.span)
             with b.at(node.span):
-                better = None if node.body else _fold(b, probe, definitions) or _better(b, probe, definitions)
+                better = (
+                    None
+                    if node.body
+                    else _fold(b, probe, definitions) or _better(b, probe, definitions)
+                )
             if better is not None:
                 changed = True
                 mapping[node.output] = better

@@ -1,8 +1,8 @@
 """Make a nest short to read: a local used once, in the same scope, is written where it is used.
 
-    v1 = x[i]                          y[i] = exp(x[i])
-    v2 = exp(v1)              ──▶
-    y[i] = v2
+v1 = x[i]                          y[i] = exp(x[i])
+v2 = exp(v1)              ──▶
+y[i] = v2
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from nncompiler.ir.scalar import Affine, Expr, Load, Ref, rewrite, walk
 
 
 def tidy(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
-    """Inline single-use locals and drop unused ones. A load never moves across a store to the same buffer."""
+    """Inline single-use locals and drop unused ones. A load never moves across a store to the
+    same buffer."""
     uses: Counter[str] = Counter()
     for s in statements(body):
         for e in expressions(s):
@@ -23,7 +24,9 @@ def tidy(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
     return _tidy(body, uses, {})[0]
 
 
-def _tidy(body: tuple[Stmt, ...], uses: Counter[str], pending: dict[str, Expr]) -> tuple[tuple[Stmt, ...], dict[str, Expr]]:
+def _tidy(
+    body: tuple[Stmt, ...], uses: Counter[str], pending: dict[str, Expr]
+) -> tuple[tuple[Stmt, ...], dict[str, Expr]]:
     """Rewrite one scope; `pending` are the locals waiting for their single use in it."""
     pending = dict(pending)
     done: list[Stmt] = []
@@ -39,7 +42,9 @@ def _tidy(body: tuple[Stmt, ...], uses: Counter[str], pending: dict[str, Expr]) 
                 done.append(Let(name, value))
             case Store(buffer, index, value):
                 after = _substitute(value, pending)
-                index = tuple(i if isinstance(i, Affine) else _substitute(i, pending) for i in index)
+                index = tuple(
+                    i if isinstance(i, Affine) else _substitute(i, pending) for i in index
+                )
                 _flush(done, pending, {buffer})
                 done.append(Store(buffer, index, after))
             case For() | Fold():
@@ -53,7 +58,8 @@ def _tidy(body: tuple[Stmt, ...], uses: Counter[str], pending: dict[str, Expr]) 
 
 
 def _used_here(name: str, body: tuple[Stmt, ...]) -> bool:
-    """Whether the use stands in this scope itself, or nowhere in a loop inside it (a fold's values count as its scope)."""
+    """Whether the use stands in this scope itself, or nowhere in a loop inside it (a fold's
+    values count as its scope)."""
     return not any(
         isinstance(x, Ref) and x.name == name
         for s in body

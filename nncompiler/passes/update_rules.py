@@ -1,7 +1,8 @@
 """Optimizers as graph: for each kind, its slots and how one parameter is updated.
 
-Notation: w parameter, g gradient, a learning rate of this step. Conventions (where eps goes, momentum without
-dampening, bias correction) are those of PyTorch, so that loss curves can be compared step by step.
+Notation: w parameter, g gradient, a learning rate of this step. Conventions (where eps goes,
+momentum without dampening, bias correction) are those of PyTorch, so that loss curves can be
+compared step by step.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Arithmetic:
 
 
 Slots = Sequence[Value]
-Update = Callable[[Arithmetic, OptimizerSpec, Rates, Value, Value, Slots], tuple[Value, tuple[Value, ...]]]
+Update = Callable[
+    [Arithmetic, OptimizerSpec, Rates, Value, Value, Slots], tuple[Value, tuple[Value, ...]]
+]
 
 
 def _sgd(
@@ -86,7 +89,9 @@ def _nesterov(
     return a.sub(w, a.mul(r.rate, a.add(g, a.mul(mu, m)))), (m,)
 
 
-def _scaled_step(a: Arithmetic, spec: OptimizerSpec, r: Rates, w: Value, g: Value, s: Value) -> Value:
+def _scaled_step(
+    a: Arithmetic, spec: OptimizerSpec, r: Rates, w: Value, g: Value, s: Value
+) -> Value:
     root = a.add(a.unary("sqrt", s), spec.get("eps"))
     return a.sub(w, a.div(a.mul(r.rate, g), root))
 
@@ -111,7 +116,8 @@ def _rmsprop(
 def _adam(
     a: Arithmetic, spec: OptimizerSpec, r: Rates, w: Value, g: Value, slots: Slots
 ) -> tuple[Value, tuple[Value, ...]]:
-    """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g²;  w -= a m^ / (sqrt(v^) + eps)  (Kingma & Ba 2015)
+    """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g²;  w -= a m^ / (sqrt(v^) + eps)  (Kingma & Ba
+    2015)
 
     AdamW (Loshchilov & Hutter 2019) first shrinks w by a * weight_decay.
     """
@@ -137,10 +143,15 @@ RULES: dict[str, tuple[tuple[str, ...], Update]] = {
 }
 
 
-def adam_corrections(b: Builder, spec: OptimizerSpec, step: Value, dtype: DType) -> tuple[Value, Value]:
-    """1 / (1 - beta ** t) for both betas, in f64: in f32 the difference loses half its digits at t = 1."""
+def adam_corrections(
+    b: Builder, spec: OptimizerSpec, step: Value, dtype: DType
+) -> tuple[Value, Value]:
+    """1 / (1 - beta ** t) for both betas, in f64: in f32 the difference loses half its digits at
+    t = 1."""
     wide = Arithmetic(b, F64)
     t = wide.add(b.emit("cast", step, dtype="f64"), 1.0)
-    found = [wide.div(1.0, wide.sub(1.0, wide.pow(spec.get(beta), t))) for beta in ("beta1", "beta2")]
+    found = [
+        wide.div(1.0, wide.sub(1.0, wide.pow(spec.get(beta), t))) for beta in ("beta1", "beta2")
+    ]
     first, second = (b.emit("cast", v, dtype=dtype.name) for v in found)
     return first, second

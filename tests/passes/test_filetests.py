@@ -1,7 +1,8 @@
-"""File tests of the passes: `// RUN: pipeline`, a function, `// EXPECT`, the function the pipeline makes of it.
+"""File tests of the passes: `// RUN: pipeline`, a function, `// EXPECT`, the function the
+pipeline makes of it.
 
-Every function is also interpreted before and after on random data. `pytest --update-golden` rewrites what follows
-EXPECT.
+Every function is also interpreted before and after on random data. `pytest --update-golden`
+rewrites what follows EXPECT.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def run_file(path: Path) -> tuple[str, Function]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_pipeline_gives_the_expected_function(path: Path, golden: Golden) -> None:
-    """The printed function after the pipeline is the expected text, and computes the same values."""
+    """The printed function after the pipeline is the expected text, and computes the same
+    values."""
     head, after = run_file(path)
     golden(path, head + MARK + print_function(after))
 

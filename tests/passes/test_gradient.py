@@ -16,7 +16,9 @@ from nncompiler.passes.simplify import Simplify
 from tests.networks import mlp
 
 
-def check_by_differences(f: Function, name: str, values: dict, wanted: list[str], step: float = 1e-5) -> None:
+def check_by_differences(
+    f: Function, name: str, values: dict, wanted: list[str], step: float = 1e-5
+) -> None:
     """Every element of every gradient against a central difference, in f64."""
     g = differentiate(f, name, [p.value for p in f.params if p.value.name in wanted])
     found = run(g, values, F64)
@@ -28,7 +30,9 @@ def check_by_differences(f: Function, name: str, values: dict, wanted: list[str]
                 other = base.copy()
                 other[at] += sign * step
                 moved.append(float(run(f, {**values, w: other}, F64)[name]))
-            assert found[f"grad.{w}"][at] == pytest.approx((moved[0] - moved[1]) / (2 * step), rel=1e-6, abs=1e-8)
+            assert found[f"grad.{w}"][at] == pytest.approx(
+                (moved[0] - moved[1]) / (2 * step), rel=1e-6, abs=1e-8
+            )
 
 
 def test_network_gradient_matches_central_differences() -> None:
@@ -38,13 +42,24 @@ def test_network_gradient_matches_central_differences() -> None:
     check_by_differences(f, "loss", random_arguments(f, 3), [n for n, _ in network.parameters])
 
 
-@pytest.mark.parametrize("shapes", [((3, 4), (4,)), ((3, 1), (1, 4)), ((2, 3, 4), (3, 1)), ((), (2, 2)), ((1,), (5,))])
+@pytest.mark.parametrize(
+    "shapes", [((3, 4), (4,)), ((3, 1), (1, 4)), ((2, 3, 4), (3, 1)), ((), (2, 2)), ((1,), (5,))]
+)
 def test_unbroadcasting(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     """A broadcast operand's gradient has the operand's shape and the sum of the right elements."""
     b = Builder("f")
     x, y = (b.param("param", n, TensorType(F64, s)) for n, s in zip("xy", shapes, strict=True))
     product = b.emit("mul", b.emit("mul", x, y), y)
-    f = b.finish([("loss", b.emit("reduce_sum", product, axes=tuple(range(product.type.rank)), keepdims=False))])
+    f = b.finish(
+        [
+            (
+                "loss",
+                b.emit(
+                    "reduce_sum", product, axes=tuple(range(product.type.rank)), keepdims=False
+                ),
+            )
+        ]
+    )
     check_by_differences(f, "loss", random_arguments(f, 1), ["x", "y"])
 
 
@@ -53,7 +68,16 @@ def test_gradient_of_gradient() -> None:
     b = Builder("f")
     x = b.param("param", "x", TensorType(F64, (4,)))
     cube = b.emit("mul", b.emit("mul", x, x), x)
-    f = b.finish([("loss", b.emit("reduce_sum", b.emit("add", cube, b.emit("sin", x)), axes=(0,), keepdims=False))])
+    f = b.finish(
+        [
+            (
+                "loss",
+                b.emit(
+                    "reduce_sum", b.emit("add", cube, b.emit("sin", x)), axes=(0,), keepdims=False
+                ),
+            )
+        ]
+    )
     first = differentiate(f, "loss", [x])
     total = Builder.extending(first)
     s = total.emit("reduce_sum", first.result("grad.x"), axes=(0,), keepdims=False)
@@ -63,7 +87,8 @@ def test_gradient_of_gradient() -> None:
 
 
 def test_no_work_for_what_nobody_asked_for() -> None:
-    """Differentiating with respect to the last bias alone makes no contraction beyond the forward ones."""
+    """Differentiating with respect to the last bias alone makes no contraction beyond the forward
+    ones."""
     network = mlp()
     f = network.function("objective")
     bias = next(p.value for p in f.params if p.value.name == "d2.b")
@@ -72,7 +97,8 @@ def test_no_work_for_what_nobody_asked_for() -> None:
 
 
 def test_no_input_gradient_in_training() -> None:
-    """A full gradient makes 3 forward, 3 weight and 2 input products: the first layer's input gets none."""
+    """A full gradient makes 3 forward, 3 weight and 2 input products: the first layer's input
+    gets none."""
     network = mlp()
     f = network.function("objective")
     g = differentiate(f, "loss", [p.value for p in f.params if p.kind == "param"])
@@ -82,10 +108,15 @@ def test_no_input_gradient_in_training() -> None:
 def test_independent_parameter_gets_zeros() -> None:
     """A parameter the loss does not read has an all-zero gradient of its type."""
     b = Builder("f")
-    x, unused = b.param("param", "x", TensorType(F32, (2,))), b.param("param", "u", TensorType(F32, (2, 3)))
+    x, unused = (
+        b.param("param", "x", TensorType(F32, (2,))),
+        b.param("param", "u", TensorType(F32, (2, 3))),
+    )
     f = b.finish([("loss", b.emit("reduce_sum", x, axes=(0,), keepdims=False))])
     found = run(differentiate(f, "loss", [x, unused]), {"x": np.ones(2), "u": np.ones((2, 3))})
-    assert np.array_equal(found["grad.u"], np.zeros((2, 3))) and np.array_equal(found["grad.x"], [1, 1])
+    assert np.array_equal(found["grad.u"], np.zeros((2, 3))) and np.array_equal(
+        found["grad.x"], [1, 1]
+    )
 
 
 def test_stop_gradient_stops() -> None:

@@ -1,4 +1,5 @@
-"""Fusion, scheduling, writes in place and memory, judged by the plan interpreter at real offsets."""
+"""Fusion, scheduling, writes in place and memory, judged by the plan interpreter at real
+offsets."""
 
 from __future__ import annotations
 
@@ -41,8 +42,13 @@ def agrees(f: Function, network: Network | None = None, fused: bool = True) -> P
 
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("which", ["grad", "train_step", "apply"])
-@pytest.mark.parametrize("settings", [{}, {"optimizer": ADAM}, {"clip_norm": 0.5, "l2": 0.01}, {"clip_value": 0.1, "l1": 0.1}])
-def test_training_plan_computes_what_the_graph_says(which: str, settings: dict, fused: bool) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"optimizer": ADAM}, {"clip_norm": 0.5, "l2": 0.01}, {"clip_value": 0.1, "l1": 0.1}],
+)
+def test_training_plan_computes_what_the_graph_says(
+    which: str, settings: dict, fused: bool
+) -> None:
     """Every training function, several optimizers, fused and unfused: plan = graph."""
     network = mlp(**settings)
     agrees(getattr(optimizer, which)(network), network, fused)
@@ -64,7 +70,8 @@ def test_weight_gradient_is_never_stored() -> None:
 
 
 def test_input_gradient_reads_the_weight_before_the_update_writes_it() -> None:
-    """The hazard of updating in place: every kernel that reads W runs before the one that writes it."""
+    """The hazard of updating in place: every kernel that reads W runs before the one that writes
+    it."""
     network = mlp()
     plan = plan_of(optimizer.train_step(network), network)
     for name, _ in network.parameters:
@@ -94,11 +101,15 @@ def update_function(kind: str) -> Function:
             return b.finish([("update.w", x), ("y", product)])
         case "row statistics of the old value":
             norm = b.emit("reduce_sum", b.emit("mul", w, w), axes=(1,), keepdims=True)
-            return b.finish([("update.w", b.emit("div", w, b.emit("add", norm, b.const(1.0, F32))))])
+            return b.finish(
+                [("update.w", b.emit("div", w, b.emit("add", norm, b.const(1.0, F32))))]
+            )
         case "two parameters swap":
             v = b.param("param", "v", TensorType(F32, (4, 4)))
             one = b.const(1.0, F32)
-            return b.finish([("update.w", b.emit("mul", v, one)), ("update.v", b.emit("add", w, one))])
+            return b.finish(
+                [("update.w", b.emit("mul", v, one)), ("update.v", b.emit("add", w, one))]
+            )
         case _:
             raise AssertionError(kind)
 
@@ -108,8 +119,8 @@ def update_function(kind: str) -> Function:
     "kind",
     [
         "new value is a product that reads the old", "new value is the old transposed",
-        "old value is read after the new one", "new value is also a result", "new value is an input",
-        "row statistics of the old value", "two parameters swap",
+        "old value is read after the new one", "new value is also a result",
+        "new value is an input", "row statistics of the old value", "two parameters swap",
     ],
 )  # fmt: skip
 def test_update_hazards(kind: str, fused: bool) -> None:
@@ -143,6 +154,8 @@ def test_results_that_are_views_parameters_or_twice_the_same() -> None:
     x = b.param("input", "x", TensorType(F32, (4, 6)))
     y = b.emit("exp", x)
     flat = b.emit("reshape", y, shape=(3, 8))
-    f = b.finish([("same", x), ("y", y), ("again", y), ("flat", flat), ("x.out", b.emit("neg", flat))])
+    f = b.finish(
+        [("same", x), ("y", y), ("again", y), ("flat", flat), ("x.out", b.emit("neg", flat))]
+    )
     agrees(f)
     agrees(f, fused=False)

@@ -25,14 +25,20 @@ def cell(batch: int, units: int, dtype: DType) -> Function:
     """One step of an Elman network: h = tanh(z + h W + b), yielded."""
     b = Builder("body")
     z, h = (b.operand(n, TensorType(dtype, (batch, units))) for n in ("z", "h"))
-    w, bias = b.operand("W", TensorType(dtype, (units, units))), b.operand("bias", TensorType(dtype, (units,)))
+    w, bias = (
+        b.operand("W", TensorType(dtype, (units, units))),
+        b.operand("bias", TensorType(dtype, (units,))),
+    )
     total = b.emit("add", b.emit("add", z, b.emit("contract", h, w, spec=MATMUL)), bias)
     after = b.emit("tanh", total)
     return b.finish([("h", after), ("y", after)])
 
 
-def rnn(batch: int, time: int, features: int, units: int, dtype: DType = F32, reverse: bool = False) -> Function:
-    """An Elman network over the middle axis; the loss looks at every output and at the last state."""
+def rnn(
+    batch: int, time: int, features: int, units: int, dtype: DType = F32, reverse: bool = False
+) -> Function:
+    """An Elman network over the middle axis; the loss looks at every output and at the last
+    state."""
     b = Builder(f"rnn{time}")
     x = b.param("input", "x", TensorType(dtype, (batch, time, features)))
     wx = b.param("param", "Wx", TensorType(dtype, (features, units)))
@@ -40,7 +46,9 @@ def rnn(batch: int, time: int, features: int, units: int, dtype: DType = F32, re
     bias = b.param("param", "b", TensorType(dtype, (units,)))
     xs = b.emit("contract", x, wx, spec="i t j k: i t k, k j -> i t j")
     start = b.full(0.0, TensorType(dtype, (batch, units)))
-    last, ys = emit_scan(b, cell(batch, units, dtype), [(xs, 1)], [start], [wh, bias], [1], time, reverse)
+    last, ys = emit_scan(
+        b, cell(batch, units, dtype), [(xs, 1)], [start], [wh, bias], [1], time, reverse
+    )
     squares = b.emit("reduce_sum", b.emit("mul", ys, ys), axes=(0, 1, 2), keepdims=False)
     loss = b.emit("add", squares, b.emit("reduce_sum", last, axes=(0, 1), keepdims=False))
     return b.finish([("loss", loss), ("ys", ys), ("last", last)])
@@ -68,9 +76,15 @@ def test_gradient_is_that_of_the_unrolled_graph() -> None:
     loss: Value = b.const(0.0, F64)
     for t in range(3):
         z = b.emit("slice", xs, start=(0, t, 0), stop=(2, t + 1, 2), step=(1, 1, 1))
-        total = b.emit("add", b.emit("reshape", z, shape=(2, 2)), b.emit("contract", h, named["Wh"], spec=MATMUL))
+        total = b.emit(
+            "add",
+            b.emit("reshape", z, shape=(2, 2)),
+            b.emit("contract", h, named["Wh"], spec=MATMUL),
+        )
         h = b.emit("tanh", b.emit("add", total, named["b"]))
-        loss = b.emit("add", loss, b.emit("reduce_sum", b.emit("mul", h, h), axes=(0, 1), keepdims=False))
+        loss = b.emit(
+            "add", loss, b.emit("reduce_sum", b.emit("mul", h, h), axes=(0, 1), keepdims=False)
+        )
     loss = b.emit("add", loss, b.emit("reduce_sum", h, axes=(0, 1), keepdims=False))
     unrolled = gradient_of(b.finish([("loss", loss)]))
     expected, found = run(unrolled, values), run(gradient_of(f), values)
@@ -79,10 +93,17 @@ def test_gradient_is_that_of_the_unrolled_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "reverse"), [((3, 5, 4, 2), False), ((17, 9, 33, 31), True), ((1, 1, 1, 1), False), ((2, 300, 3, 16), False)]
+    ("sizes", "reverse"),
+    [
+        ((3, 5, 4, 2), False),
+        ((17, 9, 33, 31), True),
+        ((1, 1, 1, 1), False),
+        ((2, 300, 3, 16), False),
+    ],
 )
 def test_compiled_equals_interpreted(sizes: tuple[int, int, int, int], reverse: bool) -> None:
-    """Forward and gradient in machine code; in the plan interpreter, iteration by iteration, too."""
+    """Forward and gradient in machine code; in the plan interpreter, iteration by iteration,
+    too."""
     g = gradient_of(rnn(*sizes, reverse=reverse))
     compiled = Compiled([g])
     values = {k: 0.3 * v for k, v in random_arguments(g, 1).items()}
@@ -94,15 +115,17 @@ def test_compiled_equals_interpreted(sizes: tuple[int, int, int, int], reverse: 
 
 
 def test_weight_gradient_is_one_contraction_behind_the_loop() -> None:
-    """No step adds to dWh: its operands are stacked and multiplied once, over time and batch together."""
+    """No step adds to dWh: its operands are stacked and multiplied once, over time and batch
+    together."""
     g = gradient_of(rnn(2, 4, 3, 2))
-    last = {n: v for n, v in g.results}
+    last = dict(g.results)
     maker = g.definitions()[last["grad.Wh"]]
     assert maker.op == "contract" and "t0" in str(maker.attr("spec"))
 
 
 def test_length_changes_neither_kernels_nor_code_size() -> None:
-    """A loop stays a loop: 16 and 1024 steps have equal kernels and code of equal size within 1 %."""
+    """A loop stays a loop: 16 and 1024 steps have equal kernels and code of equal size within 1
+    %."""
     sizes, counts = [], []
     for time in (16, 1024):
         g = gradient_of(rnn(4, time, 3, 8))
@@ -122,14 +145,19 @@ def nested(dtype: DType = F32) -> Function:
     after = inner.emit("tanh", inner.emit("add", inner.emit("mul", s, w), x))
     inner_body = inner.finish([("s", after), ("y", after)])
     outer = Builder("body")
-    row, h = outer.operand("row", TensorType(dtype, (4, 3))), outer.operand("h", TensorType(dtype, (3,)))
+    row, h = (
+        outer.operand("row", TensorType(dtype, (4, 3))),
+        outer.operand("h", TensorType(dtype, (3,))),
+    )
     v = outer.operand("w", TensorType(dtype, (3,)))
     last, ys = emit_scan(outer, inner_body, [(row, 0)], [h], [v], [0], 4)
     outer_body = outer.finish([("h", last), ("y", ys)])
     b = Builder("nested")
     xs = b.param("input", "xs", TensorType(dtype, (5, 4, 3)))
     w0 = b.param("param", "w", TensorType(dtype, (3,)))
-    _, stack = emit_scan(b, outer_body, [(xs, 0)], [b.full(0.0, TensorType(dtype, (3,)))], [w0], [0], 5)
+    _, stack = emit_scan(
+        b, outer_body, [(xs, 0)], [b.full(0.0, TensorType(dtype, (3,)))], [w0], [0], 5
+    )
     loss = b.emit("reduce_sum", b.emit("mul", stack, stack), axes=(0, 1, 2), keepdims=False)
     return b.finish([("loss", loss), ("stack", stack)])
 

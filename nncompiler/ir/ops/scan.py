@@ -1,6 +1,8 @@
-"""`scan`: a body applied along an axis, carrying values from one step to the next; it stays a loop down to machine code.
+"""`scan`: a body applied along an axis, carrying values from one step to the next; it stays a
+loop down to machine code.
 
-    %ys, %last = scan %xs, %zero, %w {axes=[1], carries=1, extent=64, out_axes=[0], reverse=false} {
+    %ys, %last = scan %xs, %zero, %w {axes=[1], carries=1, extent=64, out_axes=[0], reverse=false}
+    {
       operand %x: f32[32,8]          // one step of xs: its axis 1 taken away
       operand %h: f32[32,16]         // the carry
       operand %w: f32[8,16]          // captured: the same in every step
@@ -8,8 +10,9 @@
       yield h=%next, y=%next         // the carries' next values, then what is stacked
     }
 
-Operands and results: first the sequences (one per entry of `axes`), then the carries, then what is captured; the
-results are the carries after the last step, then the stacks (one per entry of `out_axes`, the axis the steps run along).
+Operands and results: first the sequences (one per entry of `axes`), then the carries, then what
+is captured; the results are the carries after the last step, then the stacks (one per entry of
+`out_axes`, the axis the steps run along).
 `reverse` runs the steps from the last to the first; a stack's element t is always that of step t.
 """
 
@@ -42,8 +45,11 @@ class ScanParts:
     def reverse(self) -> bool:
         return bool(self.node.attr("reverse"))
 
-    def split(self, values: Sequence[Value]) -> tuple[tuple[Value, ...], tuple[Value, ...], tuple[Value, ...]]:
-        """Operands, or parameters of the body, as (sequences or their steps, carries, captured)."""
+    def split(
+        self, values: Sequence[Value]
+    ) -> tuple[tuple[Value, ...], tuple[Value, ...], tuple[Value, ...]]:
+        """Operands, or parameters of the body, as (sequences or their steps, carries,
+        captured)."""
         x, c = len(self.axes), len(self.axes) + self.carries
         return tuple(values[:x]), tuple(values[x:c]), tuple(values[c:])
 
@@ -63,7 +69,12 @@ class ScanParts:
 
 def scan_parts(node: Node) -> ScanParts:
     return ScanParts(
-        node, body_of(node), integer(node, "extent"), node.ints("axes"), integer(node, "carries"), node.ints("out_axes")
+        node,
+        body_of(node),
+        integer(node, "extent"),
+        node.ints("axes"),
+        integer(node, "carries"),
+        node.ints("out_axes"),
     )
 
 
@@ -85,17 +96,29 @@ class Scan(Operator):
         s = scan_parts(node)
         expect(s.extent >= 1, f"'scan' expected an extent of 1 or more, but found {s.extent}")
         expect_inputs(node, len(s.body.params))
-        expect(len(s.body.results) == s.carries + len(s.out_axes), "'scan' expected a result per carry and stack")
+        expect(
+            len(s.body.results) == s.carries + len(s.out_axes),
+            "'scan' expected a result per carry and stack",
+        )
         sequences, carries, _ = s.split(node.inputs)
         for value, axis in zip(sequences, s.axes, strict=True):
             fits = 0 <= axis < value.type.rank and value.shape[axis] == s.extent
-            expect(fits, f"'scan' over {s.extent} steps along axis {axis} does not fit {value.type}")
-        steps = [v.type.with_shape(stepped(v.shape, a)) for v, a in zip(sequences, s.axes, strict=True)]
+            expect(
+                fits, f"'scan' over {s.extent} steps along axis {axis} does not fit {value.type}"
+            )
+        steps = [
+            v.type.with_shape(stepped(v.shape, a)) for v, a in zip(sequences, s.axes, strict=True)
+        ]
         given = [*steps, *(v.type for v in node.inputs[len(steps) :])]
         for type, param in zip(given, s.params, strict=True):
-            expect(type == param.type, f"the body of 'scan' takes {param}: {param.type}, but is given {type}")
+            expect(
+                type == param.type,
+                f"the body of 'scan' takes {param}: {param.type}, but is given {type}",
+            )
         for value, after in zip(carries, s.next_carries, strict=True):
-            expect(value.type == after.type, f"the carry {value.type} of 'scan' becomes {after.type}")
+            expect(
+                value.type == after.type, f"the carry {value.type} of 'scan' becomes {after.type}"
+            )
         stacks = zip(s.step_results, s.out_axes, strict=True)
         return (
             *(v.type for v in carries),
@@ -139,7 +162,8 @@ def emit_scan(
     extent: int,
     reverse: bool = False,
 ) -> tuple[Value, ...]:
-    """Append a scan; `sequences` come with the axis to step along. Gives the last carries, then the stacks."""
+    """Append a scan; `sequences` come with the axis to step along. Gives the last carries, then
+    the stacks."""
     return b.emit_many(
         "scan",
         [*(v for v, _ in sequences), *carries, *captured],

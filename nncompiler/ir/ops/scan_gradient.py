@@ -1,8 +1,9 @@
 """The gradient of `scan`: a scan in the other direction over what the forward steps saved.
 
-The forward scan is given further stacks: the values its reverse needs (saved, not computed again, unless they are mere
-data movement). A captured weight's gradient is a sum over steps: where the step's share is a contraction or a sum, its
-operands are stacked and the sum over all steps is one contraction behind the loop; any other share is a carry.
+The forward scan is given further stacks: the values its reverse needs (saved, not computed again,
+unless they are mere data movement). A captured weight's gradient is a sum over steps: where the
+step's share is a contraction or a sum, its operands are stacked and the sum over all steps is one
+contraction behind the loop; any other share is a carry.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from nncompiler.ir.sweep import backpropagate, unbroadcast
 
 
 def scan_gradient(b: Builder, node: Node, cotangents: Cotangents) -> Grads:
-    """Cotangents of all operands; replaces `node` in the builder by one that also stacks what the reverse reads."""
+    """Cotangents of all operands; replaces `node` in the builder by one that also stacks what the
+    reverse reads."""
     s = scan_parts(node)
     reverse = _Reverse(s, cotangents)
     return reverse.emit(b)
@@ -49,15 +51,29 @@ class _Reverse:
         summed = [p for p in captured if p in grads and p not in hoisted]
         accumulators = {p: self.joint.operand(f"sum.{p.name}", p.type) for p in summed}
         for p in summed:
-            grads[p] = self.joint.emit("add", accumulators[p], unbroadcast(self.joint, grads[p], p))
+            grads[p] = self.joint.emit(
+                "add", accumulators[p], unbroadcast(self.joint, grads[p], p)
+            )
         for v in hoisted.values():
             self._stack_operands(v)
         made = [v for v in self.stacks if v not in self.forward and v not in s.params]
         carry_out = [self._carry_cotangent(j) for j, _ in self.seeds_carry]
-        outputs = [*carry_out, *(grads[p] for p in summed), *(grads[p] for p in steps if p in grads), *made]
+        outputs = [
+            *carry_out,
+            *(grads[p] for p in summed),
+            *(grads[p] for p in steps if p in grads),
+            *made,
+        ]
         saved = self._saved(outputs)
         kept = self._save(b, [v for v in self.stacks if v in self.forward or v in carries], saved)
-        results = self._loop(b, accumulators, outputs, kept, [s.axes[steps.index(p)] for p in steps if p in grads], made)
+        results = self._loop(
+            b,
+            accumulators,
+            outputs,
+            kept,
+            [s.axes[steps.index(p)] for p in steps if p in grads],
+            made,
+        )
         return self._results(b, results, grads, summed, hoisted, kept, made)
 
     # --- the body and its gradient ---
@@ -96,12 +112,16 @@ class _Reverse:
         return next((n for n in self.joint.nodes if value in n.outputs), None)
 
     def _can_hoist(self, value: Value) -> bool:
-        """Whether a step's share is a contraction or sum of values that change from step to step."""
+        """Whether a step's share is a contraction or sum of values that change from step to
+        step."""
         node = self._maker(value)
         if node is None or value in self.forward:
             return False
         if node.op == "add":
-            return all(self._can_hoist(v) for v in node.inputs) and node.inputs[0].shape == node.inputs[1].shape
+            return (
+                all(self._can_hoist(v) for v in node.inputs)
+                and node.inputs[0].shape == node.inputs[1].shape
+            )
         if node.op == "reshape":
             return self._can_hoist(node.inputs[0])
         if node.op == "contract":
@@ -136,11 +156,16 @@ class _Reverse:
             (stack, axis), reduced = operands[0], node.ints("axes")
             axes = sorted([axis, *(a + (a >= axis) for a in reduced)])
             total = b.emit("reduce_sum", stack, axes=tuple(axes), keepdims=False)
-            return total if total.shape == value.shape else b.emit("reshape", total, shape=value.shape)
+            return (
+                total
+                if total.shape == value.shape
+                else b.emit("reshape", total, shape=value.shape)
+            )
         spec = spec_of(node)
         t = next(name for n in range(99) if (name := f"t{n}") not in spec.axes)
         maps = [
-            (*m[:axis], Affine.axis(t), *m[axis:]) for m, (_, axis) in zip(spec.operands, operands, strict=True)
+            (*m[:axis], Affine.axis(t), *m[axis:])
+            for m, (_, axis) in zip(spec.operands, operands, strict=True)
         ]
         sizes = {**dict(spec.extents([v.shape for v in node.inputs])), t: self.s.extent}
         whole = make_spec(tuple(maps), list(spec.output), sizes)
@@ -149,7 +174,8 @@ class _Reverse:
     # --- what the forward scan saves ---
 
     def _saved(self, outputs: Sequence[Value]) -> list[Value]:
-        """Forward values the reverse body reads: computed ones that are not mere data movement, and carries."""
+        """Forward values the reverse body reads: computed ones that are not mere data movement,
+        and carries."""
         _, carries, _ = self.s.split(self.s.params)
         needed: dict[Value, None] = {}
         queue, seen = list(outputs), set[Value]()
@@ -159,7 +185,9 @@ class _Reverse:
                 continue
             seen.add(v)
             node = self.forward.get(v) or self._maker(v)
-            if v in carries or (v in self.forward and node is not None and not lookup(node.op).cheap):
+            if v in carries or (
+                v in self.forward and node is not None and not lookup(node.op).cheap
+            ):
                 needed[v] = None
             elif node is not None:
                 queue.extend(node.inputs)
@@ -169,18 +197,21 @@ class _Reverse:
         order = [*self.s.params, *(v for n in self.s.body.nodes for v in n.outputs)]
         return order.index(value)
 
-    def _save(self, b: Builder, stacks: Sequence[Value], saved: Sequence[Value]) -> dict[Value, Value]:
+    def _save(
+        self, b: Builder, stacks: Sequence[Value], saved: Sequence[Value]
+    ) -> dict[Value, Value]:
         """Give the forward scan a stack (axis 0) for each value; gives the stacks."""
         s, wanted = self.s, list(dict.fromkeys([*saved, *stacks]))
         results = (*s.body.results, *((f"saved.{v.name}", v) for v in wanted))
         body = replace(s.body, results=results)
         attrs = dict(s.node.attrs) | {"out_axes": (*s.out_axes, *(0 for _ in wanted))}
-        fresh = tuple(
-            Value(b.fresh(), v.type.with_shape((s.extent, *v.shape))) for v in wanted
-        )
+        fresh = tuple(Value(b.fresh(), v.type.with_shape((s.extent, *v.shape))) for v in wanted)
         at = next(k for k, n in enumerate(b.nodes) if n.outputs == s.node.outputs)
         b.nodes[at] = replace(
-            s.node, body=body, attrs=tuple(sorted(attrs.items())), outputs=(*s.node.outputs, *fresh)
+            s.node,
+            body=body,
+            attrs=tuple(sorted(attrs.items())),
+            outputs=(*s.node.outputs, *fresh),
         )
         return dict(zip(wanted, fresh, strict=True))
 

@@ -1,6 +1,8 @@
-"""Sliding windows, for pooling: `window` lays them out as axes of their own, `overlap` adds them up again.
+"""Sliding windows, for pooling: `window` lays them out as axes of their own, `overlap` adds them
+up again.
 
-The two are each other's gradient. Neither copies by itself: they are read through, at affine indices.
+The two are each other's gradient. Neither copies by itself: they are read through, at affine
+indices.
 """
 
 from __future__ import annotations
@@ -29,36 +31,53 @@ from nncompiler.ir.types import F64, I32, Array, TensorType
 
 
 def count(extent: int, size: int, stride: int, dilation: int) -> int:
-    """How many windows fit: (extent - dilation (size - 1) - 1) / stride + 1, none where the extent is too small."""
+    """How many windows fit: (extent - dilation (size - 1) - 1) / stride + 1, none where the
+    extent is too small."""
     reach = dilation * (size - 1) + 1
     return (extent - reach) // stride + 1 if extent >= reach else 0
 
 
 class _Windows(Operator):
-    """What both share: `axes` that windows slide along, and per axis `size`, `stride`, `dilation`."""
+    """What both share: `axes` that windows slide along, and per axis `size`, `stride`,
+    `dilation`."""
 
     def amounts(self, node: Node) -> tuple[tuple[int, int, int, int], ...]:
         """(axis, size, stride, dilation), checked."""
         names = ("axes", "size", "stride", "dilation")
         columns = tuple(node.ints(n) for n in names)
-        expect(len({len(c) for c in columns}) == 1, f"'{node.op}' expected {', '.join(names)} of one length")
+        expect(
+            len({len(c) for c in columns}) == 1,
+            f"'{node.op}' expected {', '.join(names)} of one length",
+        )
         found = tuple(zip(*columns, strict=True))
-        expect(list(columns[0]) == sorted(set(columns[0])), f"'{node.op}' expected axes in order, each once")
+        expect(
+            list(columns[0]) == sorted(set(columns[0])),
+            f"'{node.op}' expected axes in order, each once",
+        )
         for axis, size, stride, dilation in found:
-            expect(axis >= 0 and min(size, stride, dilation) >= 1, f"'{node.op}' expected positive amounts")
+            expect(
+                axis >= 0 and min(size, stride, dilation) >= 1,
+                f"'{node.op}' expected positive amounts",
+            )
         return found
 
     def windowed(self, node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the windows over a tensor of `shape`: window axes come last."""
         amounts = self.amounts(node)
-        expect(all(axis < len(shape) for axis, *_ in amounts), f"'{node.op}' expected axes below {len(shape)}")
+        expect(
+            all(axis < len(shape) for axis, *_ in amounts),
+            f"'{node.op}' expected axes below {len(shape)}",
+        )
         outer = list(shape)
         for axis, size, stride, dilation in amounts:
             outer[axis] = count(shape[axis], size, stride, dilation)
         return (*outer, *(size for _, size, _, _ in amounts))
 
-    def pieces(self, node: Node, shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Per place in the window: that place, and the slices of the tensor that all windows have there."""
+    def pieces(
+        self, node: Node, shape: tuple[int, ...]
+    ) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:
+        """Per place in the window: that place, and the slices of the tensor that all windows have
+        there."""
         amounts = self.amounts(node)
         found = []
         for place in itertools.product(*(range(size) for _, size, _, _ in amounts)):
@@ -74,7 +93,8 @@ class _Windows(Operator):
 
 
 class Window(_Windows):
-    """``window {axes, dilation, size, stride}``: y[…, o, …, r] = x[…, o * stride + r * dilation, …]."""
+    """``window {axes, dilation, size, stride}``: y[…, o, …, r] = x[…, o * stride + r * dilation,
+    …]."""
 
     name = "window"
     cheap = True
@@ -94,8 +114,9 @@ class Window(_Windows):
 
     def samples(self) -> Sequence[Sample]:
         rows = [
-            ((1, 1, 6, 6), (2, 3), (2, 2), (2, 2), (1, 1)), ((2, 3, 7, 5), (2, 3), (3, 2), (1, 2), (1, 1)),
-            ((17,), (0,), (3,), (1,), (2,)), ((3, 9, 2), (1,), (3,), (2,), (1,)), ((2, 2), (1,), (3,), (1,), (1,)),
+            ((1, 1, 6, 6), (2, 3), (2, 2), (2, 2), (1, 1)), ((2, 3, 7, 5), (2, 3), (3, 2), (1, 2),
+            (1, 1)), ((17,), (0,), (3,), (1,), (2,)), ((3, 9, 2), (1,), (3,), (2,), (1,)), ((2,
+            2), (1,), (3,), (1,), (1,)),
         ]  # fmt: skip
         found = [sample(s, attrs=_attributes(*rest)) for s, *rest in rows]
         return [*found, sample((2, 8), dtype=F64, attrs=_attributes((1,), (2,), (2,), (1,)))]
@@ -118,7 +139,8 @@ class Window(_Windows):
 
 
 class Overlap(_Windows):
-    """``overlap {axes, dilation, shape, size, stride}``: x[i] = sum of y[o, r] over o * stride + r * dilation = i."""
+    """``overlap {axes, dilation, shape, size, stride}``: x[i] = sum of y[o, r] over o * stride +
+    r * dilation = i."""
 
     name = "overlap"
     kind = "fold"
@@ -127,7 +149,10 @@ class Overlap(_Windows):
         expect_inputs(node, 1)
         found, shape = node.inputs[0].type, node.ints("shape")
         wanted = self.windowed(node, shape)
-        expect(found.shape == wanted, f"'overlap' expected windows of shape {list(wanted)}, but found {found}")
+        expect(
+            found.shape == wanted,
+            f"'overlap' expected windows of shape {list(wanted)}, but found {found}",
+        )
         return (found.with_shape(shape),)
 
     def reference(self, node: Node, *inputs: Array) -> Array:
@@ -142,8 +167,9 @@ class Overlap(_Windows):
 
     def samples(self) -> Sequence[Sample]:
         rows = [
-            ((1, 1, 6, 6), (2, 3), (2, 2), (2, 2), (1, 1)), ((2, 3, 7, 5), (2, 3), (3, 2), (1, 2), (1, 1)),
-            ((17,), (0,), (3,), (1,), (2,)), ((3, 9, 2), (1,), (3,), (2,), (1,)), ((2, 5), (1,), (2,), (3,), (1,)),
+            ((1, 1, 6, 6), (2, 3), (2, 2), (2, 2), (1, 1)), ((2, 3, 7, 5), (2, 3), (3, 2), (1, 2),
+            (1, 1)), ((17,), (0,), (3,), (1,), (2,)), ((3, 9, 2), (1,), (3,), (2,), (1,)), ((2,
+            5), (1,), (2,), (3,), (1,)),
         ]  # fmt: skip
         found = []
         for shape, axes, size, stride, dilation in rows:
@@ -179,7 +205,10 @@ class Overlap(_Windows):
 
 
 def _attributes(
-    axes: tuple[int, ...], size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+    axes: tuple[int, ...],
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
 ) -> dict[str, tuple[int, ...]]:
     return {"axes": axes, "size": size, "stride": stride, "dilation": dilation}
 
@@ -192,7 +221,8 @@ def added(a: Index, b: Index) -> Index:
 
 
 def _quotient(place: Index, stride: int, extent: int) -> tuple[Index, list[Expr]]:
-    """``place / stride``, and the conditions under which it is a whole number in ``0 <= x < extent``."""
+    """``place / stride``, and the conditions under which it is a whole number in ``0 <= x <
+    extent``."""
     if stride == 1:
         return place, within(place, 0, extent)
     step, value = const(stride, I32), index_expr(place)
