@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nncompiler.errors import Limitation, Note, Span, UserError
+from nncompiler.errors import Note, Span, UserError
 from nncompiler.ir.graph import Value
 from nncompiler.ir.types import BOOL, I32
 from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate.context import Context, Frame, Record
 from nncompiler.lang.elaborate.expr import argument, evaluate, unknown
+from nncompiler.lang.elaborate.parameters import change, check_free, declare
 from nncompiler.lang.elaborate.scope import check_bindable
 from nncompiler.lang.elaborate.tensor import tensor
 from nncompiler.lang.elaborate.types import concrete
 from nncompiler.lang.elaborate.values import (
     Argument,
-    Initial,
     Instance,
-    Parameter,
     Tuple,
     V,
     describe,
-    is_number,
 )
 
 
@@ -49,8 +47,8 @@ def _simple(ctx: Context, frame: Frame, node: s.Statement) -> None:
     match node:
         case s.Assign():
             _assign(ctx, frame, node)
-        case s.Param():
-            _param(ctx, frame, node)
+        case s.Param() | s.State():
+            declare(ctx, frame, node)
         case s.Input() | s.Target():
             _declare(ctx, frame, node)
         case s.Output():
@@ -59,9 +57,6 @@ def _simple(ctx: Context, frame: Frame, node: s.Statement) -> None:
             _result(ctx, frame, node)
         case s.Yield():
             _yield(ctx, frame, node)
-        case s.State():
-            raise Limitation("NN0231", "`state` is not part of this version", node.span,
-                             help="it comes with batch normalisation in a later version")
         case _:
             raise UserError("NN0119", "this statement does not belong here", node.span)
 
@@ -80,7 +75,7 @@ def _assign(ctx: Context, frame: Frame, node: s.Assign) -> None:
         value = evaluate(ctx, frame, node.value)
         if isinstance(value, Instance) and value.explicit is None and value.owner is frame.owner:
             value.explicit = node.targets[0].text
-        _bind(frame, node.targets[0], Argument(value, node.value.span))
+        _bind(ctx, frame, node.targets[0], Argument(value, node.value.span))
         return
     value = evaluate(ctx, frame, node.value)
     if not isinstance(value, Tuple):
@@ -93,10 +88,10 @@ def _assign(ctx: Context, frame: Frame, node: s.Assign) -> None:
         raise UserError("NN0120", f"expected {len(node.targets)} values to bind, but found "
                         f"{len(value.items)}", node.span)
     for target, item in zip(node.targets, value.items, strict=True):
-        _bind(frame, target, Argument(item, node.value.span))
+        _bind(ctx, frame, target, Argument(item, node.value.span))
 
 
-def _bind(frame: Frame, target: s.Ident, found: Argument) -> None:
+def _bind(ctx: Context, frame: Frame, target: s.Ident, found: Argument) -> None:
     """Give a name a value; in a scan, only one that is the body's own or a carry."""
     name = target.text
     if frame.loop is not None:
@@ -106,6 +101,8 @@ def _bind(frame: Frame, target: s.Ident, found: Argument) -> None:
                 target.span, help=f"what one step leaves to the next is a carry: `scan ... carry "
                                   f"{name} = {name} {{`; for something else choose another name")
         frame.loop.assigned[name] = found.span
+    if name in frame.states:
+        found = Argument(change(ctx, frame.states[name], target, found), found.span)
     frame.names[name] = found.value
 
 
@@ -164,64 +161,6 @@ def _for(ctx: Context, frame: Frame, node: s.For) -> V | None:
     return None
 
 
-# Parameters -------------------------------------------------------------------------------------
-
-
-def _param(ctx: Context, frame: Frame, node: s.Param) -> None:
-    """Declare a parameter of the owner, or find it again when the owner is applied again."""
-    check_bindable(node.name)
-    name, owner = node.name.text, frame.owner
-    if owner.in_fn:
-        raise UserError("NN0126", "a fn has no parameters, so it cannot make layers that have",
-                        owner.span, notes=[Note("the parameter is here", node.span)],
-                        help="make the fn a layer, or make the instance outside and pass it")
-    if frame.rounds:
-        raise UserError("NN0126", "a parameter cannot be declared in a loop", node.span,
-                        help="declare it in a layer and make the layer in the loop")
-    type = concrete(ctx, node.type, lambda e: evaluate(ctx, frame, e))
-    if type.dtype != ctx.dtype:
-        raise UserError("NN0183", f"expected a parameter of f32, but found {node.type.dtype.text}",
-                        node.type.dtype.span,
-                        help="parameters have the default float, f32; `--dtype f64` makes it f64")
-    known = owner.parameters.get(name)
-    if known is not None and known.span == node.span:
-        if known.type != type:
-            raise UserError(
-                "NN0127", f"a shared layer's parameter `{name}` is {known.type}, but this use "
-                f"needs {type}", node.span, help="apply one instance to equal sizes only, "
-                "or make two instances")
-        frame.names[name] = known.value
-        return
-    if known is not None or (frame.record is not None and name in frame.record.spans):
-        first = known.span if known else frame.record.spans[name]  # type: ignore[union-attr]
-        raise UserError("NN0102", f"`{name}` is declared twice", node.name.span,
-                        notes=[Note("first here", first)])
-    initial = _initial(ctx, frame, node)
-    value = ctx.root.param("param", f"#{len(ctx.parameters)}", type)
-    parameter = Parameter(name, type, value, initial, node.span, owner.where or ctx.site)
-    ctx.declare(value, node.span)
-    ctx.parameters.append(parameter)
-    owner.parameters[name] = parameter
-    frame.names[name] = value
-    if frame.record is not None:
-        frame.record.spans[name] = node.span
-
-
-def _initial(ctx: Context, frame: Frame, node: s.Param) -> Initial:
-    if node.initial is None:
-        raise UserError("NN0180", f"the parameter `{node.name.text}` has no initial value",
-                        node.span, help="write `= glorot_uniform()` for weights, "
-                                        "`= zeros()` for biases")
-    value = evaluate(ctx, frame, node.initial)
-    if isinstance(value, Initial):
-        return value
-    if is_number(value):
-        return Initial("constant", (float(value),))  # type: ignore[arg-type]
-    raise UserError("NN0181", f"expected an initialiser for `{node.name.text}`, but found "
-                    f"{describe(value)}", node.initial.span,
-                    help="write `zeros()`, `glorot_uniform()`, `normal(0, 0.1)` or a number")
-
-
 # The model's interface --------------------------------------------------------------------------
 
 
@@ -241,6 +180,7 @@ def _introduce(frame: Frame, name: str, span: Span) -> None:
 
 def _declare(ctx: Context, frame: Frame, node: s.Input | s.Target) -> None:
     check_bindable(node.name)
+    check_free(node.name)
     name = node.name.text
     _introduce(frame, name, node.name.span)
     type = concrete(ctx, node.type, lambda e: evaluate(ctx, frame, e))

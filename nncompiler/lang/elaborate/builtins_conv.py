@@ -48,6 +48,11 @@ class Sliding:
         return (self.low + self.extent + self.high - self.reach) // self.stride + 1
 
     @property
+    def is_point(self) -> bool:
+        """Whether the kernel needs no axis: it has one element, and stays inside."""
+        return self.kernel == 1 and self.low == self.high == 0
+
+    @property
     def spread(self) -> int:
         """The extent with ``stride - 1`` elements put between neighbours."""
         return (self.extent - 1) * self.stride + 1
@@ -170,12 +175,12 @@ def _convolve(ctx: Context, a: Arguments) -> V:
             "channels", x.shape[1] == groups * w.shape[1] and w.shape[0] % groups == 0)
     axes = _sliding(a, x.shape[2:], w.shape[2:])
     forms = [_place(k, s) for k, s in enumerate(axes)]
-    return _contracted(ctx, a, x, w, groups, forms, [s.places for s in axes], swapped=False)
+    return _contracted(ctx, a, x, w, groups, axes, forms, [s.places for s in axes], swapped=False)
 
 
 def _place(k: int, s: Sliding) -> Affine:
     """Where the kernel reads: ``stride * h + dilation * r - low``."""
-    kernel = Affine.axis(f"r{k}") * s.dilation if s.kernel > 1 else Affine()
+    kernel = Affine.axis(f"r{k}") * s.dilation if not s.is_point else Affine()
     return Affine.axis(f"h{k}") * s.stride + kernel + -s.low
 
 
@@ -196,22 +201,23 @@ def _convolve_transposed(ctx: Context, a: Arguments) -> V:
         interior = (0, 0, *(s.stride - 1 for s in axes))
         x = ctx.emit("pad", x, span=a.span, low=none, high=none, interior=interior, value=0.0)
     forms = [_source(k, s) for k, s in enumerate(axes)]
-    return _contracted(ctx, a, x, w, groups, forms, [s.grown for s in axes], swapped=True)
+    return _contracted(ctx, a, x, w, groups, axes, forms, [s.grown for s in axes], swapped=True)
 
 
 def _source(k: int, s: Sliding) -> Affine:
     """What a place of the result comes from: ``h + low - dilation * r``."""
-    kernel = Affine.axis(f"r{k}") * -s.dilation if s.kernel > 1 else Affine()
+    kernel = Affine.axis(f"r{k}") * -s.dilation if not s.is_point else Affine()
     return Affine.axis(f"h{k}") + kernel + s.low
 
 
 def _contracted(ctx: Context, a: Arguments, x: Value, w: Value, groups: int,
-                forms: Sequence[Affine], places: Sequence[int], swapped: bool) -> Value:
+                axes: Sequence[Sliding], forms: Sequence[Affine], places: Sequence[int],
+                swapped: bool) -> Value:
     """The contraction, `groups` as an axis of both operands; `swapped`: w begins with channels."""
     out = w.shape[1] if swapped else w.shape[0] // groups
     channels = x.shape[1] // groups
     check_elements((x.shape[0], groups * out, *places), a.span)
-    kernel = [(f"r{k}", n) for k, n in enumerate(w.shape[2:]) if n > 1]
+    kernel = [(f"r{k}", s.kernel) for k, s in enumerate(axes) if not s.is_point]
     g = ["g"] if groups > 1 else []
     filters = ["c", "o"] if swapped else ["o", "c"]
     extents = {"g": groups, "o": out, "c": channels, **dict(kernel)}

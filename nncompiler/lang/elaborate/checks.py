@@ -23,6 +23,8 @@ class Run(Protocol):
     def root(self) -> Instance: ...
     @property
     def parameters(self) -> list[tuple[str, Parameter]]: ...
+    @property
+    def states(self) -> list[tuple[str, Parameter]]: ...
 
 
 def check_interface(model: s.Model, plain: Run, trained: Run) -> None:
@@ -32,6 +34,8 @@ def check_interface(model: s.Model, plain: Run, trained: Run) -> None:
               != _types(getattr(trained.record, g))]
     if [(n, p.type) for n, p in plain.parameters] != [(n, p.type) for n, p in trained.parameters]:
         differ.append("parameters")
+    if [(n, p.type) for n, p in plain.states] != [(n, p.type) for n, p in trained.states]:
+        differ.append("states")
     if differ:
         raise UserError("NN0189", f"the {differ[0]} of the model differ when `training` is true",
                         model.span, help="declare the same ones in both cases")
@@ -62,6 +66,10 @@ def check_use(run: Run, functions: Sequence[Function], objective: Function,
         if name not in read:
             raise UserError("NN0178", f"the parameter `{name}` is never used", p.where or p.span,
                             help="no output, loss or metric depends on it; remove it")
+    for name, p in run.states:
+        if name not in read:
+            raise UserError("NN0178", f"the state `{name}` is never used", p.where or p.span,
+                            help="nothing depends on its value; remove it")
     if train is None:
         return
     if not record.losses:

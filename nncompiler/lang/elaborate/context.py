@@ -60,6 +60,7 @@ class Frame:
     statement: s.Node | None = None
     target: str | None = None
     loop: Loop | None = None
+    states: dict[str, Parameter] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -74,6 +75,9 @@ class Context:
     root: Builder = field(default_factory=lambda: Builder("model"))
     b: Builder = field(init=False)
     parameters: list[Parameter] = field(default_factory=list)
+    states: list[Parameter] = field(default_factory=list)
+    #: New values of states, for the next training step.
+    updates: dict[Parameter, Value] = field(default_factory=dict)
     origins: dict[Value, Span] = field(default_factory=dict)
     #: The call in the user's file that led into the standard library.
     site: Span | None = None
@@ -123,6 +127,10 @@ class Context:
         """A scalar."""
         with self.b.at(self.site or span):
             return self.b.const(value, dtype)
+
+    def current(self, parameter: Parameter) -> Value:
+        """A parameter's value; a state's after the changes so far."""
+        return self.updates.get(parameter, parameter.value)
 
     def declare(self, value: Value, span: Span) -> None:
         """Remember where an argument of the graph was declared."""

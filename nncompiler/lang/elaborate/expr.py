@@ -199,7 +199,7 @@ def _attribute(ctx: Context, frame: Frame, node: s.Attribute) -> V:
                         f"{describe(value)}", node.value.span)
     name = node.name.text
     if name in value.parameters:
-        return value.parameters[name].value
+        return ctx.current(value.parameters[name])
     for child in value.children.values():
         if child.explicit == name:
             return child

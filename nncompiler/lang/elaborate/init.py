@@ -1,6 +1,7 @@
 """Initialisers: the functions that name them, and the graph `init` that draws every parameter.
 
-Parameter number k draws from the Philox streams 2k and 2k + 1 of the seed. Values are formed in
+Number k of the parameters and, after them, the states draws from the Philox streams 2k and 2k + 1
+of the seed. Values are formed in
 f64 and rounded to f32, so that an f64 model starts from the same numbers as an f32 one.
 """
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Builder, Function, Value
-from nncompiler.ir.types import F32, F64, U32, DType, TensorType
+from nncompiler.ir.types import BOOL, F32, F64, U32, DType, TensorType
 from nncompiler.lang.elaborate.builtin import define, number
 from nncompiler.lang.elaborate.builtins_shape import constant
 from nncompiler.lang.elaborate.context import Context, is_float32_range
@@ -96,22 +97,26 @@ def fans(shape: Sequence[int]) -> tuple[int, int]:
     return shape[1] * kernel, shape[0] * kernel
 
 
-def init_function(parameters: Sequence[tuple[str, Parameter]], dtype: DType) -> Function:
-    """``init``: from the seed, one result per parameter."""
+def init_function(parameters: Sequence[tuple[str, Parameter]]) -> Function:
+    """``init``: from the seed, one result per parameter and state."""
     b = Builder("init")
     seed = b.param("header", "seed", TensorType(U32, (2,)))
     results = []
     for k, (name, p) in enumerate(parameters):
         with b.at(p.where or p.span):
-            results.append((name, _draw(b, seed, k, p, dtype)))
+            results.append((name, _draw(b, seed, k, p)))
     return b.finish(results)
 
 
-def _draw(b: Builder, seed: Value, k: int, p: Parameter, dtype: DType) -> Value:
+def _draw(b: Builder, seed: Value, k: int, p: Parameter) -> Value:
+    dtype = p.type.dtype
     fan_in, fan_out = fans(p.type.shape)
     match p.initial.kind:
         case "constant":
-            return b.full(float(np.float32(p.initial.settings[0])), p.type)
+            number = p.initial.settings[0]
+            if dtype.is_float:
+                return b.full(float(np.float32(number)), p.type)
+            return b.full(bool(number) if dtype == BOOL else int(number), p.type)
         case "uniform":
             low, high = p.initial.settings
             return _rounded(b, _uniform_value(b, seed, k, p.type, low, high), dtype)

@@ -38,7 +38,8 @@ def _counts(body: Sequence[s.Statement]) -> Counter[str]:
                 counts.update(t.text for t in targets)
             case s.Output(name=name, value=value):
                 counts.update([name.text] if value is not None else [])
-            case s.Input(name=name) | s.Target(name=name) | s.Param(name=name):
+            case s.Input(name=name) | s.Target(name=name) | s.Param(name=name) \
+                    | s.State(name=name):
                 counts[name.text] += 1
             case s.If(branches=branches, orelse=orelse):
                 ways = [_counts(b.body) for b in branches] + [_counts(orelse or ())]

@@ -43,6 +43,16 @@ class Run:
     def parameters(self) -> list[tuple[str, Parameter]]:
         return [(self.names[id(p)], p) for p in self.ctx.parameters]
 
+    @property
+    def states(self) -> list[tuple[str, Parameter]]:
+        return [(self.names[id(p)], p) for p in self.ctx.states]
+
+    @property
+    def updates(self) -> dict[str, Value]:
+        """The new value of every state that training changes."""
+        found = {n: self.ctx.updates.get(p) for n, p in self.states}
+        return {f"update.{n}": v for n, v in found.items() if v is not None}
+
 
 def elaborate(file: s.File, *, sizes: Mapping[str, int] | None = None,
               dtype: DType = F32) -> Network:
@@ -107,7 +117,7 @@ def _elaborate(file: s.File, sizes: dict[str, int], dtype: DType) -> Network:
                         model.span, help="write `output NAME = ...`")
     infer = _extract(plain, "infer", record.outputs, targets=False)
     loss = _extract(plain, "loss", {**record.losses, **record.metrics})
-    objective = _extract(trained, "objective", trained.record.losses)
+    objective = _extract(trained, "objective", {**trained.record.losses, **trained.updates})
     check_use(plain, [infer, loss, objective], objective, train)
     free = free_sizes(file)
     check_parameter_sizes(plain, _doubled(model, module, bound, free, dtype), free)
@@ -123,7 +133,8 @@ def _elaborate(file: s.File, sizes: dict[str, int], dtype: DType) -> Network:
         losses=tuple(record.losses),
         metrics=tuple(record.metrics),
         parameters=tuple((n, p.type) for n, p in plain.parameters),
-        functions=(init_function(plain.parameters, dtype), infer, loss, objective),
+        states=tuple((n, p.type) for n, p in plain.states),
+        functions=(init_function([*plain.parameters, *plain.states]), infer, loss, objective),
         train=train_spec(_context(dtype), train, list(record.losses), names)
         if train else None,
         parameter_spans=tuple((n, p.where or p.span) for n, p in plain.parameters),
@@ -239,9 +250,10 @@ def _extract(run: Run, name: str, results: Mapping[str, Value], *,
                         ("target", run.record.targets if targets else {})):
         for argument, value in group.items():
             new[value] = b.param(kind, argument, value.type)
-    for parameter, p in run.parameters:
-        if p.value in needed:
-            new[p.value] = b.param("param", parameter, p.type)
+    for kind, declared in (("param", run.parameters), ("state", run.states)):
+        for parameter, p in declared:
+            if p.value in needed:
+                new[p.value] = b.param(kind, parameter, p.type)
     for node in reversed(nodes):
         new.update(zip(node.outputs, b.copy(node, [new[v] for v in node.inputs]), strict=True))
     return b.finish([(result, new[value]) for result, value in results.items()])

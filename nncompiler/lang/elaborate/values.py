@@ -82,7 +82,7 @@ Key: TypeAlias = "tuple[int, tuple[int, ...]]"
 
 @dataclass(eq=False, slots=True)
 class Parameter:
-    """A parameter as declared: `value` stands for it in the graph under construction."""
+    """A parameter or state as declared: `value` stands for it in the graph under construction."""
 
     name: str
     type: TensorType
@@ -94,7 +94,7 @@ class Parameter:
 
 @dataclass(eq=False, slots=True)
 class Instance:
-    """A layer with its arguments and, once applied, its parameters.
+    """A layer with its arguments and, once applied, its parameters and states.
 
     It is remembered by its owner (the instance whose body made it) under a key, so that applying
     the owner again finds the same inner instances. `explicit` is the name given by the user.
