@@ -61,7 +61,7 @@ class DynamicTables:
     def fill(self, symbols: Sequence[OutputSymbol], relatives: Sequence[tuple[int, int]]) -> None:
         """Set the contents that need addresses; a relative is (address, the address it holds)."""
         self._symbols.pieces = [(0, symbol_table(symbols, self._strings)[0])]
-        rows = [RELA.pack(where, Reloc.R_X86_64_RELATIVE, 0, what) for where, what in relatives]
+        rows = [RELA.pack(at, Reloc.R_X86_64_RELATIVE, 0, target) for at, target in relatives]
         self._relocations.pieces = [(0, b"".join(rows))]
         rows = [_DYNAMIC.pack(tag, value) for tag, value in self._entries()]
         self._dynamic.pieces = [(0, b"".join(rows))]
