@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import nncompiler.ir.ops  # noqa: F401  (registers every operator)
-from nncompiler.cli.ops import _doc
+from nncompiler.cli.ops import meaning
 from nncompiler.ir.op import REGISTRY, Operator
 
 PAGE = Path(__file__).parent / "ir.md"
@@ -33,8 +33,8 @@ def _row(op: Operator) -> str:
     attributes = sorted({key for s in samples for key, _ in s.attrs})
     names = ", ".join(f"`{a}`" for a in attributes)
     gradient = "yes" if op.differentiable else "no"
-    meaning = _doc(op).replace("``", "`").replace("|", "\\|")
-    return f"| `{op.name}` | {operands} | {names} | {op.kind} | {gradient} | {meaning} |"
+    text = meaning(op).replace("``", "`").replace("|", "\\|")
+    return f"| `{op.name}` | {operands} | {names} | {op.kind} | {gradient} | {text} |"
 
 
 def replaced(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from typing import TYPE_CHECKING
 
 from nncompiler.cli import options
@@ -29,19 +30,20 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print_json([
             {"name": op.name, "kind": op.kind, "differentiable": op.differentiable,
-             "doc": _doc(op)}
+             "doc": meaning(op)}
             for op in found
         ])  # fmt: skip
         return
     rows = [("operator", "kind", "gradient", "")]
-    rows += [(op.name, op.kind, "yes" if op.differentiable else "no", _doc(op)) for op in found]
+    rows += [(op.name, op.kind, "yes" if op.differentiable else "no", meaning(op)) for op in found]
     print(table(rows))
 
 
-def _doc(op: Operator) -> str:
-    """The first line of the class's docstring, or of its family's if that says what it means."""
+def meaning(op: Operator) -> str:
+    """The first sentence on the class, or on its family if that says what it means."""
     for cls in type(op).__mro__:
-        first = inspect.cleandoc(cls.__doc__ or "").split("\n")[0]
+        paragraph = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+        first = re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
         if cls.__module__.startswith("nncompiler.ir.ops") and first and "common part" not in first:
             return first
     form = {"map": "The elementwise function", "fold": "The reduction"}.get(
