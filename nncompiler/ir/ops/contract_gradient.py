@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nncompiler.errors import Limitation
 from nncompiler.ir.graph import Builder, Value
+from nncompiler.ir.ops.contract_phases import find_strided, phase_gradient
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec
 from nncompiler.ir.scalar import Affine
 
@@ -21,11 +22,14 @@ def operand_gradient(
     d: Value,
 ) -> Value:
     """The cotangent of operand `k`, given that of the result: `d` contracted with the others."""
+    strided = find_strided(spec, k)
+    if strided is not None:
+        return phase_gradient(b, inputs, spec, extents, k, d, strided, operand_gradient)
     target = inputs[k]
     others = [v for j, v in enumerate(inputs) if j != k]
     maps = [m for j, m in enumerate(spec.operands) if j != k]
     maps.append(tuple(Affine.axis(a) for a in spec.output))
-    names, solved, d = _invert(b, spec, k, d, maps)
+    names, solved, d = _invert(b, spec, k, target, d, maps)
     maps = [tuple(form.substitute(solved) for form in m) for m in maps]
     known = {a for m in maps for form in m for a in form.axes}
     sizes = dict(zip(names, target.shape, strict=True))
@@ -44,6 +48,7 @@ def _invert(
     b: Builder,
     spec: ContractSpec,
     k: int,
+    target: Value,
     d: Value,
     maps: list[Map],
 ) -> tuple[list[str], dict[str, Affine], Value]:
@@ -72,22 +77,27 @@ def _invert(
                 f"no axis of '{form}' can be solved for",
             )
         stride = abs(form.coefficient(axis))
+        others = Affine(tuple((a, c) for a, c in form.terms if a != axis), form.const)
         if stride > 1:
-            d = _spread(b, d, spec.output.index(axis), stride)
+            # where x alone will index the cotangent, that is as long as the operand
+            whole = target.shape[j] if others == Affine() else 0
+            d = _spread(b, d, spec.output.index(axis), stride, whole)
         fresh = next(name for n in range(len(taken) + 1) if (name := f"x{n}") not in taken)
         taken.add(fresh)
         names.append(fresh)
-        others = Affine(tuple((a, c) for a, c in form.terms if a != axis), form.const)
         sign = 1 if form.coefficient(axis) > 0 else -1
         solved[axis] = (Affine.axis(fresh) + others * -1) * sign
     return names, solved, d
 
 
-def _spread(b: Builder, d: Value, dimension: int, stride: int) -> Value:
-    """`d` with ``stride - 1`` zeros between neighbours along one dimension."""
-    interior = tuple(stride - 1 if i == dimension else 0 for i in range(d.type.rank))
-    none = (0,) * d.type.rank
-    return b.emit("pad", d, low=none, high=none, interior=interior, value=0.0)
+def _spread(b: Builder, d: Value, dimension: int, stride: int, whole: int) -> Value:
+    """`d` with ``stride - 1`` zeros between neighbours along `dimension`, and then to `whole`."""
+    dims = range(d.type.rank)
+    behind = max(whole - (d.shape[dimension] - 1) * stride - 1, 0)
+    interior = tuple(stride - 1 if i == dimension else 0 for i in dims)
+    high = tuple(behind if i == dimension else 0 for i in dims)
+    low = (0,) * d.type.rank
+    return b.emit("pad", d, low=low, high=high, interior=interior, value=0.0)
 
 
 def _pivot(
