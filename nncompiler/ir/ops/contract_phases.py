@@ -76,9 +76,8 @@ def phase_gradient(
         found = _phase(b, inputs, spec, extents, k, d, s, p, shape, gradient)
         if found is None:
             found = b.full(0.0, target.type.with_shape(shape))
-        phases.append(
-            b.emit("reshape", found, shape=(*shape[: s.dim + 1], 1, *shape[s.dim + 1 :]))
-        )
+        split = (*shape[: s.dim + 1], 1, *shape[s.dim + 1 :])
+        phases.append(b.emit("reshape", found, shape=split))
     joined = b.emit("concat", *phases, axis=s.dim + 1)
     whole = (*shape[: s.dim], rows * s.stride, *shape[s.dim + 1 :])
     dense = b.emit("reshape", joined, shape=whole)
