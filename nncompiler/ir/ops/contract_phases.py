@@ -65,9 +65,7 @@ def phase_gradient(
     s: Strided,
     gradient: Gradient,
 ) -> Value:
-        phases.append(
-            b.emit("reshape", found, shape=(*shape[: s.dim + 1], 1, *shape[s.dim + 1 :]))
-        )
+    """The cotangent of operand `k`: one contraction per phase of dimension `s.dim`, interleaved."""
     target = inputs[k]
     rows = -(-target.shape[s.dim] // s.stride)
     shape = (*target.shape[: s.dim], rows, *target.shape[s.dim + 1 :])
