@@ -80,6 +80,8 @@ class Operator(ABC):
     kind: ClassVar[str] = "map"
     #: False is the explicit statement that gradients do not flow through this operator.
     differentiable: ClassVar[bool] = True
+    #: A region that runs more than once: passes enter its body, and it becomes a loop of kernels.
+    loops: ClassVar[bool] = False
     #: Cheap enough to be computed again wherever it is needed (moves data or counts, no
     #: arithmetic to speak of).
     cheap: ClassVar[bool] = False

@@ -24,7 +24,7 @@ from nncompiler.ir.analysis import updates
 from nncompiler.ir.graph import Function, Node, Param, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.dce import DeadCode
-from nncompiler.passes.grouping import find_frame, is_region, is_view
+from nncompiler.passes.grouping import find_frame, is_loop, is_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class _Groups:
                 self.groups[k] = self._closure({k})
         for group in self.groups.values():
             nodes = [self.nodes[n] for n in group.nodes]
-            if not is_region(nodes[0]) and find_frame(nodes, self._outputs(group)) is None:
+            if not is_loop(nodes[0]) and find_frame(nodes, self._outputs(group)) is None:
                 copied = {n for n in group.nodes if n not in group.own and self.nodes[n].inputs}
                 if copied:
                     self.stored |= copied
@@ -96,7 +96,7 @@ class _Groups:
         """A cheap node that memory must hold: a result, or what a view looks at or a loop
         reads."""
         return any(
-            v in self.results or any(is_view(u) or is_region(u) for u in self.users[v])
+            v in self.results or any(is_view(u) or is_loop(u) for u in self.users[v])
             for v in node.outputs
         )
 
@@ -108,7 +108,7 @@ class _Groups:
                 k = self._maker(v)
                 if k is None or k in own:
                     continue
-                if (k not in self.group_of or self._cheap(k)) and not is_region(
+                if (k not in self.group_of or self._cheap(k)) and not is_loop(
                     self.nodes[min(own)]
                 ):
                     if k not in seen:
@@ -191,7 +191,7 @@ class _Groups:
         a, b = self.groups[producer], self.groups[consumer]
         if len(a.own) + len(b.own) > self.max_nodes or self._path_between(producer, consumer):
             return False
-        if any(is_region(self.nodes[k]) for k in (*a.own, *b.own)):
+        if any(is_loop(self.nodes[k]) for k in (*a.own, *b.own)):
             return False
         union = self._closure(a.own | b.own)
         nodes = [self.nodes[k] for k in union.nodes]

@@ -84,9 +84,9 @@ def is_view(node: Node) -> bool:
     return operator.kind == "view" and operator.leaf_only(node)
 
 
-def is_region(node: Node) -> bool:
-    """A node with a body of its own (a loop), which becomes more than one kernel."""
-    return lookup(node.op).kind == "region"
+def is_loop(node: Node) -> bool:
+    """A node that becomes a loop of kernels."""
+    return lookup(node.op).loops
 
 
 def expensive(node: Node) -> bool:

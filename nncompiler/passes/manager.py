@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol
 
 from nncompiler.errors import UserError, nearest
 from nncompiler.ir.graph import Function, Node
+from nncompiler.ir.op import lookup
 from nncompiler.passes.autodiff import Autodiff
 from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
@@ -85,7 +86,7 @@ def run_pass(step: Pass, function: Function) -> Function:
 
 
 def _enter(step: Pass, node: Node) -> Node:
-    if node.body is None or node.op == "fused":
+    if node.body is None or not lookup(node.op).loops:
         return node
     body = run_pass(step, node.body)
     return node if body is node.body else replace(node, body=body)

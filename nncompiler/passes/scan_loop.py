@@ -16,11 +16,10 @@ from dataclasses import dataclass
 
 from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.kernel import Buffer, Loop
-from nncompiler.ir.op import lookup
 from nncompiler.ir.ops.scan import ScanParts, scan_parts
 from nncompiler.ir.scalar import Affine
 from nncompiler.passes.block import Block, Item
-from nncompiler.passes.grouping import is_view
+from nncompiler.passes.grouping import is_loop, is_view
 from nncompiler.passes.lower import Place
 
 
@@ -68,7 +67,7 @@ class _ScanLoop:
         for child in s.body.nodes:
             if is_view(child):
                 inner.view(child)
-            elif lookup(child.op).kind == "region" and child.op != "fused":
+            elif is_loop(child):
                 add_scan(inner, child)
             else:
                 inner.add_kernel(child, {})
@@ -129,7 +128,5 @@ class _ScanLoop:
         scans are copied)."""
         for node in self.s.body.nodes:
             if value in node.outputs:
-                return not is_view(node) and (
-                    lookup(node.op).kind != "region" or node.op == "fused"
-                )
+                return not is_view(node) and not is_loop(node)
         return False

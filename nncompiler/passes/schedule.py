@@ -20,10 +20,9 @@ from nncompiler.ir.analysis import UPDATE, updates
 from nncompiler.ir.graph import Function, Value
 from nncompiler.ir.kernel import Argument, Buffer, Check, Kernel, Loop, Plan, Step
 from nncompiler.ir.model import StateLayout
-from nncompiler.ir.op import lookup
 from nncompiler.ir.sampling import index_bounds
 from nncompiler.passes.block import Block
-from nncompiler.passes.grouping import is_view
+from nncompiler.passes.grouping import is_loop, is_view
 from nncompiler.passes.lower import Place
 from nncompiler.passes.scan_loop import add_scan
 
@@ -49,7 +48,7 @@ class _Scheduler:
         for node in self.function.nodes:
             if is_view(node):
                 self.block.view(node)
-            elif lookup(node.op).kind == "region" and node.op != "fused":
+            elif is_loop(node):
                 add_scan(self.block, node)
             else:
                 refused = self.block.add_kernel(node, in_place)
@@ -102,7 +101,7 @@ class _Scheduler:
     def _from_scan(self, value: Value) -> bool:
         """Results of a loop are parts of its stacks."""
         return any(
-            value in n.outputs and lookup(n.op).kind == "region" and n.op != "fused"
+            value in n.outputs and is_loop(n)
             for n in self.function.nodes
         )
 

@@ -65,7 +65,7 @@ def phase_gradient(
     s: Strided,
     gradient: Gradient,
 ) -> Value:
-    """The cotangent of operand `k`: one contraction per phase of dimension `s.dim`, interleaved."""
+    """The cotangent of operand `k`: a contraction per phase of dimension `s.dim`, interleaved."""
     target = inputs[k]
     rows = -(-target.shape[s.dim] // s.stride)
     shape = (*target.shape[: s.dim], rows, *target.shape[s.dim + 1 :])

@@ -89,8 +89,11 @@ def stacked(shape: tuple[int, ...], axis: int, extent: int) -> tuple[int, ...]:
 
 
 class Scan(Operator):
+    """A body applied along an axis, carrying values from one step to the next."""
+
     name = "scan"
     kind = "region"
+    loops = True
 
     def infer(self, node: Node) -> tuple[TensorType, ...]:
         s = scan_parts(node)
