@@ -6,7 +6,7 @@ import numpy as np
 
 from nncompiler.ir.interp import run
 from nncompiler.ir.model import Network
-from nncompiler.ir.types import F64
+from nncompiler.ir.types import F32, F64
 from nncompiler.ir.verify import verify
 from nncompiler.lang.elaborate import elaborate
 from nncompiler.lang.parse import parse
@@ -115,3 +115,65 @@ def test_carried_state():
         h, gradient = after, gradient + np.sum(2 * after * slope)
     np.testing.assert_allclose(found["update.kept"], h)
     np.testing.assert_allclose(found["update.w"], 0.5 - 0.1 * gradient)
+
+
+# Random draws -----------------------------------------------------------------------------------
+
+
+def drawn(expression: str, draws: int = 0, dtype=F64, rows: int = 10_000) -> np.ndarray:
+    """What a draw gives in training."""
+    text = (f"model m {{ input x : f32[{rows}]\nparam w : f32[] = 1\ny = w * x\n"
+            f"if training {{ y = y + {expression} }}\noutput y\n"
+            "state kept : f32[%d] = zeros()\nz = y\nif training { kept = y }\n"
+            "loss sum(y + kept) }" % rows)
+    net = elaborate(parse(text, "draw.nn"), dtype=dtype)
+    assert {"seed": "header", "draws": "header"}.items() <= kinds(net, "objective").items()
+    assert not {"seed", "draws"} & kinds(net, "infer").keys() & kinds(net, "loss").keys()
+    given = {"x": np.zeros(rows), "w": np.array(1.0), "kept": np.zeros(rows), "seed": SEED,
+             "draws": np.array(draws, np.uint32)}
+    return run(net.function("objective"), given)["update.kept"]
+
+
+def test_distributions():
+    """Moments of the three distributions, within five standard errors of 10 000 draws."""
+    u = drawn("uniform(-1, 3, 10_000)")
+    assert -1 <= u.min() < -0.99 and 2.99 < u.max() <= 3
+    assert abs(u.mean() - 1) < 0.06 and abs(u.var() - 16 / 12) < 0.06
+    n = drawn("normal(2, 0.5, x)")
+    assert abs(n.mean() - 2) < 0.025 and abs(n.std() - 0.5) < 0.018
+    assert abs(np.mean((n - 2) ** 4) / 0.5**4 - 3) < 0.5
+    b = drawn("bernoulli(0.3, x)")
+    assert set(b) == {0, 1} and abs(b.mean() - 0.3) < 0.023
+    each = drawn("bernoulli(x + range(10_000) / 10_000)".replace("range(10_000)",
+                                                                 "f32(range(10_000))"))
+    assert set(each) == {0, 1} and each[0] == 0 and abs(each.mean() - 0.5) < 0.023
+    assert abs(each[:5000].mean() - 0.25) < 0.03
+
+
+def test_certain_draws():
+    """Probabilities 0 and 1 leave nothing to chance."""
+    assert not drawn("bernoulli(0, x)").any() and drawn("bernoulli(1, x)").all()
+    assert not drawn("bernoulli(x)").any() and drawn("bernoulli(x + 1)").all()
+
+
+def test_draws_differ():
+    """By step and by place, and agree between f32 and f64."""
+    first = drawn("bernoulli(0.5, x)")
+    np.testing.assert_array_equal(first, drawn("bernoulli(0.5, x)"))
+    np.testing.assert_array_equal(first, drawn("bernoulli(0.5, x)", dtype=F32))
+    for other in (drawn("bernoulli(0.5, x)", draws=1), drawn("x + 0 * bernoulli(1, x)"
+                  " + bernoulli(0.5, x)")):
+        assert abs(np.mean(first == other) - 0.5) < 0.03
+
+
+def test_draw_in_a_scan():
+    """Each step of a scan has its own numbers, in nested scans too."""
+    net = network("y = x\nstate kept : f32[4, 3, 2] = zeros()\nif training {\n"
+                  "    u = scan row over x axis 0 {\n"
+                  "        yield scan z over row axis 0 { yield uniform(z, z + 1, 2) }\n"
+                  "    }\n    kept = u\n}\noutput y\nloss sum(y + sum(kept))".replace(
+                      "uniform(z, z + 1, 2)", "z + uniform(0, 1, 2)"))
+    given = {"x": 0 * X, "kept": np.zeros((4, 3, 2)), "seed": SEED,
+             "draws": np.array(0, np.uint32)}
+    found = run(net.function("objective"), given)["update.kept"]
+    assert len(np.unique(found)) == found.size

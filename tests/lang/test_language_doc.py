@@ -48,6 +48,8 @@ def test_example_of_function(function):
         body = f"param w : f32[3, 4] = {function.example}\noutput y = w * x"
     else:
         statement = function.example if " = " in function.example else f"a = {function.example}"
+        if function.family == "random":
+            statement = f"a = x\nif training {{ {statement} }}"
         body = f"k = i32(x[:, 0])\n{statement}\noutput a\noutput z = x"
     elaborate(parse(f"model m {{ input x : f32[3, 4]\n{body} }}", "example.nn"))
 

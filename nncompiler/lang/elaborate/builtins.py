@@ -8,7 +8,9 @@ from __future__ import annotations
 from nncompiler.lang.elaborate.builtins_conv import CONVOLUTION
 from nncompiler.lang.elaborate.builtins_math import MATH
 from nncompiler.lang.elaborate.builtins_shape import SHAPE
+from nncompiler.lang.elaborate.draws import RANDOM
 from nncompiler.lang.elaborate.init import INITIALISERS
 from nncompiler.lang.elaborate.values import Builtin
 
-BUILTINS: dict[str, Builtin] = {f.name: f for f in (*MATH, *SHAPE, *CONVOLUTION, *INITIALISERS)}
+_FAMILIES = (MATH, SHAPE, CONVOLUTION, RANDOM, INITIALISERS)
+BUILTINS: dict[str, Builtin] = {f.name: f for family in _FAMILIES for f in family}

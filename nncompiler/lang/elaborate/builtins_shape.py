@@ -42,6 +42,18 @@ def _size(ctx: Context, a: Arguments) -> V:
     return x.shape[axis_of(a["axis"], x)]
 
 
+@define(SHAPE, "shape_of(x)", "the sizes of all axes as a list", "reshape(x + 1, shape_of(x))",
+        "shape")
+def _shape_of(ctx: Context, a: Arguments) -> V:
+    return Tuple(tensor(ctx, a["x"]).shape, literal=True)
+
+
+@define(SHAPE, "is_tensor(x)", "whether x is a tensor, and not a number or truth value known at "
+        "compile time", "is_tensor(x)", "shape")
+def _is_tensor(ctx: Context, a: Arguments) -> V:
+    return isinstance(a["x"].value, Value)
+
+
 @define(SHAPE, "reshape(x, sizes...)", "the same elements in row-major order under another "
         "shape; one size may be -1", "reshape(x, 2, -1)", "shape")
 def _reshape(ctx: Context, a: Arguments) -> V:

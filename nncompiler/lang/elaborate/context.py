@@ -78,6 +78,9 @@ class Context:
     states: list[Parameter] = field(default_factory=list)
     #: New values of states, for the next training step.
     updates: dict[Parameter, Value] = field(default_factory=dict)
+    #: `seed` and `draws`, where something draws, and how many draws there are.
+    header: dict[str, Value] = field(default_factory=dict)
+    streams: int = 0
     origins: dict[Value, Span] = field(default_factory=dict)
     #: The call in the user's file that led into the standard library.
     site: Span | None = None

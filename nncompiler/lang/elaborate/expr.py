@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from nncompiler.errors import Limitation, Span, UserError, nearest
+from nncompiler.errors import Span, UserError, nearest
 from nncompiler.ir.graph import Value
 from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate import scope
@@ -80,9 +80,6 @@ def lookup(ctx: Context, frame: Frame, name: str, span: Span) -> V:
 
 def unknown(frame: Frame, name: str, span: Span) -> NoReturn:
     """The error for a name that means nothing here."""
-    if name in scope.LATER:
-        raise Limitation("NN0232", f"`{name}` is not part of this version", span,
-                         help=f"{scope.LATER[name]} come in a later version")
     if frame.bindings.get(name):
         raise UserError("NN0101", f"`{name}` has no value here", span,
                         help="it is bound only later, or in a branch that is not taken")

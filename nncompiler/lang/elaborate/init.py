@@ -1,8 +1,9 @@
 """Initialisers: the functions that name them, and the graph `init` that draws every parameter.
 
+`uniform` and `normal` with sizes are random draws of the model instead.
+
 Number k of the parameters and, after them, the states draws from the Philox streams 2k and 2k + 1
-of the seed. Values are formed in
-f64 and rounded to f32, so that an f64 model starts from the same numbers as an f32 one.
+of the seed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Builder, Function, Value
-from nncompiler.ir.types import BOOL, F32, F64, U32, DType, TensorType
+from nncompiler.ir.types import BOOL, U32, TensorType
 from nncompiler.lang.elaborate.builtin import define, number
 from nncompiler.lang.elaborate.builtins_shape import constant
 from nncompiler.lang.elaborate.context import Context, is_float32_range
+from nncompiler.lang.elaborate.draws import draw_normal, draw_uniform, normal, uniform
 from nncompiler.lang.elaborate.values import (
     Argument,
     Arguments,
@@ -28,6 +30,7 @@ from nncompiler.lang.elaborate.values import (
 )
 
 INITIALISERS: list[Builtin] = []
+_BOTH = "with sizes a tensor drawn in each training step, without the initialiser"
 
 
 @define(INITIALISERS, "zeros(sizes...)", "zeros; without sizes, the initialiser", "zeros()",
@@ -47,24 +50,24 @@ def _constant(ctx: Context, a: Arguments) -> V:
     return Initial("constant", (_setting(a["value"], "`value`"),))
 
 
-@define(INITIALISERS, "uniform(low, high)", "uniform in [low, high)", "uniform(-0.1, 0.1)",
-        "initialiser")
+@define(INITIALISERS, "uniform(low, high, sizes...)", f"uniform in [low, high); {_BOTH}",
+        "uniform(-0.1, 0.1)", "initialiser")
 def _uniform(ctx: Context, a: Arguments) -> V:
     low, high = _setting(a["low"], "`low`"), _setting(a["high"], "`high`")
     if low > high:
         raise UserError("NN0165", f"expected a range from low to high, but found {low} and {high}",
                         a.span, help="the smaller bound comes first")
-    return Initial("uniform", (low, high))
+    return draw_uniform(ctx, a, low, high) if a.rest else Initial("uniform", (low, high))
 
 
-@define(INITIALISERS, "normal(mean=0.0, std=1.0)", "normal distribution", "normal(0, 0.02)",
-        "initialiser")
+@define(INITIALISERS, "normal(mean=0.0, std=1.0, sizes...)", f"normal distribution; {_BOTH}",
+        "normal(0, 0.02)", "initialiser")
 def _normal(ctx: Context, a: Arguments) -> V:
     mean, std = _setting(a["mean"], "`mean`"), _setting(a["std"], "`std`")
     if std < 0:
         raise UserError("NN0165", f"expected a standard deviation of 0 or more, but found {std}",
                         a["std"].span)
-    return Initial("normal", (mean, std))
+    return draw_normal(ctx, a, mean, std) if a.rest else Initial("normal", (mean, std))
 
 
 def _setting(found: Argument, what: str) -> float:
@@ -111,6 +114,10 @@ def init_function(parameters: Sequence[tuple[str, Parameter]]) -> Function:
 def _draw(b: Builder, seed: Value, k: int, p: Parameter) -> Value:
     dtype = p.type.dtype
     fan_in, fan_out = fans(p.type.shape)
+
+    def words(stream: int) -> Value:
+        return b.emit("philox", seed, b.const(0, U32), shape=p.type.shape, stream=stream)
+
     match p.initial.kind:
         case "constant":
             number = p.initial.settings[0]
@@ -119,45 +126,13 @@ def _draw(b: Builder, seed: Value, k: int, p: Parameter) -> Value:
             return b.full(bool(number) if dtype == BOOL else int(number), p.type)
         case "uniform":
             low, high = p.initial.settings
-            return _rounded(b, _uniform_value(b, seed, k, p.type, low, high), dtype)
+            return uniform(b, words(2 * k), low, high, dtype)
         case "normal":
             mean, std = p.initial.settings
-            return _rounded(b, _normal_value(b, seed, k, p.type, mean, std), dtype)
+            return normal(b, words(2 * k), words(2 * k + 1), mean, std, dtype)
     name, _, distribution = p.initial.kind.partition("_")
     variance = 2 / (fan_in + fan_out) if name == "glorot" else 2 / fan_in
     if distribution == "uniform":
         bound = math.sqrt(3 * variance)
-        return _rounded(b, _uniform_value(b, seed, k, p.type, -bound, bound), dtype)
-    return _rounded(b, _normal_value(b, seed, k, p.type, 0.0, math.sqrt(variance)), dtype)
-
-
-def _bits(b: Builder, seed: Value, stream: int, type: TensorType) -> Value:
-    """Random words as f64."""
-    found = b.emit("philox", seed, b.const(0, U32), shape=type.shape, stream=stream)
-    return b.emit("cast", found, dtype=F64.name)
-
-
-def _affine(b: Builder, x: Value, factor: float, offset: float) -> Value:
-    return b.emit("add", b.emit("mul", x, b.const(factor, F64)), b.const(offset, F64))
-
-
-def _uniform_value(b: Builder, seed: Value, k: int, type: TensorType, low: float,
-                   high: float) -> Value:
-    """low + (high - low) u, u in [0, 1)"""
-    u = b.emit("mul", _bits(b, seed, 2 * k, type), b.const(2.0**-32, F64))
-    return _affine(b, u, high - low, low)
-
-
-def _normal_value(b: Builder, seed: Value, k: int, type: TensorType, mean: float,
-                  std: float) -> Value:
-    """Box and Muller: sqrt(-2 log u) cos(2 pi v), u in (0, 1], v in [0, 1)."""
-    above = b.emit("add", _bits(b, seed, 2 * k, type), b.const(1.0, F64))
-    u = b.emit("mul", above, b.const(2.0**-32, F64))
-    radius = b.emit("sqrt", b.emit("mul", b.emit("log", u), b.const(-2.0, F64)))
-    angle = b.emit("mul", _bits(b, seed, 2 * k + 1, type), b.const(2.0**-31 * math.pi, F64))
-    return _affine(b, b.emit("mul", radius, b.emit("cos", angle)), std, mean)
-
-
-def _rounded(b: Builder, x: Value, dtype: DType) -> Value:
-    narrow = b.emit("cast", x, dtype=F32.name)
-    return narrow if dtype == F32 else b.emit("cast", narrow, dtype=dtype.name)
+        return uniform(b, words(2 * k), -bound, bound, dtype)
+    return normal(b, words(2 * k), words(2 * k + 1), 0.0, math.sqrt(variance), dtype)

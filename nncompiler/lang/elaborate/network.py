@@ -254,6 +254,9 @@ def _extract(run: Run, name: str, results: Mapping[str, Value], *,
         for parameter, p in declared:
             if p.value in needed:
                 new[p.value] = b.param(kind, parameter, p.type)
+    for header, value in run.ctx.header.items():
+        if value in needed:
+            new[value] = b.param("header", header, value.type)
     for node in reversed(nodes):
         new.update(zip(node.outputs, b.copy(node, [new[v] for v in node.inputs]), strict=True))
     return b.finish([(result, new[value]) for result, value in results.items()])

@@ -20,14 +20,6 @@ STDLIB = Path(__file__).resolve().parents[2] / "stdlib"
 RESERVED = {"training", "pi"}
 CONSTANTS: dict[str, V] = {"pi": 3.141592653589793}
 
-_RANDOM = "random draws"
-_RECURRENT = "recurrent layers"
-LATER = {
-    "dropout": _RANDOM, "random_uniform": _RANDOM, "random_normal": _RANDOM,
-    "bernoulli": _RANDOM, "lstm": _RECURRENT, "gru": _RECURRENT, "rnn": _RECURRENT,
-    "batch_norm": "layers with a state",
-}
-
 
 def module_of(file: s.File) -> Module:
     """The definitions of the user's file."""

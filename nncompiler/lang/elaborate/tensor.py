@@ -23,6 +23,7 @@ from nncompiler.lang.elaborate.values import (
     quoted,
 )
 
+MAX_LIST = 10_000
 ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "**": "pow"}
 COMPARISON = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 _WORDS = {"add": "`+`", "sub": "`-`", "mul": "`*`", "div": "`/`", "pow": "`**`", "max": "`max`",
@@ -39,11 +40,20 @@ def binary(ctx: Context, op: str, left: Argument, right: Argument, span: Span) -
     if not isinstance(a, Value) and not isinstance(b, Value):
         if op in COMPARISON:
             return static.compare(op, a, b, span)
+        if op == "+" and isinstance(a, Tuple) and isinstance(b, Tuple) and a.literal and b.literal:
+            return _joined(a, b, span)
         for side in (left, right):
             _operand(side, op)
         assert isinstance(a, (int, float)) and isinstance(b, (int, float))
         return static.arithmetic(op, a, b, span)
     return elementwise(ctx, COMPARISON.get(op) or ARITHMETIC[op], left, right, span)
+
+
+def _joined(a: Tuple, b: Tuple, span: Span) -> Tuple:
+    if len(a.items) + len(b.items) > MAX_LIST:
+        raise UserError("NN0163", f"a list of {len(a.items) + len(b.items)} values; at most "
+                        f"{MAX_LIST} are possible", span)
+    return Tuple(a.items + b.items, literal=True)
 
 
 def _operand(side: Argument, op: str) -> None:
@@ -64,7 +74,7 @@ def unapplied(value: V) -> str | None:
         case Definition():
             return f"call it: `{value.name}(...)`"
         case Tuple(literal=True):
-            return "a list stands for sizes or axes; `stack([...])` makes a tensor"
+            return "a list holds sizes or axes; `stack([...])` makes a tensor of it"
         case Tuple():
             return "give each value a name first: `a, b = ...`"
         case bool():
