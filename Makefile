@@ -15,7 +15,7 @@ DEMO = $(BIN)/nnc train models/$(MODEL).nn --data models/data/digits.npz \
 	--weights-out out/$(MODEL).npz --artifact out/$(MODEL).so --report-stages --test
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check peers bench clean
+.PHONY: help venv demo test check peers layers bench clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -36,6 +36,10 @@ check: $(DEV)  ## ruff and mypy strict
 	$(BIN)/mypy
 
 peers: $(PEERS)  ## create .peers with the frameworks that the benchmark compares with
+
+layers: $(RUNTIME) $(PEERS)  ## compare every layer with PyTorch: tests/data/layers/, docs/layers.md
+	.peers/bin/python -W ignore benchmarks/peers_layers.py arrays
+	$(BIN)/python benchmarks/peers_layers.py table
 
 bench: $(RUNTIME) $(PEERS)  ## compare with them, alone on the machine (ARGS="--quick --model mlp,tiny")
 	$(BIN)/python benchmarks/run.py $(ARGS)

@@ -77,6 +77,7 @@ class Contract(Operator):
             ("n h=9 c r: n h+r-1 c, r -> n h c", [(2, 9, 3), (3,)]),
             ("n h=5 o c r: n 2*h+r-1 c, r c o -> n h o", [(2, 9, 3), (3, 3, 2)]),
             ("h=5 r: 3-r+h, r -> h", [(7,), (3,)]),
+            ("n h=3 o c: n 2*h c, c o -> n h o", [(2, 6, 2), (2, 4)]),
         ]
         found = [sample(*shapes, attrs={"spec": text}) for text, shapes in rows]
         found.append(sample((3, 4), (4, 5), dtype=F64, attrs={"spec": rows[0][0]}))
