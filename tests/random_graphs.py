@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nncompiler.ir.graph import Builder, Function, Value
+from nncompiler.ir.ops.scan import emit_scan
 from nncompiler.ir.types import F32, I32, DType, TensorType, broadcast_shapes, scalar
 from nncompiler.passes.autodiff import differentiate
 
@@ -162,9 +163,66 @@ def gathering(m: _Maker) -> None:
     m.keep(m.b.emit("gather", x, indices, axis=axis), x)
 
 
+def pooling(m: _Maker) -> None:
+    """Windows along the last one or two axes, reduced by their maximum or sum."""
+    x = m.pick()
+    if x is None or not x.type.rank:
+        return
+    count = min(x.type.rank, m.random.choice([1, 2]))
+    axes = tuple(range(x.type.rank - count, x.type.rank))
+    size = tuple(min(x.shape[a], m.random.choice([1, 2, 3])) for a in axes)
+    if 0 in size:
+        return
+    stride = tuple(m.random.choice([1, 2, 3]) for _ in axes)
+    one = (1,) * count
+    y = m.b.emit("window", x, axes=axes, size=size, stride=stride, dilation=one)
+    inner = tuple(range(x.type.rank, x.type.rank + count))
+    op = m.random.choice(["reduce_max", "reduce_sum"])
+    m.keep(m.b.emit(op, m.b.emit("tanh", y), axes=inner, keepdims=False))
+
+
+def convolution(m: _Maker) -> None:
+    """A one-dimensional convolution of a matrix's rows by the first elements of another's."""
+    x, w = m.pick(2), m.pick(2)
+    if x is None or w is None or not x.type.size or not w.type.size:
+        return
+    k = min(w.shape[1], x.shape[1], 4)
+    stride, pad = m.random.choice([1, 1, 2, 3]), m.random.choice([0, 1])
+    if x.shape[1] + 2 * pad < k:
+        return
+    filters = m.b.emit("slice", w, start=(0, 0), stop=(w.shape[0], k), step=(1, 1))
+    out = (x.shape[1] + 2 * pad - k) // stride + 1
+    place = f"{stride}*h+r-{pad}" if pad else f"{stride}*h+r"
+    place = place.removeprefix("1*")
+    z = m.b.emit("contract", x, filters, spec=f"n o h={out} r: n {place}, o r -> n o h")
+    m.keep(m.b.emit("mul", z, m.number(1.0 / k)))
+
+
+def recurrence(m: _Maker) -> None:
+    """A scan with one carry along an axis: h = tanh(x + h * w), stacked."""
+    x = m.pick()
+    if x is None or x.type.rank < 2 or not x.type.size:
+        return
+    axis = m.random.randrange(x.type.rank)
+    shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+    body = Builder("body")
+    z, h = (body.operand(n, TensorType(m.dtype, shape)) for n in ("z", "h"))
+    w = body.operand("w", TensorType(m.dtype, ()))
+    after = body.emit("tanh", body.emit("add", z, body.emit("mul", h, w)))
+    f = body.finish([("h", after), ("y", after)])
+    scalars = [v for v in m.pool if v.dtype == m.dtype and not v.shape]
+    captured = m.random.choice(scalars) if scalars else m.number(0.5)
+    start = m.b.full(0.25, TensorType(m.dtype, shape))
+    reverse, stack = m.random.random() < 0.5, m.random.randrange(len(shape) + 1)
+    extent = x.shape[axis]
+    last, ys = emit_scan(m.b, f, [(x, axis)], [start], [captured], [stack], extent, reverse)
+    m.keep(last)
+    m.keep(ys)
+
+
 STEPS: tuple[tuple[int, Callable[[_Maker], None]], ...] = (
     (5, unary), (6, binary), (4, reduction), (3, product), (4, movement), (2, decision),
-    (1, gathering),
+    (1, gathering), (1, pooling), (1, convolution), (1, recurrence),
 )  # fmt: skip
 
 
