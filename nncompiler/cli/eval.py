@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> None:
     loss = model.bindings.any("loss")
     inputs = [a.name for a in loss.given if a.role == "input"]
     targets = [a.name for a in loss.given if a.role == "target"]
-    data = models.data_of(args.data, args.part, inputs, targets)
+    data = models.data_of(args.data, args.part, inputs, targets, model.manifest.rows)
     values = model.evaluate(data, check_nan=True)
     rows = models.count(data)
     if args.json:

@@ -61,13 +61,16 @@ def _is_artifact(path: str) -> bool:
         raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
 
 
-def data_of(path: str, part: str, inputs: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
+def data_of(
+    path: str, part: str, inputs: Sequence[str], targets: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, Any]:  # fmt: skip
     """The arrays of a file by name: all rows in the order of the file, or a part of its split."""
     from nncompiler.runtime import datasets
 
-    splits = datasets.load_splits(path, inputs, targets) if part != "all" else None
+    splits = datasets.load_splits(path, inputs, targets, shapes=shapes) if part != "all" else None
     if splits is None:
-        return datasets.load_whole(path, inputs, targets)
+        return datasets.load_whole(path, inputs, targets, shapes=shapes)
     found: dict[str, Any] = getattr(splits, part)
     if not found:
         raise UserError("NN0918", f"expected a {part} part in '{path}', but it has none")

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     model = models.open_model(args, ("init", "infer"))
     inputs = [a.name for a in model.bindings.any("infer").given]
     targets = model.manifest.targets if args.part != "all" else ()
-    data = models.data_of(args.data, args.part, inputs, targets)
+    data = models.data_of(args.data, args.part, inputs, targets, model.manifest.rows)
     found = model.predict({name: data[name] for name in inputs})
     outputs = found if isinstance(found, dict) else {model.manifest.outputs[0]: found}
     if args.output is not None:

@@ -135,7 +135,7 @@ def _load(args: argparse.Namespace, model: Model) -> Splits:
 
     splits = load_splits(
         args.data, model.manifest.inputs, model.manifest.targets,
-        validation=args.validation, test=args.test or 0.0,
+        validation=args.validation, test=args.test or 0.0, shapes=model.manifest.rows,
     )  # fmt: skip
     if not splits.train:
         raise UserError("NN0918", f"expected rows to train on in '{args.data}', but none are left")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from nncompiler.errors import CompilerBug, Span
+from nncompiler.ir.scalar import const as literal
 from nncompiler.ir.types import DType, TensorType, scalar
 
 Attr: TypeAlias = "int | float | bool | str | tuple[int, ...]"
@@ -202,7 +203,8 @@ class Builder:
         return outputs
 
     def const(self, value: float | int | bool, dtype: DType) -> Value:
-        """A scalar constant; equal constants are one value."""
+        """A scalar constant, rounded to `dtype`; equal constants are one value."""
+        value = literal(value, dtype).value
         key = (repr(value), dtype.name)
         if key not in self._constants:
             self._constants[key] = self.emit("constant", value=value, dtype=dtype.name)
@@ -211,11 +213,9 @@ class Builder:
     def full(self, value: float | int | bool, type: TensorType) -> Value:
         """A constant of any shape."""
         element = self.const(value, type.dtype)
-        return (
-            element
-            if type == scalar(type.dtype)
-            else self.emit("broadcast", element, shape=type.shape)
-        )
+        if type == scalar(type.dtype):
+            return element
+        return self.emit("broadcast", element, shape=type.shape)
 
     @contextmanager
     def at(self, span: Span | None) -> Iterator[None]:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import numpy as np
+
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.types import BOOL, F32, F64, I32, U32, DType
 
@@ -231,7 +233,8 @@ def const(value: float | int | bool, dtype: DType) -> Const:
     """A literal, its Python type made to fit `dtype`; f32 literals are rounded to f32."""
     match dtype.kind:
         case "float":
-            return Const(float(dtype.numpy.type(value)), dtype)
+            with np.errstate(over="ignore"):
+                return Const(float(dtype.numpy.type(value)), dtype)
         case "bool":
             return Const(bool(value), dtype)
         case _:

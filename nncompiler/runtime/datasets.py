@@ -7,11 +7,12 @@ and target names of the model.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -134,6 +135,7 @@ def digits(
 def load_splits(
     path: str | os.PathLike[str], inputs: Sequence[str], targets: Sequence[str], *,
     validation: float = 0.1, test: float = 0.2,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Splits:  # fmt: skip
     """The data of a model in an `.npz` file, by names of its inputs and targets, in three parts.
 
@@ -149,6 +151,8 @@ def load_splits(
     wanted = (*inputs, *targets)
     if _meant_as_digits(arrays, inputs, targets):
         found = digits(path, (inputs[0], targets[0] if targets else ""))
+        for part in (found.train, found.validation, found.test):
+            part[inputs[0]] = _shaped(part[inputs[0]], inputs[0], shapes)
         named = ({n: p[n] for n in wanted} for p in (found.train, found.validation, found.test))
         return Splits(*named)
     if _in_parts(arrays):
@@ -169,8 +173,9 @@ def load_splits(
 
 
 def load_whole(
-    path: str | os.PathLike[str], inputs: Sequence[str], targets: Sequence[str]
-) -> Arrays:
+    path: str | os.PathLike[str], inputs: Sequence[str], targets: Sequence[str], *,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Arrays:  # fmt: skip
     """All rows of the data of a model in an `.npz` file; the files are those of `load_splits`.
 
     Of a file in parts, these follow each other: train, validation, test.
@@ -180,7 +185,8 @@ def load_whole(
     if _meant_as_digits(arrays, inputs, targets):
         images = arrays["images"].reshape(-1, 64).astype(np.float32) / np.float32(16)
         labels = arrays["labels"].astype(np.int32)
-        return dict(zip(wanted, (images, labels), strict=False))
+        shaped = _shaped(images, inputs[0], shapes)
+        return dict(zip(wanted, (shaped, labels), strict=False))
     if not _in_parts(arrays):
         return pick(path, arrays, wanted)
     parts = [_part(path, arrays, wanted, start) for start in _STARTS]
@@ -191,6 +197,12 @@ def _meant_as_digits(arrays: Arrays, inputs: Sequence[str], targets: Sequence[st
     if not _are_digits(arrays) or {*inputs, *targets} & set(arrays):
         return False
     return len(inputs) == 1 and len(targets) <= 1
+
+
+def _shaped(images: Array, name: str, shapes: Mapping[str, tuple[int, ...]] | None) -> Array:
+    """Images [rows, 64] as the input `name` has them, if it has as many pixels."""
+    shape = (shapes or {}).get(name, (64,))
+    return images.reshape(-1, *shape) if math.prod(shape) == 64 else images
 
 
 def _in_parts(arrays: Arrays) -> bool:

@@ -103,6 +103,11 @@ class Manifest:
     train: dict[str, Any] = field(repr=False)
     record: dict[str, Any] = field(repr=False)
 
+    @property
+    def rows(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one row of each input and target that has rows."""
+        return {a.name: a.shape[1:] for e in self.entries for a in e.given if a.batched}
+
     def symbol(self, part: str) -> str:
         """The name of a function that all artifacts have, such as `init`."""
         return f"{self.name}_{part}"

@@ -20,9 +20,10 @@ from nncompiler.lang.elaborate.body import execute
 from nncompiler.lang.elaborate.checks import check_interface, check_parameter_sizes, check_use
 from nncompiler.lang.elaborate.context import Context, Frame, Record
 from nncompiler.lang.elaborate.expr import evaluate
+from nncompiler.lang.elaborate.imports import module_of
 from nncompiler.lang.elaborate.init import init_function
 from nncompiler.lang.elaborate.names import binding_counts, parameter_names
-from nncompiler.lang.elaborate.scope import check_bindable, module_of
+from nncompiler.lang.elaborate.scope import check_bindable
 from nncompiler.lang.elaborate.train import default_batch, train_spec
 from nncompiler.lang.elaborate.values import Instance, Module, Parameter, V
 

@@ -11,7 +11,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from nncompiler.errors import Limitation, Note, UserError
+from nncompiler.errors import Note, UserError
 from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate.builtins import BUILTINS
 from nncompiler.lang.elaborate.values import Definition, Module, V
@@ -21,20 +21,8 @@ RESERVED = {"training", "pi"}
 CONSTANTS: dict[str, V] = {"pi": 3.141592653589793}
 
 
-def module_of(file: s.File) -> Module:
-    """The definitions of the user's file."""
-    definitions: dict[str, s.Fn | s.Layer] = {}
-    for item in file.items:
-        if isinstance(item, s.Import):
-            raise Limitation("NN0233", "`import` is not part of this version", item.span,
-                             help="copy the definitions into this file")
-        if isinstance(item, (s.Fn, s.Layer)):
-            _check_definition(item, definitions)
-            definitions[item.name.text] = item
-    return Module(definitions, stdlib=False)
-
-
-def _check_definition(item: s.Fn | s.Layer, known: dict[str, s.Fn | s.Layer]) -> None:
+def check_definition(item: s.Fn | s.Layer, known: dict[str, s.Fn | s.Layer]) -> None:
+    """Refuse names that are taken."""
     name = item.name.text
     if name in known:
         raise UserError("NN0102", f"`{name}` is defined twice", item.name.span,
@@ -65,6 +53,8 @@ def find(module: Module, name: str) -> V | None:
     """The definition, constant or builtin called `name`."""
     if name in module.definitions:
         return Definition(module.definitions[name], module)
+    if name in module.imported:
+        return module.imported[name]
     if name in CONSTANTS:
         return CONSTANTS[name]
     if name in BUILTINS:
@@ -77,7 +67,7 @@ def find(module: Module, name: str) -> V | None:
 
 def known(module: Module) -> list[str]:
     """Every name that `find` finds."""
-    return [*module.definitions, *stdlib_index(), *BUILTINS, *CONSTANTS]
+    return [*module.definitions, *module.imported, *stdlib_index(), *BUILTINS, *CONSTANTS]
 
 
 @cache

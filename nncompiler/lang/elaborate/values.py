@@ -41,6 +41,7 @@ class Module:
 
     definitions: Mapping[str, s.Fn | s.Layer] = field(hash=False)
     stdlib: bool
+    imported: Mapping[str, Definition] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
