@@ -215,6 +215,13 @@ def corners(gate: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Arrays:
     return {"x": x, "t": gate(bits[:, :1], bits[:, 1:]).astype(np.float32)}
 
 
+def sines() -> Arrays:
+    """Windows of a sine of 30 values to the period, and the same one value later."""
+    wave = np.sin(2 * np.pi / 30 * np.arange(SAMPLES + 24)).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(wave, 25)
+    return {"x": windows[:, :-1], "next": windows[:, 1:]}
+
+
 RECIPES: Mapping[str, Recipe] = {
     "autoencoder": Recipe(only_images, 60, "loss", at_most=0.005),
     "digits_mlp": Recipe(digits, 60, "accuracy", at_least=1.0),
@@ -222,6 +229,7 @@ RECIPES: Mapping[str, Recipe] = {
     "mlp": Recipe(large_digits, 30, "accuracy", at_least=1.0),
     "powerplant": Recipe(plane, 3000, "loss", at_most=1e-3),
     "powerplant_relu": Recipe(plane, 3000, "loss", at_most=1e-3),
+    "rnn_sine": Recipe(sines, 40, "loss", at_most=2e-3),
     "softmax_regression": Recipe(digits, 100, "accuracy", at_least=1.0),
     "tiny": Recipe(plane, 3000, "loss", at_most=1e-3),
     "xor": Recipe(lambda: corners(np.bitwise_xor), 200, "accuracy", at_least=1.0),
