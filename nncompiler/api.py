@@ -106,7 +106,16 @@ def _parts(wanted: Request) -> list[bytes]:
             weights = b"unreadable"  # never stored: compiling raises the error that says so
     flags = [wanted.bindings, wanted.dtype, wanted.cpu, wanted.functions]
     fixed = [__version__.encode(), wanted.name.encode(), wanted.source, json.dumps(flags).encode()]
-    return [*fixed, weights, *environment(wanted.cpu)]
+    return [*fixed, weights, *_imported(wanted), *environment(wanted.cpu)]
+
+
+def _imported(wanted: Request) -> list[bytes]:
+    """What the files hold that the source imports."""
+    if b"import" not in wanted.source:
+        return []
+    from nncompiler.lang.elaborate.imports import imported_texts
+
+    return imported_texts(wanted.source, wanted.name)
 
 
 def _compile(

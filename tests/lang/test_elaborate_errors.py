@@ -31,8 +31,9 @@ def build(text: str, name: str):
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_diagnostic(path, golden):
+def test_diagnostic(path, golden, monkeypatch):
     """A mistake gives the expected text."""
+    monkeypatch.chdir(path.parent)  # imports are looked for beside the file
     with pytest.raises(NNError) as caught:
         build(path.read_text(), path.name)
     golden(path.with_suffix(".expected"), caught.value.render() + "\n")
