@@ -2,8 +2,9 @@
 
 Three gradients of the same loss on the same random data are compared, parameter by parameter: of
 the compiled code; of the gradient's graph, interpreted in f64; and central differences of the
-loss, interpreted in f64, at a sample of elements. An error is relative to the largest magnitude of
-that parameter's gradient, or to a thousandth of the largest of all where that is more.
+loss, interpreted in f64, at a sample of elements, with what stands under `stop_gradient` held. An
+error is relative to the largest magnitude of that parameter's gradient, or to a thousandth of the
+largest of all where that is more.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nncompiler.errors import EXIT_CHECK_FAILED, EXIT_OK, UserError
 
 if TYPE_CHECKING:
     from nncompiler.driver import Compilation
+    from nncompiler.ir.graph import Function
     from nncompiler.runtime.model import Model
 
 Arrays = dict[str, Any]
@@ -133,13 +135,16 @@ def _check(c: Compilation, model: Model, seed: int, samples: int, tolerance: flo
 
 
 def _arguments(c: Compilation, model: Model, seed: int) -> Arrays:
-    """Random data; parameters near their initial values, but not exactly 0 where these are."""
+    """Random data, the state as `init` gives it, and parameters near their initial values, but
+    not exactly 0 where these are."""
     import numpy as np
 
     from nncompiler.ir.sampling import random_arguments
 
     arguments = dict(random_arguments(c.graphs["grad"], seed))
     model.init(seed)
+    kept = c.graphs["grad"].params_of("header", "state")
+    arguments.update((v.name, model._views[v.name]) for v in kept)
     generator = np.random.default_rng(seed + 1)
     for name, value in model.state_dict().items():
         noise = generator.uniform(-0.05, 0.05, value.shape).astype(value.dtype)
@@ -164,6 +169,8 @@ def _differences(c: Compilation, arguments: Mapping[str, Any], name: str, picked
     from nncompiler.ir.types import F64
 
     objective = retype(c.network.function("objective"), F64)
+    objective, held = _hold(objective, arguments)
+    arguments = {**arguments, **held}
     loss = _objective_of(c, name)
     base = np.asarray(arguments[name], np.float64)
     found = np.zeros(len(picked))
@@ -175,6 +182,21 @@ def _differences(c: Compilation, arguments: Mapping[str, Any], name: str, picked
             values.append(float(interpret(objective, {**arguments, name: moved})[loss]))
         found[k] = (values[0] - values[1]) / (2 * STEP)
     return found
+
+
+def _hold(function: Function, arguments: Mapping[str, Any]) -> tuple[Function, Arrays]:
+    """`function` with the values under `stop_gradient` as further parameters, and these values:
+    no gradient flows through them, so no difference may either."""
+    from dataclasses import replace
+
+    from nncompiler.ir.graph import Param
+    from nncompiler.ir.interp import run as interpret
+
+    cut = [n.output for n in function.nodes if n.op == "stop_gradient"]
+    held = interpret(replace(function, results=tuple((v.name, v) for v in cut)), arguments)
+    params = function.params + tuple(Param("operand", v) for v in cut)
+    nodes = tuple(n for n in function.nodes if n.op != "stop_gradient")
+    return replace(function, params=params, nodes=nodes), held
 
 
 def _objective_of(c: Compilation, name: str) -> str:
