@@ -392,6 +392,92 @@ def test_whole_sum_with_initial_value(rng):
     assert again.tobytes() == y.tobytes()
 
 
+def whole_sum(shape: dict[str, int], vector: str, dtype=np.float32):
+    """``y[] = sum axes { x[axes] }`` over everything, compiled once, as a function of ``x``."""
+    x, y = np.zeros(tuple(shape.values()), dtype), np.zeros((), dtype)
+    fold = Fold(("s",), "sum", axes(**shape), (load("x", x, *shape),))
+    nest = kernel(fold, Store("y", (), Ref("s", DTYPE[dtype])), vector=tuple(vector))
+    compiled = Compiled(nest, {"x": buffer("x", x), "y": buffer("y", y)})
+
+    def total(x: np.ndarray):
+        compiled(x=x, y=y)
+        return y.copy()
+
+    return total
+
+
+@pytest.mark.parametrize("vector", ["", "k", "j"])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 33), (1, 31, 64), (9, 31, 15), (1, 131, 7), (5, 16, 100), (1, 1, 2309), (67, 1, 1)],
+)
+def test_sum_in_blocks_takes_every_term_once(rng, shape, vector):
+    """Blocks, blocks of blocks and what is left over: sums of integers are exact."""
+    total = whole_sum(dict(zip("ijk", shape, strict=True)), vector)
+    for _ in range(3):
+        x = rng.integers(-99, 99, shape).astype(np.float32)
+        assert total(x) == x.sum(dtype=np.float64)
+
+
+@pytest.mark.parametrize(
+    ("shape", "vector"),
+    [
+        ({"i": 1_000_000}, "i"),
+        ({"i": 1_000_000}, ""),
+        ({"i": 9, "j": 31, "k": 15}, "k"),
+        ({"i": 9, "j": 31, "k": 15}, ""),
+        ({"i": 7, "j": 30011}, "j"),
+        ({"i": 30011, "j": 3}, "j"),
+    ],
+)
+def test_long_sums_are_accurate(rng, shape, vector):
+    """Rounding errors of random terms of one sign stay at a few ULP, whatever the number."""
+    total = whole_sum(shape, vector)
+    for _ in range(3):
+        x = rng.uniform(0.1, 1.7, tuple(shape.values())).astype(np.float32)
+        exact = x.sum(dtype=np.float64)
+        assert abs(total(x) - exact) <= 3 * np.spacing(np.float32(exact))
+
+
+def test_long_column_sums_are_accurate(rng):
+    """Sums over 100 000 rows, columns over lanes, products with fused additions among them."""
+    x, y = rng.uniform(0.1, 1.7, (100_003, 20)).astype(np.float32), np.zeros(20, np.float32)
+    for term, exact in (
+        (load("x", x, "i", "j"), x.sum(axis=0, dtype=np.float64)),
+        (apply("mul", *[load("x", x, "i", "j")] * 2), (x.astype(np.float64) ** 2).sum(axis=0)),
+    ):
+        fold = Fold(("s",), "sum", axes(i=len(x)), (term,))
+        nest = kernel(For(axes(j=20), (fold, Store("y", at("j"), Ref("s", F32)))), vector=("j",))
+        run(nest, x=x, y=y)
+        assert (np.abs(y - exact) <= 8 * np.spacing(exact.astype(np.float32))).all()
+
+
+def test_code_of_a_sum_does_not_grow_with_it():
+    """Blocks are loops: a thousand times the terms is a few lines more."""
+
+    def lines(n: int) -> int:
+        x, y = np.zeros(n, np.float32), np.zeros((), np.float32)
+        fold = Fold(("s",), "sum", axes(i=n), (load("x", x, "i"),))
+        nest = kernel(fold, Store("y", (), Ref("s", F32)), vector=("i",))
+        table = {"x": buffer("x", x), "y": buffer("y", y)}
+        return len(emit_kernel(nest, table, host(), "kernel").text.splitlines())
+
+    assert lines(2**22) <= lines(2**12) + 25
+
+
+@pytest.mark.parametrize("vector", [(), ("i",)])
+def test_body_of_a_long_sum_runs_once_for_each_term(rng, vector):
+    """A fold that sums what it reads and adds one to it in place."""
+    x, y = rng.integers(-9, 9, 3001).astype(np.float32), np.zeros((), np.float32)
+    more = Store("x", at("i"), apply("add", Ref("v", F32), const(1, F32)))
+    body = (Let("v", load("x", x, "i")), more)
+    fold = Fold(("s",), "sum", axes(i=3001), (Ref("v", F32),), body)
+    before = x.copy()
+    run(kernel(fold, Store("y", (), Ref("s", F32)), vector=vector), x=x, y=y)
+    np.testing.assert_array_equal(x, before + 1)
+    assert y == before.sum(dtype=np.float64)
+
+
 def cross_entropy(z, y, loss) -> Kernel:
     """The loss and its gradient in place, as one nest."""
     n, c = z.shape
@@ -573,6 +659,9 @@ def test_float_primitives(dtype, vector):
         apply("max", const(0, d), load("x", x, "j")),
     ]
     exprs += [apply("min", load("x", x, "j"), const(1, d)), apply("rsqrt", load("x", x, "j"))]
+    exprs += [apply(n, load("x", x, "j"), const(np.nan, d)) for n in ("min", "max")]
+    exprs += [apply(n, const(-np.nan, d), load("x", x, "j")) for n in ("min", "max")]
+    exprs += [apply("max", const(np.nan, d), const(1, d))]
     out = np.zeros((len(exprs), len(x)), dtype)
     body = tuple(Store("out", (Affine((), n), COLUMN), cast(e, d)) for n, e in enumerate(exprs))
     agrees(kernel(For(axes(j=len(x)), body), vector=vector), x=x, y=y, out=out)

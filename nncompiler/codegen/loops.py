@@ -4,7 +4,8 @@ An axis named in `Schedule.vector` is cut into pieces: a loop over wide vectors 
 each, which hides latencies and gives a fold independent partial results), one over single
 registers, and a masked last one. A fold keeps one vector of partial results per piece and combines
 their lanes at the end by halves: a fixed order, so the same bits on every run. Other axes are
-plain loops; under a vector axis a fold's partial results are whole vectors.
+plain loops; under a vector axis a fold's partial results are whole vectors. Long sums of floats
+run in blocks (`cascade`).
 """
 
 from __future__ import annotations
@@ -13,22 +14,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.cascade import sum_loop, terms_of
 from nncompiler.codegen.emitter import Emitter
+from nncompiler.codegen.footprint import footprint
 from nncompiler.codegen.writer import Counter, Value, active_mask, literal
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store, expressions, statements
-from nncompiler.ir.scalar import (
-    COMBINES,
-    Affine,
-    Apply,
-    Combine,
-    Const,
-    Expr,
-    Iota,
-    Load,
-    Ref,
-    children,
-)
+from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
+from nncompiler.ir.scalar import COMBINES, Apply, Combine, Expr, Ref
 
 #: Number of distinct expressions up to which a body runs on vectors of 4 or 2 registers.
 _SIMPLE = ((12, 4), (40, 2))
@@ -47,17 +39,9 @@ class Piece:
     lanes: int
     active: int
 
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """What statements mention: axes and locals; the number of distinct expressions; the widest
-    element in bytes.
-    """
-
-    axes: frozenset[str]
-    names: frozenset[str]
-    cost: int
-    widest: int
+    @property
+    def trips(self) -> int:
+        return -(-(self.stop - self.start) // self.lanes)
 
 
 def pieces(extent: int, lanes: int, interleave: int) -> tuple[Piece, ...]:
@@ -117,15 +101,21 @@ class Nest:
             raise CompilerBug(
                 "NN0592", f"axes '{chosen[0].name}' and '{chosen[1].name}' both run over lanes"
             )
-        print_ = self._footprint(inner, values)
-        lanes = self.e.target.vector_bytes // print_.widest
-        interleave = next((n for cost, n in _SIMPLE if print_.cost <= cost), 1)
+        seen = footprint(inner, values, self.e.expand)
+        lanes = self.e.target.vector_bytes // seen.widest
+        interleave = next((n for cost, n in _SIMPLE if seen.cost <= cost), 1)
         return pieces(chosen[0].extent, lanes, interleave)
 
     def _nest(
-        self, axes: tuple[Axis, ...], cut: tuple[Piece, ...], carried: list[Value], leaf: Leaf
+        self,
+        axes: tuple[Axis, ...],
+        cut: tuple[Piece, ...],
+        carried: list[Value],
+        leaf: Leaf,
+        blocks: bool = False,
     ) -> list[Value]:
-        """Loops over `axes`; `leaf` gets the carried values of its piece and returns them renewed.
+        """Loops over `axes`; `leaf` gets the carried values of its piece and returns them renewed:
+        sums with one more term each where the loops are to run in `blocks`.
         """
         if not axes:
             return leaf(carried, None)
@@ -134,26 +124,47 @@ class Nest:
 
             def body(at: Counter, inside: list[Value]) -> list[Value]:
                 with self.e.scope({axis.name: At.of(at)}):
-                    return self._nest(rest, cut, inside, leaf)
+                    return self._nest(rest, cut, inside, leaf, blocks)
 
+            if blocks:
+                terms = self._terms(rest, cut)
+                return sum_loop(self.w, 0, axis.extent, 1, terms, carried, body)
             return self.w.loop(0, axis.extent, 1, carried, body)
 
         share = len(carried) // len(cut)
         found: list[Value] = []
         for n, piece in enumerate(cut):
-            found += self._piece(axis, piece, rest, carried[n * share : (n + 1) * share], leaf)
+            mine = carried[n * share : (n + 1) * share]
+            found += self._piece(axis, piece, rest, mine, leaf, blocks)
         return found
 
     def _piece(
-        self, axis: Axis, piece: Piece, rest: tuple[Axis, ...], carried: list[Value], leaf: Leaf
+        self,
+        axis: Axis,
+        piece: Piece,
+        rest: tuple[Axis, ...],
+        carried: list[Value],
+        leaf: Leaf,
+        blocks: bool,
     ) -> list[Value]:
         lanes = Lanes(axis.name, piece.lanes, piece.active)
 
         def body(at: Counter, inside: list[Value]) -> list[Value]:
             with self.e.scope({axis.name: At.of(at)}, lanes):
-                return self._nest(rest, (), inside, lambda c, _: leaf(c, piece))
+                return self._nest(rest, (), inside, lambda c, _: leaf(c, piece), blocks)
 
-        return self.w.loop(piece.start, piece.stop, piece.lanes, carried, body)
+        start, stop, step = piece.start, piece.stop, piece.lanes
+        if blocks:
+            return sum_loop(self.w, start, stop, step, self._terms(rest, ()), carried, body)
+        return self.w.loop(start, stop, step, carried, body)
+
+    def _terms(self, axes: tuple[Axis, ...], cut: tuple[Piece, ...]) -> int:
+        """How many terms loops over `axes` in blocks add to the sums they are given."""
+        terms = 1
+        for axis in reversed(axes):
+            whole = [p.trips for p in cut if axis.name in self.vector] or [axis.extent]
+            terms = max(terms_of(trips, terms) for trips in whole)
+        return terms
 
     # --- folds ---
 
@@ -176,7 +187,8 @@ class Nest:
                 self.w.choose(mask, new, old) for new, old in zip(renewed, partial, strict=True)
             ]
 
-        found = self._nest(fold.axes, cut, carried, leaf)
+        blocks = fold.combine == "sum" and dtypes[0].is_float
+        found = self._nest(fold.axes, cut, carried, leaf, blocks)
         if cut:
             found = self._gather_up(combine, cut, found)
             if fold.init is not None and fold.init != identity:
@@ -190,9 +202,9 @@ class Nest:
         lanes = self.e.lanes
         if lanes is None:
             return 0
-        print_ = self._footprint(fold.body, fold.values)
-        varying = any(n in self.e.locals and self.e.locals[n].lanes for n in print_.names)
-        return lanes.count if varying or lanes.axis in print_.axes else 0
+        seen = footprint(fold.body, fold.values, self.e.expand)
+        varying = any(n in self.e.locals and self.e.locals[n].lanes for n in seen.names)
+        return lanes.count if varying or lanes.axis in seen.axes else 0
 
     def _accumulate(
         self, combine: Combine, partial: list[Value], values: tuple[Expr, ...]
@@ -252,35 +264,3 @@ class Nest:
             turned = [self.w.shuffle(v, None, (1, 0)) for v in values]
             values = [self.w.lane(v, 0) for v in self._combine(combine, values, turned)]
         return values
-
-    # --- facts about statements ---
-
-    def _footprint(self, body: tuple[Stmt, ...], values: tuple[Expr, ...]) -> Footprint:
-        roots = [self.e.expand(v) for v in values]
-        axes: set[str] = set()
-        for s in statements(body):
-            roots += [self.e.expand(x) for x in expressions(s)]
-            if isinstance(s, Store):
-                axes.update(a for i in s.index if isinstance(i, Affine) for a in i.axes)
-        names: set[str] = set()
-        seen: set[int] = set()
-        widest, todo = 1, list(roots)
-        while todo:
-            expr = todo.pop()
-            if id(expr) in seen:
-                continue
-            seen.add(id(expr))
-            todo += children(expr)
-            widest = max(widest, expr.dtype.bytes)
-            match expr:
-                case Ref(name):
-                    names.add(name)
-                case Iota(index):
-                    axes.update(index.axes)
-                case Load(_, index):
-                    axes.update(a for i in index if isinstance(i, Affine) for a in i.axes)
-                case Const():
-                    seen.discard(id(expr))
-                case _:
-                    pass
-        return Footprint(frozenset(axes), frozenset(names), len(seen), widest)

@@ -7,6 +7,8 @@ shift everything out.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Sequence
 
 from nncompiler.codegen.writer import Value, Writer, literal, register_type, suffix, vector_of
@@ -79,16 +81,24 @@ def _floating(w: Writer, op: str, args: Sequence[Value], fma: bool) -> Value:
 def _extremum(w: Writer, op: str, a: Value, b: Value) -> Value:
     """x86's max(a, b) is ``a > b ? a : b``: it keeps a NaN in `b`, so only one in `a` needs care.
     """
+    if _is_nan(a) or _is_nan(b):
+        return a if _is_nan(a) else b
     if not b.text.startswith("%"):
         a, b = b, a
     compare = "gt" if op == "max" else "lt"
     best = w.choose(_compare(w, compare, [a, b]), a, b)
     if not a.text.startswith("%"):
-        # Relu and clamps: the literal comes first and the whole is one instruction. A NaN literal
-        # compares false
-        # and is lost, which no program means to write.
+        # Relu and clamps: the literal comes first and the whole is one instruction.
         return best
     return w.choose(w.value(f"fcmp uno {a.typed}, {a.text}", BOOL, a.lanes), a, best)
+
+
+def _is_nan(value: Value) -> bool:
+    """Whether this is a literal NaN."""
+    if value.text.startswith("%"):
+        return False
+    bits = _literal_number(value).removeprefix("0x")
+    return math.isnan(struct.unpack(">d", bytes.fromhex(bits))[0])
 
 
 def _integral(w: Writer, op: str, args: Sequence[Value]) -> Value:
@@ -133,7 +143,12 @@ def _divide(w: Writer, opcode: str, a: Value, b: Value) -> Value:
 
 def _number(value: Value) -> int:
     """The integer a literal stands for."""
-    return int(value.text.removeprefix("splat (").removesuffix(")").split()[-1])
+    return int(_literal_number(value))
+
+
+def _literal_number(value: Value) -> str:
+    """A literal as it is written, without type and splat."""
+    return value.text.removeprefix("splat (").removesuffix(")").split()[-1]
 
 
 def _shift(w: Writer, op: str, a: Value, b: Value) -> Value:

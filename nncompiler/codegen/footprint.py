@@ -1,0 +1,55 @@
+"""What statements mention and compute: the facts that the width of their vectors depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nncompiler.ir.kernel import Stmt, Store, expressions, statements
+from nncompiler.ir.scalar import Affine, Const, Expr, Iota, Load, Ref, children
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What statements mention: axes and locals; the number of distinct expressions; the widest
+    element in bytes.
+    """
+
+    axes: frozenset[str]
+    names: frozenset[str]
+    cost: int
+    widest: int
+
+
+def footprint(
+    body: tuple[Stmt, ...], values: tuple[Expr, ...], expand: Callable[[Expr], Expr]
+) -> Footprint:
+    """The footprint of a body and the values it gives, as they are after `expand`."""
+    roots = [expand(v) for v in values]
+    axes: set[str] = set()
+    for s in statements(body):
+        roots += [expand(x) for x in expressions(s)]
+        if isinstance(s, Store):
+            axes.update(a for i in s.index if isinstance(i, Affine) for a in i.axes)
+    names: set[str] = set()
+    seen: set[int] = set()
+    widest, todo = 1, list(roots)
+    while todo:
+        expr = todo.pop()
+        if id(expr) in seen:
+            continue
+        seen.add(id(expr))
+        todo += children(expr)
+        widest = max(widest, expr.dtype.bytes)
+        match expr:
+            case Ref(name):
+                names.add(name)
+            case Iota(index):
+                axes.update(index.axes)
+            case Load(_, index):
+                axes.update(a for i in index if isinstance(i, Affine) for a in i.axes)
+            case Const():
+                seen.discard(id(expr))
+            case _:
+                pass
+    return Footprint(frozenset(axes), frozenset(names), len(seen), widest)
