@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nncompiler.ir.graph import Function, Param, Value
+from nncompiler.ir.graph import Function, Node, Param, Value
 
 
 def writing(init: Function) -> Function:
@@ -25,8 +25,22 @@ def apart(init: Function) -> Function:
     for name, value in init.results:
         if value in taken:
             copy = Value(f"{value.name}.{name}", value.type)
-            nodes.append(replace(makers[value], outputs=(copy,)))
+            nodes.append(_renamed(makers[value], value, copy))
             value = copy
         taken.add(value)
         results.append((name, value))
     return replace(init, nodes=tuple(nodes), results=tuple(results))
+
+
+def _renamed(node: Node, old: Value, new: Value) -> Node:
+    """`node` with its result called `new`, in its body too: that is where a group makes it."""
+
+    def swap(values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return tuple(new if v == old else v for v in values)
+
+    body = node.body
+    if body is not None:
+        inner = [replace(n, inputs=swap(n.inputs), outputs=swap(n.outputs)) for n in body.nodes]
+        results = tuple((name, new if v == old else v) for name, v in body.results)
+        body = replace(body, nodes=tuple(inner), results=results)
+    return replace(node, outputs=swap(node.outputs), body=body)
