@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from nncompiler.errors import Source, UserError, nearest
+from nncompiler.errors import Limitation, Source, UserError, nearest
 from nncompiler.ir.graph import Function
 from nncompiler.ir.image import pack
 from nncompiler.ir.kernel import Plan
@@ -311,6 +311,12 @@ def program(bindings: Sequence[Compilation]) -> Program:
     first = bindings[0]
     entries = list(first.entries())
     for other in bindings[1:]:
+        if other.layout != first.layout:
+            raise Limitation(
+                "NN0926", "the size of a state of this model depends on what differs between the "
+                f"bindings {first.suffix} and {other.suffix}",
+                help="compile one binding at a time: each has its own state",
+            )  # fmt: skip
         entries += [e for e in other.entries() if e.function not in UNBOUND]
     train = first.network.train
     rate = train.optimizer.get("lr") if train else 0.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nncompiler.errors import CompilerBug, UserError, nearest
+from nncompiler.errors import CompilerBug, Limitation, UserError, nearest
 from nncompiler.runtime import checks
 from nncompiler.runtime.artifact import Artifact, Native
 from nncompiler.runtime.call import ALIGNMENT, aligned
@@ -52,7 +52,11 @@ class Bindings:
 
     def _add(self, artifact: Artifact) -> None:
         if artifact.manifest.state != self._manifest.state:
-            raise CompilerBug("NN0691", "a further binding lays out the state in another way")
+            raise Limitation(
+                "NN0692", "the size of a state of this model depends on the batch, so it runs "
+                "with the batch it was compiled for only",
+                help="give as many rows as a multiple of it",
+            )  # fmt: skip
         for entry in artifact.manifest.entries:
             key = entry.function, entry.rows
             self._entries.setdefault(key, Binding(entry, artifact.lookup(entry.symbol)))

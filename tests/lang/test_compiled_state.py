@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nncompiler
+from nncompiler.errors import Limitation
 from nncompiler.ir.interp import run
 from nncompiler.ir.types import F64
 from nncompiler.lang.elaborate import elaborate
@@ -108,3 +109,18 @@ def test_equal_initial_values_are_written_to_each(tmp_path):
     model = nncompiler.compile(path)
     assert all((v == 1).all() for v in model.state_dict().values())
     np.testing.assert_array_equal(model.predict(np.ones((2, 3))), np.full((2, 3), 3))
+
+
+def test_state_of_the_size_of_the_batch(tmp_path):
+    """Such a model runs with one batch size; two in one artifact, or other rows, are refused."""
+    path = tmp_path / "nested.nn"
+    path.write_text(NESTED + TRAIN)
+    with pytest.raises(Limitation) as caught:
+        nncompiler.compile(path, batch=[4, 8])
+    assert caught.value.code == "NN0926"
+    model = nncompiler.compile(path)
+    data = {"x": RNG.normal(size=(8, 5, 3)), "t": RNG.normal(size=(8, 5, 3))}
+    assert model.predict(data["x"])["hs"].shape == (8, 5, 3)
+    with pytest.raises(Limitation) as caught:
+        model.predict(data["x"][:6])
+    assert caught.value.code == "NN0692"
