@@ -19,7 +19,7 @@ import nncompiler
 from nncompiler.cli import main
 from nncompiler.driver import Compilation, read_source
 from nncompiler.ir.sampling import random_arguments
-from nncompiler.runtime import datasets
+from nncompiler.runtime import datasets, texts
 from nncompiler.runtime.model import Model
 from tests.differential import differences
 from tests.model_support import MODELS, cache_of_run, compile_cache
@@ -31,6 +31,8 @@ NAMES = [path.stem for path in FILES]
 ALL = pytest.mark.parametrize("path", FILES, ids=NAMES)
 #: Rows of a batch: a divisor of 80, and no multiple of any vector's or tile's width.
 BATCH = 5
+#: Sizes for `nnc gradcheck` of models that take long as they are.
+SMALLER = {"char_lstm": ("--size", "time=6,units=24")}
 SAMPLES = 80
 Arrays = dict[str, np.ndarray]
 
@@ -72,7 +74,8 @@ def test_check(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @ALL
 def test_gradcheck(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`nnc gradcheck` finds every gradient right."""
-    code = main(["gradcheck", str(path), "--batch", str(BATCH), "--samples", "3"])
+    sizes = SMALLER.get(path.stem, ())
+    code = main(["gradcheck", str(path), "--batch", str(BATCH), "--samples", "3", *sizes])
     said = capsys.readouterr()
     assert code == 0, said.err + said.out
 
@@ -226,9 +229,22 @@ def sines() -> Arrays:
     return {"x": windows[:, :-1], "next": windows[:, 1:]}
 
 
+def speech() -> Arrays:
+    """The first 144 characters of the plays, in windows begun at each of the first 80."""
+    return dict(texts.windows(texts.shakespeare().train["text"].ravel()[: SAMPLES + 64], 64, 1))
+
+
+def surnames() -> Arrays:
+    """Every 36th name to train on, from all over the languages."""
+    train = texts.names().train
+    return {name: value[::36][:SAMPLES] for name, value in train.items()}
+
+
 RECIPES: Mapping[str, Recipe] = {
     "autoencoder": Recipe(only_images, 60, "loss", at_most=0.005),
+    "char_lstm": Recipe(speech, 6, "accuracy", at_least=0.9),
     "digits_mlp": Recipe(digits, 60, "accuracy", at_least=1.0),
+    "gru_names": Recipe(surnames, 20, "accuracy", at_least=1.0),
     "logic_gates": Recipe(lambda: corners(np.bitwise_and), 300, "accuracy", at_least=1.0),
     "mlp": Recipe(large_digits, 30, "accuracy", at_least=1.0),
     "powerplant": Recipe(plane, 3000, "loss", at_most=1e-3),
