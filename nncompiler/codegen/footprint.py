@@ -12,13 +12,14 @@ from nncompiler.ir.scalar import Affine, Const, Expr, Iota, Load, Ref, children
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """What statements mention: axes and locals; the number of distinct expressions; the widest
-    element in bytes.
+    element in bytes; whether any load has a guard.
     """
 
     axes: frozenset[str]
     names: frozenset[str]
     cost: int
     widest: int
+    guarded: bool
 
 
 def footprint(
@@ -33,7 +34,7 @@ def footprint(
             axes.update(a for i in s.index if isinstance(i, Affine) for a in i.axes)
     names: set[str] = set()
     seen: set[int] = set()
-    widest, todo = 1, list(roots)
+    widest, todo, guarded = 1, list(roots), False
     while todo:
         expr = todo.pop()
         if id(expr) in seen:
@@ -46,10 +47,11 @@ def footprint(
                 names.add(name)
             case Iota(index):
                 axes.update(index.axes)
-            case Load(_, index):
+            case Load(_, index, _, guard):
+                guarded = guarded or guard is not None
                 axes.update(a for i in index if isinstance(i, Affine) for a in i.axes)
             case Const():
                 seen.discard(id(expr))
             case _:
                 pass
-    return Footprint(frozenset(axes), frozenset(names), len(seen), widest)
+    return Footprint(frozenset(axes), frozenset(names), len(seen), widest, guarded)
