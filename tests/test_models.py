@@ -229,29 +229,41 @@ def sines() -> Arrays:
     return {"x": windows[:, :-1], "next": windows[:, 1:]}
 
 
-def speech() -> Arrays:
-    """The first 144 characters of the plays, in windows begun at each of the first 80."""
-    return dict(texts.windows(texts.shakespeare().train["text"].ravel()[: SAMPLES + 64], 64, 1))
+def digit_images() -> Arrays:
+    """The digits with their channel and both axes."""
+    small = digits()
+    return {**small, "image": small["image"].reshape(-1, 1, 8, 8)}
 
 
-def surnames() -> Arrays:
-    """Every 36th name to train on, from all over the languages."""
-    train = texts.names().train
-    return {name: value[::36][:SAMPLES] for name, value in train.items()}
+def framed_digits() -> Arrays:
+    """The digits three times as large, in a frame: 32 x 32 pixels."""
+    small = digits()
+    large = np.kron(small["image"].reshape(-1, 8, 8), np.ones((1, 3, 3), np.float32))
+    return {**small, "image": np.pad(large, ((0, 0), (4, 4), (4, 4)))[:, None]}
+
+
+def small_images() -> Arrays:
+    return {"image": digits()["image"]}
 
 
 RECIPES: Mapping[str, Recipe] = {
     "autoencoder": Recipe(only_images, 60, "loss", at_most=0.005),
     "char_lstm": Recipe(speech, 6, "accuracy", at_least=0.9),
+    "denoising_autoencoder": Recipe(small_images, 100, "loss", at_most=0.01),
+    "digits_cnn": Recipe(digit_images, 20, "accuracy", at_least=1.0),
     "digits_mlp": Recipe(digits, 60, "accuracy", at_least=1.0),
     "gru_names": Recipe(surnames, 20, "accuracy", at_least=1.0),
+    "lenet": Recipe(framed_digits, 40, "accuracy", at_least=1.0),
     "logic_gates": Recipe(lambda: corners(np.bitwise_and), 300, "accuracy", at_least=1.0),
     "mlp": Recipe(large_digits, 30, "accuracy", at_least=1.0),
+    "mixer": Recipe(digit_images, 40, "accuracy", at_least=1.0),
+    "perceptron": Recipe(lambda: corners(np.bitwise_and), 60, "accuracy", at_least=1.0),
     "powerplant": Recipe(plane, 3000, "loss", at_most=1e-3),
     "powerplant_relu": Recipe(plane, 3000, "loss", at_most=1e-3),
     "rbm": Recipe(lambda: {"image": digits()["image"]}, 200, "error", at_most=0.015),
     "rnn_sine": Recipe(sines, 40, "loss", at_most=2e-3),
     "softmax_regression": Recipe(digits, 100, "accuracy", at_least=1.0),
+    "sparse_autoencoder": Recipe(small_images, 60, "reconstruction", at_most=0.01),
     "tiny": Recipe(plane, 3000, "loss", at_most=1e-3),
     "vae": Recipe(images_and_noise, 100, "loss", at_most=23.0),
     "xor": Recipe(lambda: corners(np.bitwise_xor), 200, "accuracy", at_least=1.0),
