@@ -66,7 +66,7 @@ def _live_ranges(steps: Sequence[Step], buffers: dict[str, Buffer]) -> dict[str,
     live: dict[str, tuple[int, int]] = {}
     for t, step in enumerate(steps):
         reads, writes = step_reads_and_writes(step)
-        for name in reads | writes:
+        for name in sorted(reads | writes):  # the packing depends on the order
             root = root_name(buffers, name)
             if buffers[root].space == "arena":
                 live[root] = (live.get(root, (t, t))[0], t)
