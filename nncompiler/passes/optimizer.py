@@ -59,9 +59,13 @@ def train_step(network: Network) -> Function:
     updates: dict[str, Value] = {}
     for objective in _objectives(network):
         current = {**values, **updates}
+        start = len(b.nodes)
         found = _losses(b, network, current)
         losses.setdefault(objective.loss, found[objective.loss])
-        gradients = _gradients(b, found[objective.loss], _trained(network, objective, current))
+        # of this objective's nodes only: the updates before it are given, not functions of weights
+        gradients = _gradients(
+            b, found[objective.loss], _trained(network, objective, current), start
+        )
         updates.update(
             (n, found[f"update.{n}"]) for n, _ in network.states if f"update.{n}" in found
         )
@@ -145,9 +149,12 @@ def _trained(network: Network, objective: Objective, values: dict[str, Value]) -
     return [values[n] for n in _names(network, objective)]
 
 
-def _gradients(b: Builder, loss: Value, wanted: Sequence[Value]) -> list[Value]:
-    seed = b.const(1.0, loss.dtype)
-    found = backpropagate(b, tuple(b.nodes), {loss: seed}, wanted)
+def _gradients(
+    b: Builder, loss: Value, wanted: Sequence[Value], start: int = 0
+) -> list[Value]:
+    """Of a loss for the wanted values, through the nodes from `start` on."""
+    nodes = tuple(b.nodes[start:])
+    found = backpropagate(b, nodes, {loss: b.const(1.0, loss.dtype)}, wanted)
     return [found[w] if w in found else b.full(0.0, w.type) for w in wanted]
 
 
