@@ -1,4 +1,4 @@
-"""Every code that the source can raise is documented, and no code is documented that it cannot raise."""
+"""Every code the source can raise is documented, and every documented code can be raised."""
 
 from __future__ import annotations
 
