@@ -246,6 +246,17 @@ def small_images() -> Arrays:
     return {"image": digits()["image"]}
 
 
+def speech() -> Arrays:
+    """The first 144 characters of the plays, in windows begun at each of the first 80."""
+    return dict(texts.windows(texts.shakespeare().train["text"].ravel()[: SAMPLES + 64], 64, 1))
+
+
+def surnames() -> Arrays:
+    """Every 36th name to train on, from all over the languages."""
+    train = texts.names().train
+    return {name: value[::36][:SAMPLES] for name, value in train.items()}
+
+
 RECIPES: Mapping[str, Recipe] = {
     "autoencoder": Recipe(only_images, 60, "loss", at_most=0.005),
     "char_lstm": Recipe(speech, 6, "accuracy", at_least=0.9),
