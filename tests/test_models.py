@@ -257,6 +257,25 @@ def surnames() -> Arrays:
     return {name: value[::36][:SAMPLES] for name, value in train.items()}
 
 
+def discs() -> Arrays:
+    """Noisy images, each with a disc of its own size and place, and which pixels it covers."""
+    generator = np.random.default_rng(0)
+    place = generator.uniform(2, 5, (SAMPLES, 2, 1, 1))
+    radius = generator.uniform(1, 3, (SAMPLES, 1, 1))
+    rows, columns = np.indices((8, 8))
+    mask = (rows - place[:, 0]) ** 2 + (columns - place[:, 1]) ** 2 <= radius**2
+    image = mask + generator.normal(0, 0.3, mask.shape)
+    return {"image": image[:, None].astype(np.float32), "mask": mask[:, None].astype(np.float32)}
+
+
+def colours() -> Arrays:
+    """The digits as large as 32 x 32 pixels, each in a colour of its own."""
+    train = digits()
+    large = np.kron(train["image"].reshape(-1, 1, 8, 8), np.ones((1, 1, 4, 4), np.float32))
+    tint = np.random.default_rng(0).uniform(0.3, 1, (SAMPLES, 3, 1, 1)).astype(np.float32)
+    return {"image": large * tint, "label": train["digit"]}
+
+
 RECIPES: Mapping[str, Recipe] = {
     "autoencoder": Recipe(only_images, 60, "loss", at_most=0.005),
     "char_lstm": Recipe(speech, 6, "accuracy", at_least=0.9),
@@ -272,10 +291,12 @@ RECIPES: Mapping[str, Recipe] = {
     "powerplant": Recipe(plane, 3000, "loss", at_most=1e-3),
     "powerplant_relu": Recipe(plane, 3000, "loss", at_most=1e-3),
     "rbm": Recipe(lambda: {"image": digits()["image"]}, 200, "error", at_most=0.015),
+    "resnet20": Recipe(colours, 6, "accuracy", at_least=1.0),
     "rnn_sine": Recipe(sines, 40, "loss", at_most=2e-3),
     "softmax_regression": Recipe(digits, 100, "accuracy", at_least=1.0),
     "sparse_autoencoder": Recipe(small_images, 60, "reconstruction", at_most=0.01),
     "tiny": Recipe(plane, 3000, "loss", at_most=1e-3),
+    "unet": Recipe(discs, 60, "accuracy", at_least=0.98),
     "vae": Recipe(images_and_noise, 100, "loss", at_most=23.0),
     "xor": Recipe(lambda: corners(np.bitwise_xor), 200, "accuracy", at_least=1.0),
 }
