@@ -11,7 +11,8 @@ A producer joins its consumer when the union still has one iteration frame (`gro
 and no path leads out of the union and back in. Edges that would make a stored value disappear are
 taken first, then edges that only spare a load. Cheap nodes (constants, broadcasts, transposes)
 are copied into every group that reads them. A write in place (`update.W`) orders every reader of
-the old value before the group that writes, and counts as a path.
+the old value before the group that writes, and counts as a path. A loop, and a group that is
+there already, stays as it is.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from nncompiler.errors import Span
 from nncompiler.ir.analysis import updates
 from nncompiler.ir.graph import Function, Node, Param, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.dce import DeadCode
-from nncompiler.passes.grouping import find_frame, is_loop, is_view
+from nncompiler.passes.grouping import find_frame, is_closed, is_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class _Groups:
                 self.groups[k] = self._closure({k})
         for group in self.groups.values():
             nodes = [self.nodes[n] for n in group.nodes]
-            if not is_loop(nodes[0]) and find_frame(nodes, self._outputs(group)) is None:
+            if not is_closed(nodes[0]) and find_frame(nodes, self._outputs(group)) is None:
                 copied = {n for n in group.nodes if n not in group.own and self.nodes[n].inputs}
                 if copied:
                     self.stored |= copied
@@ -93,10 +95,10 @@ class _Groups:
     # --- what a group holds, and what it follows ---
 
     def _must_exist(self, node: Node) -> bool:
-        """A cheap node that memory must hold: a result, or what a view looks at or a loop
+        """A cheap node that memory must hold: a result, or what a view looks at or a closed node
         reads."""
         return any(
-            v in self.results or any(is_view(u) or is_loop(u) for u in self.users[v])
+            v in self.results or any(is_view(u) or is_closed(u) for u in self.users[v])
             for v in node.outputs
         )
 
@@ -108,9 +110,8 @@ class _Groups:
                 k = self._maker(v)
                 if k is None or k in own:
                     continue
-                if (k not in self.group_of or self._cheap(k)) and not is_loop(
-                    self.nodes[min(own)]
-                ):
+                cheap = k not in self.group_of or self._cheap(k)
+                if cheap and not is_closed(self.nodes[min(own)]):
                     if k not in seen:
                         seen.add(k)
                         queue.append(k)
@@ -191,7 +192,7 @@ class _Groups:
         a, b = self.groups[producer], self.groups[consumer]
         if len(a.own) + len(b.own) > self.max_nodes or self._path_between(producer, consumer):
             return False
-        if any(is_loop(self.nodes[k]) for k in (*a.own, *b.own)):
+        if any(is_closed(self.nodes[k]) for k in (*a.own, *b.own)):
             return False
         union = self._closure(a.own | b.own)
         nodes = [self.nodes[k] for k in union.nodes]
@@ -312,12 +313,12 @@ def _fused(nodes: Sequence[Node], outputs: Sequence[Value]) -> Node:
         tuple(nodes),
         tuple((v.name, v) for v in outputs),
     )
-    span = next((n.span for n in nodes if n.span and lookup(n.op).kind != "map"), None)
-    return Node(
-        "fused",
-        inputs,
-        tuple(outputs),
-        (),
-        body,
-        span or next((n.span for n in nodes if n.span), None),
-    )
+    return Node("fused", inputs, tuple(outputs), (), body, _span(nodes))
+
+
+def _span(nodes: Sequence[Node]) -> Span | None:
+    """Where a group stems from: its first node that is more than arithmetic, or else its first.
+    A constant says little, since equal ones of all lines are one."""
+    spans = [(lookup(n.op).kind, n.span) for n in nodes if n.span and n.inputs]
+    spans += [("map", n.span) for n in nodes if n.span]
+    return next((span for kind, span in spans if kind != "map"), spans[0][1] if spans else None)

@@ -89,6 +89,11 @@ def is_loop(node: Node) -> bool:
     return lookup(node.op).loops
 
 
+def is_closed(node: Node) -> bool:
+    """A node with a body, a loop or a group: nothing joins it, and what it reads is in memory."""
+    return node.body is not None
+
+
 def expensive(node: Node) -> bool:
     """Whether computing one element again costs more than storing and loading it."""
     primitive = PRIMITIVES.get(node.op)
