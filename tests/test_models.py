@@ -302,6 +302,7 @@ RECIPES: Mapping[str, Recipe] = {
 }
 #: Models that cannot learn samples by heart, and why.
 WITHOUT = {
+    "dcgan": "its two losses pull against each other",
     "gan": "its two losses pull against each other",
     "scalar_graphs": "its loss has no target and no minimum",
 }

@@ -107,7 +107,8 @@ def _check(c: Compilation, model: Model, seed: int, samples: int, tolerance: flo
 
     arguments = _arguments(c, model, seed)
     given = {name: arguments[name] for name, _ in (*c.network.inputs, *c.network.targets)}
-    model.load_state_dict({name: arguments[name] for name, _ in c.network.parameters})
+    parameters = {name: arguments[name] for name, _ in c.network.parameters}
+    model.load_state_dict(parameters, strict=False)  # states stay as they are
     entry = model.bindings.any("grad")
     compiled = model.gradients({a.name: given[a.name] for a in entry.given})
     reference = {
