@@ -32,6 +32,10 @@ class Value:
     name: str
     type: TensorType
 
+    def __hash__(self) -> int:
+        # Names are unique in a function, and a string keeps its hash; a type's is computed anew.
+        return hash(self.name)
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.type.shape

@@ -130,14 +130,14 @@ class _Groups:
 
     def _order_updates(self) -> None:
         """Every reader of an old value comes before the group that writes the new one over it."""
+        readers: dict[Value, set[int]] = {}
+        for g, group in self.groups.items():
+            for value in {v for k in group.nodes for v in self._roots(k)}:
+                readers.setdefault(value, set()).add(g)
         for new, old in updates(self.function).items():
-            k = self.position[new]
-            writer = self.groups.get(self.group_of.get(k, -1))
-            if writer is None:
-                continue
-            for g, group in self.groups.items():
-                if group is not writer and any(old in self._roots(n) for n in group.nodes):
-                    writer.needs.add(g)
+            g = self.group_of.get(self.position[new], -1)
+            if g in self.groups:
+                self.groups[g].needs |= readers.get(old, set()) - {g}
 
     def _roots(self, k: int) -> set[Value]:
         """The values a node reads, views looked through."""

@@ -105,19 +105,21 @@ def expensive(node: Node) -> bool:
 def find_frame(nodes: Sequence[Node], outputs: Sequence[Value]) -> Frame | None:
     """The frame under which `nodes` (in order) form one nest that yields `outputs`, or None where
     there is none."""
+    contracts = [n for n in nodes if lookup(n.op).kind == "contract"]
+    folds = [n for n in nodes if lookup(n.op).kind == "fold"]
+    if len(contracts) > 1 or (contracts and folds):
+        return None
     made = {v for n in nodes for v in n.outputs}
     if any(
         lookup(n.op).leaf_only(n) and any(_computed(nodes, v) for v in n.inputs) for n in nodes
     ):
         return None
-    contracts = [n for n in nodes if lookup(n.op).kind == "contract"]
-    folds = [n for n in nodes if lookup(n.op).kind == "fold"]
     for through_operands in (True, False):
         labels = label_dimensions(nodes, through_operands)
         if any(_repeats(labels[v]) for v in made):
             continue
         if contracts:
-            found = _contract_frame(nodes, contracts, folds, outputs, labels)
+            found = _contract_frame(nodes, contracts[0], outputs, labels)
         else:
             found = _loop_frame(nodes, folds, outputs, labels)
         if found:
@@ -145,16 +147,12 @@ def _frame(
 
 def _contract_frame(
     nodes: Sequence[Node],
-    contracts: Sequence[Node],
-    folds: Sequence[Node],
+    anchor: Node,
     outputs: Sequence[Value],
     labels: dict[Value, Labels],
 ) -> Frame | None:
     """One contraction, then elementwise work on its result: the epilogue. Its operands must be in
     memory."""
-    (anchor, *more) = contracts
-    if more or folds:
-        return None
     axes = _axes(labels[anchor.output])
     after = {anchor.output}
     for node in nodes:
