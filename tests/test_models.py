@@ -268,14 +268,6 @@ def discs() -> Arrays:
     return {"image": image[:, None].astype(np.float32), "mask": mask[:, None].astype(np.float32)}
 
 
-def colours() -> Arrays:
-    """The digits as large as 32 x 32 pixels, each in a colour of its own."""
-    train = digits()
-    large = np.kron(train["image"].reshape(-1, 1, 8, 8), np.ones((1, 1, 4, 4), np.float32))
-    tint = np.random.default_rng(0).uniform(0.3, 1, (SAMPLES, 3, 1, 1)).astype(np.float32)
-    return {"image": large * tint, "label": train["digit"]}
-
-
 RECIPES: Mapping[str, Recipe] = {
     "autoencoder": Recipe(only_images, 60, "loss", at_most=0.005),
     "char_lstm": Recipe(speech, 6, "accuracy", at_least=0.9),
@@ -291,7 +283,6 @@ RECIPES: Mapping[str, Recipe] = {
     "powerplant": Recipe(plane, 3000, "loss", at_most=1e-3),
     "powerplant_relu": Recipe(plane, 3000, "loss", at_most=1e-3),
     "rbm": Recipe(lambda: {"image": digits()["image"]}, 200, "error", at_most=0.015),
-    "resnet20": Recipe(colours, 6, "accuracy", at_least=1.0),
     "rnn_sine": Recipe(sines, 40, "loss", at_most=2e-3),
     "softmax_regression": Recipe(digits, 100, "accuracy", at_least=1.0),
     "sparse_autoencoder": Recipe(small_images, 60, "reconstruction", at_most=0.01),
