@@ -134,9 +134,10 @@ def _make(name: str, options: str) -> Pass:
 
 def _option(name: str, key: str, value: str, type: str) -> int | bool | str:
     if type == "int":
-        if not re.fullmatch(r"\d{1,9}", value):
+        if not re.fullmatch(r"0*[1-9]\d{0,8}", value):
             raise UserError(
-                "NN0404", f"option '{key}' of pass '{name}' expected a number, but found '{value}'"
+                "NN0404",
+                f"option '{key}' of pass '{name}' expected a number from 1 up, but found '{value}'",
             )
         return int(value)
     if type == "bool":

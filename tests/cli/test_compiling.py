@@ -280,6 +280,7 @@ def test_opt_shows_ill_formed_graphs(nnc: Nnc, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("passes", "code"), [("bogus", "NN0403"), ("fuse{x=1}", "NN0404"),
+                                              ("fuse{max-nodes=0}", "NN0404"),
                                               ("cse;", "NN0402")])  # fmt: skip
 def test_opt_refuses_unknown_passes(nnc: Nnc, graph: Path, passes: str, code: str) -> None:
     """Names and options that there are not are errors."""
