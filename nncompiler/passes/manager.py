@@ -137,7 +137,7 @@ def _option(name: str, key: str, value: str, type: str) -> int | bool | str:
         if not re.fullmatch(r"0*[1-9]\d{0,8}", value):
             raise UserError(
                 "NN0404",
-                f"option '{key}' of pass '{name}' expected a number from 1 up, but found '{value}'",
+                f"option '{key}' of pass '{name}' expected a number above 0, but found '{value}'",
             )
         return int(value)
     if type == "bool":
