@@ -53,6 +53,8 @@ def _graph(function: Function, scope: str) -> list[str]:
 
 def _title(node: Node) -> str:
     names = ", ".join(f"%{v.name}" for v in node.outputs)
+    if node.op == "constant" and not node.output.type.rank:
+        names += f" = {node.attr('value')}"
     body = "" if node.body is None else "\n" + "\n".join(n.op for n in node.body.nodes)
     place = f"\n{node.span}" if node.span else ""
     return f"{node.op} {names}{body}{place}"
