@@ -65,9 +65,8 @@ class _Groups:
         self.stored = set[int]()
         self.group_of: dict[int, int] = {}
         self.groups: dict[int, _Group] = {}
-        while self._single_groups():
+        while self._single_groups() or self._order_updates():
             pass
-        self._order_updates()
 
     def _single_groups(self) -> bool:
         """One group per node, cheap operands copied in. True where a copy leaves a group without
@@ -128,16 +127,29 @@ class _Groups:
             k = self.position.get(self.nodes[k].inputs[0])
         return k
 
-    def _order_updates(self) -> None:
-        """Every reader of an old value comes before the group that writes the new one over it."""
+    def _order_updates(self) -> bool:
+        """Every reader of an old value comes before the group that writes the new one over it.
+
+        True where a cheap node that reads the old value was copied into a group that needs the
+        new one: such nodes are then stored, and the groups must be made again.
+        """
         readers: dict[Value, set[int]] = {}
         for g, group in self.groups.items():
             for value in {v for k in group.nodes for v in self._roots(k)}:
                 readers.setdefault(value, set()).add(g)
         for new, old in updates(self.function).items():
-            g = self.group_of.get(self.position[new], -1)
-            if g in self.groups:
-                self.groups[g].needs |= readers.get(old, set()) - {g}
+            writer = self.group_of.get(self.position[new], -1)
+            if writer not in self.groups:
+                continue
+            for reader in readers.get(old, set()) - {writer}:
+                if self._reaches(self.groups[reader].needs, writer):
+                    group = self.groups[reader]
+                    self.stored |= {
+                        n for n in group.nodes if n not in group.own and self.nodes[n].inputs
+                    }
+                    return True
+                self.groups[writer].needs.add(reader)
+        return False
 
     def _roots(self, k: int) -> set[Value]:
         """The values a node reads, views looked through."""

@@ -104,6 +104,11 @@ def update_function(kind: str) -> Function:
             return b.finish(
                 [("update.w", b.emit("div", w, b.emit("add", norm, b.const(1.0, F32))))]
             )
+        case "a part of the old value is read after the new one":
+            part = b.emit("slice", w, start=(0, 0), stop=(4, 1), step=(1, 1))
+            new = b.emit("add", w, b.emit("mul", x, part))
+            total = b.emit("reduce_sum", new, axes=(0,), keepdims=True)
+            return b.finish([("update.w", new), ("y", b.emit("mul", total, part))])
         case "two parameters swap":
             v = b.param("param", "v", TensorType(F32, (4, 4)))
             one = b.const(1.0, F32)
@@ -121,6 +126,7 @@ def update_function(kind: str) -> Function:
         "new value is a product that reads the old", "new value is the old transposed",
         "old value is read after the new one", "new value is also a result",
         "new value is an input", "row statistics of the old value", "two parameters swap",
+        "a part of the old value is read after the new one",
     ],
 )  # fmt: skip
 def test_update_hazards(kind: str, fused: bool) -> None:
