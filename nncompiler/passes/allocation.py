@@ -24,7 +24,7 @@ import numpy as np
 from nncompiler.errors import CompilerBug, Limitation
 from nncompiler.passes.allocation_search import MAX_TOTAL, Skyline, sections
 
-DEFAULT_BUDGET = 20_000
+DEFAULT_BUDGET = 40_000
 _PAIRS_PER_STEP = 8192  # a step on a larger problem costs more of the budget: it takes longer
 
 

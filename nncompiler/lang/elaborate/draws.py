@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from nncompiler.errors import Span, UserError
 from nncompiler.ir.graph import Builder, Value
 from nncompiler.ir.model import header_types
@@ -37,8 +39,12 @@ def _fraction(b: Builder, words: Value) -> Value:
 
 
 def uniform(b: Builder, words: Value, low: float, high: float, dtype: DType) -> Value:
-    """low + (high - low) u, u in [0, 1)"""
-    return _rounded(b, _affine(b, _fraction(b, words), high - low, low), dtype)
+    """low + (high - low) u, u in [0, 1); what f32 rounds to `high` goes just below."""
+    drawn = b.emit("cast", _affine(b, _fraction(b, words), high - low, low), dtype=F32.name)
+    if high > low:
+        below = float(np.nextafter(np.float32(high), np.float32(-np.inf)))
+        drawn = b.emit("min", drawn, b.const(below, F32))
+    return drawn if dtype == F32 else b.emit("cast", drawn, dtype=dtype.name)
 
 
 def normal(b: Builder, words: Value, more: Value, mean: float, std: float, dtype: DType) -> Value:
