@@ -163,6 +163,8 @@ def test_wrong_weights_files(tmp_path: Path) -> None:
             read_weights(tmp_path / name)
         assert error.value.code == code
     assert "it holds Python objects" in str(pytest.raises(UserError, read_weights, objects).value)
+    text = pytest.raises(UserError, read_weights, tmp_path / "text.npz").value
+    assert "objects" not in str(text) and "pickle" not in str(text)
     with pytest.raises(UserError) as error:
         write_weights(tmp_path / "no" / "w.npz", ARRAYS)
     assert error.value.code == "NN0809"

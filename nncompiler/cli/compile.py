@@ -47,13 +47,11 @@ def run(args: argparse.Namespace) -> None:
         args, bindings=options.bindings_of(args), functions=options.functions_of(args.function),
         weights=args.weights,
     )  # fmt: skip
-    if options.watching(args):
-        change, timing = options.customise(args)
-        built = build(wanted, customise=change)
-        if timing is not None:
-            say(timing.table())
-    else:
-        built = build(wanted, cache=not args.no_cache)
+    change, timing = options.customise(args) if options.watching(args) else (None, None)
+    with options.argument("NN0902"):
+        built = build(wanted, cache=not args.no_cache, customise=change)
+    if timing is not None:
+        say(timing.table())
     write_file(header, built.header)
     write_file(output, built.so)
     if args.time:

@@ -29,7 +29,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write to a file instead of stdout")
     options.add_model(parser)
-    parser.add_argument("--cpu", default="host", help="host, x86-64-v2, x86-64-v3 or x86-64-v4")
+    options.add_cpu(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -53,7 +53,8 @@ def _graphs(text: str, args: argparse.Namespace) -> str:
     from nncompiler.ir.text import parse_functions, print_function
     from nncompiler.passes.manager import parse_pipeline, run_passes
 
-    pipeline = parse_pipeline(args.passes)
+    with options.argument("NN0402", "NN0403", "NN0404"):
+        pipeline = parse_pipeline(args.passes)
     options.check_pass(args.stop_after, [step.name for step in pipeline])
     functions = parse_functions(text, args.file)
     if not functions:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncompiler.api import MAX_SIZE, Request, Sizes, request
 from nncompiler.cli import UsageError
+from nncompiler.errors import UserError
 
 if TYPE_CHECKING:
     from nncompiler.driver import Compilation, Options
@@ -43,9 +45,25 @@ def add_model(parser: argparse.ArgumentParser, several: bool = False) -> None:
     parser.add_argument("--dtype", default="f32", help="float type: f32 or f64 (default f32)")
 
 
+def add_cpu(parser: argparse.ArgumentParser) -> None:
+    levels = ("host", "x86-64-v2", "x86-64-v3", "x86-64-v4")
+    parser.add_argument("--cpu", choices=levels, default="host", help="processor (default host)")
+
+
 def add_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cpu", default="host", help="host, x86-64-v2, x86-64-v3 or x86-64-v4")
+    add_cpu(parser)
     parser.add_argument("--no-cache", action="store_true", help="do not use the compile cache")
+
+
+@contextmanager
+def argument(*codes: str) -> Iterator[None]:
+    """Errors with these codes are the fault of an argument: the command line is wrong."""
+    try:
+        yield
+    except UserError as error:
+        if error.code not in codes:
+            raise
+        raise UsageError(error.code, error.message, help=error.help) from None
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -188,10 +206,9 @@ def compilation_of(
     from nncompiler import driver
 
     wanted = request_of(args)
-    settings = driver.Options(
-        wanted.dtype, wanted.cpu,
-        functions=None if functions is None else driver.check_functions(functions),
-    )  # fmt: skip
+    with argument("NN0902"):
+        chosen = None if functions is None else driver.check_functions(functions)
+    settings = driver.Options(wanted.dtype, wanted.cpu, functions=chosen)
     source = driver.decode_source(wanted.source, wanted.name)
     return driver.Compilation(source, dict(wanted.bindings[0]), settings)
 

@@ -25,7 +25,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
         help="functions to describe in detail (default: train_step where there is one)",
     )  # fmt: skip
     options.add_model(parser)
-    parser.add_argument("--cpu", default="host", help="host, x86-64-v2, x86-64-v3 or x86-64-v4")
+    options.add_cpu(parser)
     parser.add_argument(
         "--memory-svg", metavar="OUT.svg", help="draw the memory of the function into this file"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nncompiler.errors import CompilerBug
+from nncompiler.errors import CompilerBug, UserError
 from nncompiler.ir import verify
 from nncompiler.ir.interp import run
 from nncompiler.ir.sampling import random_arguments
@@ -66,9 +66,13 @@ class DumpEach:
     folder: Path
 
     def __call__(self, event: Event) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{event.index + 1:02d}-{event.after.name}-{event.step.name}.nnir"
-        (self.folder / name).write_text(print_function(event.after), encoding="utf-8")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_text(print_function(event.after), encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError("NN0906", f"cannot write into '{self.folder}': {reason}") from None
 
 
 @dataclass(slots=True)

@@ -93,7 +93,10 @@ def unreadable(path: Path, error: Exception, kind: str) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError("NN0801", f"expected a weights file, but '{path}' does not exist")
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    reason = "it holds Python objects" if "pickle" in text else text
+    if "Object arrays" in text:
+        reason = "it holds Python objects"
+    else:  # NumPy takes anything that is neither .npy nor .npz for a pickle
+        reason = "" if "pickle" in text else text
     return UserError(
         "NN0802", f"expected weights in the {kind} format, but '{path}' cannot be read as such"
         + (f": {reason}" if reason else ""))  # fmt: skip

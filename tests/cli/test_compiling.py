@@ -166,7 +166,7 @@ def test_compile_cannot_write(nnc: Nnc, line: Path, tmp_path: Path) -> None:
 def test_compile_unknown_function(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     """A function that models do not have is named with the nearest."""
     result = nnc("compile", line, "-o", tmp_path / "a.so", "--function", "inferr")
-    assert result.code == 1 and "did you mean 'infer'?" in result.err
+    assert result.code == 2 and "did you mean 'infer'?" in result.err
 
 
 def test_compile_keeps_its_input(nnc: Nnc, line: Path) -> None:
@@ -285,7 +285,23 @@ def test_opt_shows_ill_formed_graphs(nnc: Nnc, tmp_path: Path) -> None:
 def test_opt_refuses_unknown_passes(nnc: Nnc, graph: Path, passes: str, code: str) -> None:
     """Names and options that there are not are errors."""
     result = nnc("opt", graph, "-p", passes)
-    assert result.code == 1 and code in result.err
+    assert result.code == 2 and code in result.err
+
+
+def test_opt_dump_dir_that_cannot_be_written(nnc: Nnc, graph: Path) -> None:
+    """A folder that cannot be made is an error of the user, not of the compiler."""
+    result = nnc("opt", graph, "-p", "cse", "--dump-dir", graph / "below-a-file")
+    assert result.code == 1 and "NN0906" in result.err
+
+
+@pytest.mark.parametrize("flags", [("--cpu", "bogus"), ("--function", "bogus")])
+@pytest.mark.parametrize("verb", ["compile", "dump"])
+def test_words_that_no_flag_takes_are_wrong_command_lines(
+    nnc: Nnc, tmp_path: Path, verb: str, flags: tuple[str, str]
+) -> None:
+    """Whatever the verb and the flag, the exit code is 2, and the word is named."""
+    result = nnc(verb, TINY, *flags, "-o", tmp_path / "out.so")
+    assert result.code == 2 and "bogus" in result.err
 
 
 def test_opt_check_passes_names_a_wrong_pass(
