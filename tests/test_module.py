@@ -503,6 +503,12 @@ def test_c_program_runs(tmp_path: Any) -> None:
     assert (done.returncode, done.stdout) == (0, "14 32 3")
 
 
+def test_header_names_the_cpu() -> None:
+    """A C program has no loader that would check it: the header says what the code runs on."""
+    level = artifact().manifest["target"]["cpu"]
+    assert level.startswith("x86-64-v") and f"CPUs of level {level} " in artifact().header
+
+
 def test_the_example_in_the_header_compiles(tmp_path: Any) -> None:
     """The usage comment is a whole program."""
     comment = artifact().header.rpartition("/*\n * Example")[2].partition("*/")[0]

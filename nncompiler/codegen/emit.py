@@ -74,7 +74,7 @@ def build(
     record["digest"] = digest = hashlib.sha256(image).hexdigest()
     at = image.index(unsigned) + unsigned.index(NO_DIGEST.encode())
     image = image[:at] + digest.encode() + image[at + len(digest) :]
-    return Artifact(image, header_text(program, weights is not None), record)
+    return Artifact(image, header_text(program, target, weights is not None), record)
 
 
 def compile_modules(texts: Sequence[str], target: Target) -> list[bytes]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from nncompiler.codegen import abi
 from nncompiler.codegen.abi import Fit
+from nncompiler.codegen.target import Target
 from nncompiler.ir.model import HEADER_BYTES, EntryPoint, Program
 from nncompiler.ir.types import TensorType
 
@@ -21,6 +22,7 @@ _CONVENTIONS = """\
  * {upper}_INFER_STATE_BYTES suffice) and `arena` ({upper}_ARENA_BYTES) begin at multiples of 64.
  * The arena need not be initialised and keeps nothing between calls; arrays are dense, row-major,
  * aligned to their elements, and may not overlap what the call writes.
+ * The code runs on CPUs of level {cpu} and above, which it does not check.
  * Nothing is allocated, no thread is started, no other library is used. A call never writes its
  * `const` arguments: {name}_infer_* may run in several threads, each with an arena of its own.
  *
@@ -39,7 +41,7 @@ _FIT = (
 )
 
 
-def header_text(program: Program, weights: bool = False) -> str:
+def header_text(program: Program, target: Target, weights: bool = False) -> str:
     """The header; `weights` when the artifact embeds trained parameters."""
     name = abi.identifier(program.name)
     upper = name.upper()
@@ -48,7 +50,7 @@ def header_text(program: Program, weights: bool = False) -> str:
         init = "step 0, random parameters drawn from `seed`"
     parts = [
         f"#ifndef {upper}_H\n#define {upper}_H\n\n#include <stddef.h>\n#include <stdint.h>\n",
-        _CONVENTIONS.format(name=name, upper=upper, init=init),
+        _CONVENTIONS.format(name=name, upper=upper, init=init, cpu=target.cpu),
         "#ifdef __cplusplus\nextern \"C\" {\n#endif\n",
         _codes(upper),
         _sizes(program, upper),
