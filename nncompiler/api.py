@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -189,14 +190,24 @@ def bindings_of(
     batch: int | Sequence[int] | None, sizes: Mapping[str, int] | None
 ) -> tuple[Sizes, ...]:
     """The bindings that `batch` and `sizes` ask for; `UserError` NN0904 for what is no size."""
-    batches = [] if batch is None else [batch] if isinstance(batch, int) else list(batch)
-    for name, value in [*(("batch", n) for n in batches), *(sizes or {}).items()]:
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
-            raise UserError(
-                "NN0904", f"expected {name} to be from 1 to {MAX_SIZE}, but found {value!r}"
-            )
-    common = tuple(sorted((sizes or {}).items()))
-    return tuple((("batch", n), *common) for n in dict.fromkeys(batches)) or (common,)
+    several = isinstance(batch, Iterable) and not isinstance(batch, str)
+    given = () if batch is None else tuple(batch) if several else (batch,)  # type: ignore[arg-type]
+    batches = dict.fromkeys(_size("batch", n) for n in given)
+    common = tuple(sorted((name, _size(name, n)) for name, n in (sizes or {}).items()))
+    return tuple((("batch", n), *common) for n in batches) or (common,)
+
+
+def _size(name: str, value: object) -> int:
+    """`value` as a Python int; integers of NumPy are as good."""
+    try:
+        size = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        size = 0
+    if not 1 <= size <= MAX_SIZE:
+        raise UserError(
+            "NN0904", f"expected {name} to be from 1 to {MAX_SIZE}, but found {value!r}"
+        )
+    return size
 
 
 def compile_model(
@@ -210,6 +221,10 @@ def compile_model(
             "NN0905", f"expected threads=1, the only number so far, but found {threads!r}",
             help="leave `threads` out",
         )  # fmt: skip
+    if dtype not in ("f32", "f64"):
+        raise UserError("NN0903", f"expected dtype 'f32' or 'f64', but found {dtype!r}")
+    if isinstance(functions, str):
+        functions = (functions,)
     chosen = None if functions is None else tuple(functions)
     settings = {
         "bindings": bindings_of(batch, sizes),

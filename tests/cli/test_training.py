@@ -257,11 +257,16 @@ def test_compile_options(cache_folder: Path) -> None:
     model = nncompiler.compile(MODELS / "tiny.nn", dtype="f64", functions=["infer"])
     assert model.parameters["h1.W"].dtype == np.float64
     assert {e.function for e in model.manifest.entries} == {"init", "infer"}
+    again = nncompiler.compile(MODELS / "tiny.nn", batch=np.int64(3), functions="infer")
+    assert {(e.function, e.rows) for e in again.manifest.entries} == {("init", 0), ("infer", 3)}
 
 
 @pytest.mark.parametrize(("options", "error", "code"), [
     ({"threads": 2}, Limitation, "NN0905"), ({"batch": 0}, UserError, "NN0904"),
-    ({"batch": True}, UserError, "NN0904"), ({"sizes": {"batch": 2.5}}, UserError, "NN0904"),
+    ({"batch": True}, UserError, "NN0904"), ({"batch": 2.0}, UserError, "NN0904"),
+    ({"batch": "8"}, UserError, "NN0904"), ({"dtype": float}, UserError, "NN0903"),
+    ({"functions": "bogus"}, UserError, "NN0902.*'bogus'"),
+    ({"sizes": {"batch": 2.5}}, UserError, "NN0904"),
     ({"dtype": "f16"}, UserError, "NN0903"), ({"functions": ["bogus"]}, UserError, "NN0902"),
     ({"cpu": "bogus"}, UserError, "NN0501"),
 ])  # fmt: skip
