@@ -67,11 +67,13 @@ def test_model_elaborates(path, dtype):
     assert net.name == path.stem and dict(net.sizes) == {"batch": 3}
     for f in net.functions:
         assert not verify(f), f.name
-    assert [n for n, _ in net.function("init").results] == names(net)
-    assert [(n, v.type) for n, v in net.function("init").results] == list(net.parameters)
+    drawn = [(n, v.type) for n, v in net.function("init").results]
+    assert drawn == [*net.parameters, *net.states]
     assert [n for n, _ in net.function("infer").results] == [n for n, _ in net.outputs]
     assert [n for n, _ in net.function("loss").results] == [*net.losses, *net.metrics]
-    assert [n for n, _ in net.function("objective").results] == list(net.losses)
+    changed = [n for n, _ in net.function("objective").results if n.startswith("update.")]
+    assert [n for n, _ in net.function("objective").results] == [*net.losses, *changed]
+    assert {n.removeprefix("update.") for n in changed} <= {n for n, _ in net.states}
     lines = len(path.read_text().splitlines())
     spans = [n.span for f in net.functions for n in f.nodes]
     spans += [span for _, span in net.parameter_spans]
