@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from nncompiler.errors import CompilerBug, Limitation, UserError, nearest
@@ -19,6 +20,8 @@ from nncompiler.runtime.checks import Array
 from nncompiler.runtime.manifest import Entry
 
 Compiler = Callable[[int], Artifact]
+#: What tensors of a state must share from one batch size to another.
+_BUT_SHAPE = attrgetter("name", "kind", "dtype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,10 @@ class Bindings:
         self._first = frozenset(self._entries)
 
     def _add(self, artifact: Artifact) -> None:
-        if artifact.manifest.state != self._manifest.state:
+        here, there = self._manifest.state, artifact.manifest.state
+        if here != there:
+            if [*map(_BUT_SHAPE, here)] != [*map(_BUT_SHAPE, there)]:
+                raise CompilerBug("NN0691", "a further binding lays out the state in another way")
             raise Limitation(
                 "NN0692", "the size of a state of this model depends on the batch, so it runs "
                 "with the batch it was compiled for only",
