@@ -20,7 +20,7 @@ so one pass can both reduce and write.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from nncompiler.errors import CompilerBug, Span
@@ -279,10 +279,6 @@ def extents(kernel: Kernel) -> dict[str, int]:
                         "NN0392", f"axis '{axis.name}' of kernel '{kernel.name}' has two extents"
                     )
     return found
-
-
-def rename(kernel: Kernel, name: str) -> Kernel:
-    return replace(kernel, name=name)
 
 
 def local_types(kernel: Kernel) -> dict[str, DType]:

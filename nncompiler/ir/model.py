@@ -11,7 +11,7 @@ Inference needs the prefix up to the end of the model state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nncompiler.errors import CompilerBug, Span
 from nncompiler.ir.graph import Function
@@ -123,9 +123,6 @@ class Network:
             if f.name == name:
                 return f
         raise CompilerBug("NN0394", f"network '{self.name}' has no function '{name}'")
-
-    def with_functions(self, functions: tuple[Function, ...]) -> Network:
-        return replace(self, functions=functions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What several families of operators share: reading constants, fitting shapes, test shapes."""
+"""What several families of operators share: reading constants, fitting shapes, samples."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from nncompiler.ir.types import F32, DType, TensorType
 Grads: TypeAlias = "Sequence[Value | None]"
 Cotangents: TypeAlias = "tuple[Value | None, ...]"
 Definitions: TypeAlias = "dict[Value, Node]"
-
-#: Extents around the widths of vectors and tiles.
-AWKWARD = (0, 1, 2, 3, 15, 16, 17, 31, 33)
 
 
 def only(cotangents: Cotangents) -> Value:
