@@ -19,8 +19,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from nncompiler.codegen.address import At, Lanes, Place
+from nncompiler.codegen.clip import Bounds, clip
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
@@ -38,16 +40,28 @@ from nncompiler.ir.scalar import Affine, Const, Expr, Load, Ref, axes_of
 from nncompiler.ir.types import row_major
 
 
+Loops: TypeAlias = tuple[tuple[Axis, Bounds], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Roles:
     """A product with its factors' roles: `a` is spread over the lanes (or shared by the columns),
-    `b` varies.
+    `b` varies. `bounds` are those that each sets to the reduction loops.
     """
 
     fold: Fold
     reduction: tuple[Axis, ...]
     a: Expr
     b: Expr
+    bounds: tuple[tuple[Bounds, Bounds], ...] = ()
+
+    @property
+    def loops(self) -> Loops:
+        return tuple((k, a + b) for k, (a, b) in zip(self.reduction, self.bounds, strict=True))
+
+    @property
+    def loops_of_b(self) -> Loops:
+        return tuple((k, b) for k, (_, b) in zip(self.reduction, self.bounds, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +103,26 @@ def _roles(product: Product, parallel: tuple[Axis, ...], schedule: Schedule) -> 
         raise CompilerBug(
             "NN0594", f"the factors of a product do not fit vector {vector}, register {register}"
         )
-    return Roles(product.fold, _ordered(product.reduction, schedule), a, b)
+    reduction = _ordered(product.reduction, schedule)
+    roles = Roles(product.fold, reduction, a, b)
+    columns = _column_axis(parallel, roles) if reduced else vector
+    return _clipped(roles, {p.name for p in parallel} - {columns, register}, vector)
+
+
+def _clipped(roles: Roles, known: set[str], vector: str) -> Roles:
+    """Guards of the factors as bounds of the reduction loops, where they hold for a whole tile:
+    they mention the `known` parallel axes and reduction axes further out only.
+    """
+    a, b, bounds = roles.a, roles.b, []
+    for axis in roles.reduction:
+        if axis.name == vector:
+            bounds.append((Bounds(), Bounds()))
+            continue
+        a, first = clip(a, axis.name, known)
+        b, second = clip(b, axis.name, known)
+        bounds.append((first, second))
+        known = known | {axis.name}
+    return replace(roles, a=a, b=b, bounds=tuple(bounds))
 
 
 def _column_axis(parallel: tuple[Axis, ...], roles: Roles) -> str:
@@ -210,7 +243,7 @@ class _Tiles:
                     self.e.store(panel, _panel_index(product, panel), Ref(panel, self.dtype))
             return []
 
-        self._reduce(product.reduction, [], copy)
+        self._reduce(product.loops_of_b, [], copy)
 
     def _column(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
         """One vector of `b`, from its panel if there is one."""
@@ -245,7 +278,7 @@ class _Tiles:
         across = tile.width if self.reduced else -(-tile.width // lanes)
         start = [literal(self.zero, lanes)] * (tile.rows * across)
         sums = self._reduce(
-            product.reduction, start, lambda acc: self._step(product, tile, across, acc)
+            product.loops, start, lambda acc: self._step(product, tile, across, acc)
         )
         if not self.reduced:
             return sums
@@ -258,14 +291,14 @@ class _Tiles:
 
     def _reduce(
         self,
-        axes: tuple[Axis, ...],
+        loops: Loops,
         acc: list[Value],
         products: Callable[[list[Value]], list[Value]],
     ) -> list[Value]:
         """The reduction loops, accumulators carried through all of them."""
-        if not axes:
+        if not loops:
             return products(acc)
-        axis, rest = axes[0], axes[1:]
+        (axis, bounds), rest = loops[0], loops[1:]
         if axis.name == self.vector:
             return self._reduce_lanes(axis, rest, acc, products)
 
@@ -273,12 +306,12 @@ class _Tiles:
             with self.e.scope({axis.name: At.of(at)}):
                 return self._reduce(rest, inside, products)
 
-        return self.w.loop(0, axis.extent, 1, acc, body)
+        return self.w.span(*self.e.clamp(axis.extent, bounds), acc, body)
 
     def _reduce_lanes(
         self,
         axis: Axis,
-        rest: tuple[Axis, ...],
+        rest: Loops,
         acc: list[Value],
         products: Callable[[list[Value]], list[Value]],
     ) -> list[Value]:

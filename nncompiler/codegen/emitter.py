@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from nncompiler.codegen.address import At, Lanes, Offset, Place
+from nncompiler.codegen.clip import Bounds
 from nncompiler.codegen.primitive import apply_primitive, convert, reinterpret, zero
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.writer import (
+    Counter,
     Value,
     Writer,
     active_mask,
@@ -131,6 +133,28 @@ class Emitter:
         steps = ", ".join(f"{base.element} {step * i}" for i in range(count))
         wide = self.w.splat(base, count)
         return self.w.value(f"add {wide.typed}, <{steps}>", base.dtype, count)
+
+    def integer(self, index: Affine) -> Counter:
+        """The value of an index that does not run over lanes, as i64."""
+        offset = Offset()
+        self._add_affine(offset, index, 1)
+        text = self._scalar_sum(offset)
+        return text if text.startswith("%") else int(text)
+
+    def clamp(self, extent: int, bounds: Bounds) -> tuple[Counter, Counter]:
+        """Where a loop over 0 .. `extent` starts and stops within `bounds`."""
+        start: Counter = 0
+        stop: Counter = extent
+        for form in bounds.low:
+            start = self._extreme("smax", start, self.integer(form))
+        for form in bounds.high:
+            stop = self._extreme("smin", stop, self.integer(form))
+        return start, stop
+
+    def _extreme(self, name: str, a: Counter, b: Counter) -> Counter:
+        if isinstance(a, int) and isinstance(b, int):
+            return max(a, b) if name == "smax" else min(a, b)
+        return self.w.intrinsic(f"llvm.{name}.i64", "i64", [("i64", str(a)), ("i64", str(b))])
 
     def _narrow(self, text: str, to: str) -> str:
         return self.w.assign(f"trunc i64 {text} to {to}") if text.startswith("%") else text

@@ -70,7 +70,7 @@ def emit_kernel(
     emitter.axes = {name: At(f"%c{n}") for n, name in enumerate(counters)}
     match kernel.schedule.strategy:
         case "loops":
-            Nest(emitter, kernel.schedule.vector).run(kernel.body)
+            Nest(emitter, kernel.schedule.vector, kernel.schedule.order).run(kernel.body)
         case "contract":
             emit_contraction(kernel, emitter)
         case other:

@@ -10,7 +10,7 @@ run in blocks (`cascade`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nncompiler.codegen.address import At, Lanes
@@ -61,10 +61,13 @@ def pieces(extent: int, lanes: int, interleave: int) -> tuple[Piece, ...]:
 class Nest:
     """Writes statements through an `Emitter`."""
 
-    def __init__(self, emitter: Emitter, vector: Iterable[str]) -> None:
+    def __init__(
+        self, emitter: Emitter, vector: Iterable[str], order: Sequence[str] = ()
+    ) -> None:
         self.e = emitter
         self.w = emitter.w
         self.vector = frozenset(vector)
+        self.place = {name: n for n, name in enumerate(order)}
 
     def run(self, body: Iterable[Stmt]) -> None:
         """Emit statements in order."""
@@ -86,7 +89,14 @@ class Nest:
             self.run(inner)
             return carried
 
-        self._nest(axes, () if ordered else self._cut(axes, inner, ()), [], leaf)
+        if ordered:
+            self._nest(axes, (), [], leaf)
+        else:
+            self._nest(self._sorted(axes), self._cut(axes, inner, ()), [], leaf)
+
+    def _sorted(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        """In the order of the schedule, outermost first."""
+        return tuple(sorted(axes, key=lambda a: self.place.get(a.name, 0)))
 
     def _cut(
         self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], values: tuple[Expr, ...]
@@ -192,7 +202,7 @@ class Nest:
             ]
 
         blocks = fold.combine == "sum" and dtypes[0].is_float
-        found = self._nest(fold.axes, cut, carried, leaf, blocks)
+        found = self._nest(self._sorted(fold.axes), cut, carried, leaf, blocks)
         if cut:
             found = self._gather_up(combine, cut, found)
             if fold.init is not None and fold.init != identity:

@@ -205,6 +205,38 @@ class Writer:
         self.enter(after)
         return results
 
+    def span(
+        self, start: Counter, stop: Counter, carried: Sequence[Value], body: Body
+    ) -> list[Value]:
+        """`loop` with steps of 1 between bounds that may be known at run time only."""
+        if isinstance(start, int) and isinstance(stop, int):
+            return self.loop(start, stop, 1, carried, body)
+        head, after = self.fresh("head"), self.fresh("after")
+        before = self.block
+        some = self.assign(f"icmp slt i64 {start}, {stop}")
+        self.line(f"br i1 {some}, label %{head}, label %{after}")
+        self.enter(head)
+        counter = f"%{self.fresh('i')}"
+        phis = [Value(f"%{self.fresh('phi')}", c.dtype, c.lanes) for c in carried]
+        hole = len(self.lines)
+        self.lines += [""] * (1 + len(phis))
+        results = body(counter, phis)
+        following = self.assign(f"add nsw i64 {counter}, 1")
+        latch = self.block
+        self.lines[hole] = (
+            f"  {counter} = phi i64 [ {start}, %{before} ], [ {following}, %{latch} ]"
+        )
+        found = []
+        more = self.assign(f"icmp slt i64 {following}, {stop}")
+        self.line(f"br i1 {more}, label %{head}, label %{after}")
+        self.enter(after)
+        for i, (phi, first, last) in enumerate(zip(phis, carried, results, strict=True), hole + 1):
+            incoming = f"[ {first.text}, %{before} ], [ {last.text}, %{latch} ]"
+            self.lines[i] = f"  {phi.text} = phi {phi.type} {incoming}"
+            joined = self.assign(f"phi {phi.type} {incoming}")
+            found.append(Value(joined, phi.dtype, phi.lanes))
+        return found
+
     def enter(self, label: str) -> None:
         self.lines.append(f"{label}:")
         self.block = label

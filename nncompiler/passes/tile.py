@@ -11,7 +11,7 @@ Only schedules are changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -77,6 +77,17 @@ def choose_schedule(
     kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
 ) -> Schedule:
     """The cheapest schedule for one kernel."""
+    return _choose(kernel, buffers, vector_bytes, registers)[1]
+
+
+def cycles(kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int) -> float:
+    """What the cheapest schedule is expected to take."""
+    return _choose(kernel, buffers, vector_bytes, registers)[0]
+
+
+def _choose(
+    kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
+) -> tuple[float, Schedule]:
     form = contraction(kernel)
     if form is not None:
         lanes = vector_bytes // form.products[0].a.dtype.bytes
@@ -86,8 +97,9 @@ def choose_schedule(
     widest = max((t.bytes for t in local_types(kernel).values()), default=4)
     for s in statements(kernel.body):
         widest = max([widest, *(e.dtype.bytes for e in expressions(s))])
-    _, names = _Loops(buffers, vector_bytes // widest).best(kernel.body, None)
-    return Schedule(vector=tuple(dict.fromkeys(names)))
+    cost, names = _Loops(buffers, vector_bytes // widest).best(kernel.body, None)
+    vector = tuple(dict.fromkeys(names))
+    return cost, Schedule(vector=vector, order=loop_order(kernel, buffers, vector))
 
 
 # --- contractions ---
@@ -114,7 +126,7 @@ class _Contract:
     vector_bytes: int
     registers: int
 
-    def best(self) -> Schedule | None:
+    def best(self) -> tuple[float, Schedule] | None:
         """The cheapest register tile over all axes and roles; None when the loops strategy does as
         well.
         """
@@ -125,7 +137,7 @@ class _Contract:
         if not choices:
             return None
         choice = min(choices, key=lambda c: c.cycles)
-        return self.schedule(choice)
+        return choice.cycles, self.schedule(choice)
 
     def candidates(self) -> Iterable[_Choice]:
         """All choices of columns and rows. Of each product, `b` is the factor that has the
@@ -229,6 +241,11 @@ class _Contract:
         outer = [x for x in rest if x in varying]
         inner = [x for x in rest if x not in varying]
         reduction = [a.name for p in self.form.products for a in p.reduction]
+        # Positions outside, channels inside: bounds of padded positions are then looked at rarely.
+        shifted = {
+            x for p in self.form.products for e in (p.a, p.b) for x in _shifted_axes(e)
+        }
+        reduction.sort(key=lambda x: (x == choice.vector, x not in shifted))
         rows = [choice.rows] if choice.rows else []
         order = (*outer, choice.columns, *inner, *rows, *dict.fromkeys(reduction))
         return Schedule("contract", (choice.vector,), choice.rows, choice.tile, order)
@@ -278,6 +295,19 @@ def _over_tiles(
             if count_r and count_c:
                 total += count_r * count_c * step(r, c)
     return total
+
+
+def _shifted_axes(expr: Expr) -> set[str]:
+    """Axes that stand in a sum with others, as positions in a window do."""
+    found: set[str] = set()
+    for x in _nodes([expr]):
+        if isinstance(x, Load):
+            for i in x.index:
+                if not isinstance(i, Affine):
+                    found |= axes_of(i)
+                elif len(i.terms) > 1:
+                    found.update(i.axes)
+    return found
 
 
 # --- other nests ---
@@ -346,6 +376,33 @@ class _Loops:
         if lane is None or _stride(index, buffer, lane) in (0, 1):
             return 1.0
         return _LANE * self.lanes
+
+
+def loop_order(kernel: Kernel, buffers: Buffers, vector: Sequence[str]) -> tuple[str, ...]:
+    """All axes, the one with the longest strides outermost and a vector axis innermost; empty when
+    that is how they are written.
+    """
+    strides: dict[str, int] = {}
+    for s in statements(kernel.body):
+        places = [(s.index, s.buffer)] if isinstance(s, Store) else []
+        places += [(x.index, x.buffer) for x in _nodes(expressions(s)) if isinstance(x, Load)]
+        for index, name in places:
+            for i, step in zip(index, buffers[name].layout, strict=True):
+                for axis in i.axes if isinstance(i, Affine) else axes_of(i):
+                    strides[axis] = max(strides.get(axis, 0), step)
+
+    def inwards(axis: Axis) -> tuple[bool, int]:
+        return axis.name in vector, -strides.get(axis.name, 0)
+
+    order: list[str] = []
+    changed = False
+    for s in statements(kernel.body):
+        if isinstance(s, (For, Fold)):
+            ordered = isinstance(s, For) and s.ordered
+            axes = list(s.axes) if ordered else sorted(s.axes, key=inwards)
+            changed = changed or axes != list(s.axes)
+            order += [a.name for a in axes]
+    return tuple(dict.fromkeys(order)) if changed else ()
 
 
 def _stride(index: tuple[Index, ...], buffer: Buffer, axis: str) -> int | None:
