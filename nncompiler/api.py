@@ -132,7 +132,7 @@ def _compile(
         options if customise is None else customise(options),
         clock,
         None if wanted.weights is None else _weights(wanted.weights),
-        None if store is None else _kept_objects(store),
+        None if store is None else kept_objects(store),
     )
     return (
         artifact.so,
@@ -147,7 +147,7 @@ def _weights(path: str) -> dict[str, Array]:
     return read_weights(path)
 
 
-def _kept_objects(store: Cache) -> Compile:
+def kept_objects(store: Cache) -> Compile:
     """Compiles modules to objects, but for those that are in the cache: models share kernels."""
     from nncompiler.codegen.emit import compile_modules
 

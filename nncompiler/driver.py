@@ -335,26 +335,40 @@ def compile_artifact(
 
     `weights` are embedded; `objects` may keep machine code from one compilation to the next.
     """
-    from nncompiler import __version__
-    from nncompiler.codegen.emit import build
-
     clock = clock or Clock()
     first = Compilation(source, bindings[0], options, clock)
     rest = [Compilation(source, b, options, clock, first.file) for b in bindings[1:]]
-    compilations = [first, *rest]
+    return build_artifact([first, *rest], weights, objects)
+
+
+def build_artifact(
+    compilations: Sequence[Compilation],
+    weights: Mapping[str, Array] | None = None,
+    objects: Compile | None = None,
+    timed: bool = False,
+) -> Artifact:
+    """`compile_artifact` for bindings of one source that are there already, with one clock.
+
+    With `timed`, the kernels' times are measured by the code itself (see `codegen.ticks`).
+    """
+    from nncompiler import __version__
+    from nncompiler.codegen.emit import build
+
+    first = compilations[0]
     image = None if weights is None else pack(first.layout, weights)
     whole = program(compilations)
-    return clock.run(
+    return first.clock.run(
         "codegen",
         lambda: build(
             whole,
             first.target,
             networks=[c.network for c in compilations],
             texts=first.texts(),
-            source_sha256=hashlib.sha256(source.text.encode()).hexdigest(),
+            source_sha256=hashlib.sha256(first.source.text.encode()).hexdigest(),
             version=__version__,
             weights=image,
             compile=objects,
+            timed=timed,
         ),
         lambda a: f"{len(a.so)} bytes of shared object",
     )

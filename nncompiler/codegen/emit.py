@@ -53,14 +53,16 @@ def build(
     version: str = "",
     weights: bytes | None = None,
     compile: Compile | None = None,
+    timed: bool = False,
 ) -> Artifact:
     """The artifact of `program`.
 
     `networks`, one for each binding of the free sizes, say what the manifest tells of the model.
     `weights` are the bytes of the state from the end of its header to `infer_bytes`; `init` then
-    gives these parameters instead of random ones.
+    gives these parameters instead of random ones. With `timed`, a table of the kernels' times is
+    built in, and `NAME_ticks` gives it (see `ticks`).
     """
-    modules = lower(program, target, weights)
+    modules = lower(program, target, weights, timed)
     objects = (compile or compile_modules)(list(modules.parts.values()), target)
     record = manifest(
         program, target, networks, modules.calls, source_sha256, version, weights is not None
@@ -70,7 +72,8 @@ def build(
     if texts:
         packed = json.dumps({k: dict(v) for k, v in texts.items()}, sort_keys=True).encode()
         sections[TEXTS_SECTION] = zlib.compress(packed, 9)
-    image = link(objects, abi.exports(program), f"{abi.identifier(program.name)}.so", sections)
+    exports = abi.exports(program) + [abi.symbol(program, "ticks")] * timed
+    image = link(objects, exports, f"{abi.identifier(program.name)}.so", sections)
     record["digest"] = digest = hashlib.sha256(image).hexdigest()
     at = image.index(unsigned) + unsigned.index(NO_DIGEST.encode())
     image = image[:at] + digest.encode() + image[at + len(digest) :]

@@ -18,6 +18,8 @@ from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.module_fit import fit_function
 from nncompiler.codegen.module_text import HELPER_DECLARATIONS, HELPERS, FunctionText
 from nncompiler.codegen.target import TRIPLE, Target
+from nncompiler.codegen.ticks import DECLARATIONS as TICK_DECLARATIONS
+from nncompiler.codegen.ticks import table_text
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Buffer, Kernel, Loop, Step
 from nncompiler.ir.model import HEADER_BYTES, HEADER_OFFSETS, EntryPoint, Program
@@ -75,8 +77,13 @@ class Modules:
         return {"entries": self.entries, "helpers": self.helpers, **self.kernels}
 
 
-def lower(program: Program, target: Target, weights: bytes | None = None) -> Modules:
-    """The modules of `program`; `weights` is an image of the parameters that `init` copies."""
+def lower(
+    program: Program, target: Target, weights: bytes | None = None, timed: bool = False
+) -> Modules:
+    """The modules of `program`; `weights` is an image of the parameters that `init` copies.
+
+    With `timed`, every kernel's time is added up in a table (see `ticks`).
+    """
     kernels: dict[str, str] = {}
     calls = {}
     for entry in program.entries:
@@ -84,8 +91,12 @@ def lower(program: Program, target: Target, weights: bytes | None = None) -> Mod
         if key in calls:
             raise CompilerBug("NN0580", f"two entry points '{entry.function}_{entry.suffix}'")
         calls[key] = _calls(entry.plan.steps, entry.plan.table(), target, kernels)
-    entries = _EntryModule(program, target, calls, weights).text()
-    helpers = module_text([HELPERS.replace("ATTRIBUTES", target.attributes)])
+    entries = _EntryModule(program, target, calls, weights, timed).text()
+    parts = [HELPERS.replace("ATTRIBUTES", target.attributes)]
+    if timed:
+        most = max((len(list(flat(found))) for found in calls.values()), default=0)
+        parts.append(table_text(abi.symbol(program, "ticks"), most, target.attributes))
+    helpers = module_text(parts)
     return Modules(entries, helpers, kernels, calls)
 
 
@@ -132,8 +143,11 @@ class _EntryModule:
         target: Target,
         calls: Mapping[tuple[str, str], tuple[Call | Repeat, ...]],
         weights: bytes | None,
+        timed: bool,
     ) -> None:
         self._program = program
+        self._timed = timed
+        self._slots: dict[str, int] = {}
         # straight-line calls: there is nothing to optimise, and trying takes long
         self._attributes = f"noinline optnone {target.attributes}"
         self._calls = calls
@@ -155,6 +169,8 @@ class _EntryModule:
             for name, t in sorted(types.items())
         ]
         parts = [*self._constants.values(), *declarations, HELPER_DECLARATIONS, *functions]
+        if self._timed:
+            parts.append(TICK_DECLARATIONS)
         return module_text(parts)
 
     def _sizes(self) -> str:
@@ -229,9 +245,11 @@ class _EntryModule:
 
     def _run(self, f: FunctionText, entry: EntryPoint, arguments: Mapping[str, str]) -> None:
         """Call every kernel of the plan, in order."""
-        self._steps(
-            f, self._calls[entry.function, entry.suffix], entry.plan.table(), arguments, {}
-        )
+        calls = self._calls[entry.function, entry.suffix]
+        self._slots = {call.name: n for n, call in enumerate(flat(calls), 1)}
+        if self._timed:
+            f.line("call void @nn.stamp()")
+        self._steps(f, calls, entry.plan.table(), arguments, {})
 
     def _steps(
         self,
@@ -249,6 +267,8 @@ class _EntryModule:
                     f"i64 {counters[c]}" for c in call.counters
                 ]
                 f.line(f"call void @{call.function}({', '.join(values)})")
+                if self._timed:
+                    f.line(f"call void @nn.tick(i64 {self._slots[call.name]})")
             else:
                 # addresses first: what a loop computes for itself would not reach the code behind
                 # it

@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING
 from nncompiler.errors import Span
 from nncompiler.ir.analysis import UPDATE
 from nncompiler.ir.graph import Function, Node, Value
-from nncompiler.ir.kernel import Fold, For, Kernel, Plan, Schedule, Stmt, Store
-from nncompiler.ir.op import lookup
-from nncompiler.ir.scalar import Load
+from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Stmt
 from nncompiler.passes.fuse import Fuse
 from nncompiler.passes.grouping import is_view
 from nncompiler.passes.manager import run_passes
@@ -36,6 +34,7 @@ from nncompiler.report.cost import (
     Report,
     Work,
 )
+from nncompiler.report.shares import Share, computes, is_copy, members, repeated, shares
 from nncompiler.report.traffic import traffic
 
 if TYPE_CHECKING:
@@ -68,96 +67,34 @@ class _Accounts:
 
     def __init__(self, function: Function, plan: Plan, source: str) -> None:
         self.function, self.plan, self.source = function, plan, source
-        self.groups = {tuple(v.name for v in n.outputs): _members(n) for n in function.nodes}
-        members = [n for group in self.groups.values() for n in group]
-        self.makers = {v: n for n in members for v in n.outputs}
         self.forward = self._forward()
-        self.homes = self._homes()
-        self.kernels = [(k, self._shares(k)) for k in plan.kernels()]
+        self.kernels = shares(function, plan, self.forward)
 
-    def _forward(self) -> set[Value]:
+    def _forward(self) -> frozenset[Value]:
         """Values a loss or output needs; the walk back ends at parameters, also updated ones."""
         results = self.function.results
+        makers = {v: n for m in self.function.nodes for n in members(m) for v in n.outputs}
         made = {v for name, v in results if name.startswith((UPDATE, "grad."))}
         queue = [v for _, v in results if v not in made or self.function.name == "init"]
         seen = set[Value]()
         while queue:
             value = queue.pop()
-            if value not in seen and value in self.makers:
+            if value not in seen and value in makers:
                 seen.add(value)
-                queue.extend(v for v in self.makers[value].inputs if v not in made)
-        return seen
-
-    def _homes(self) -> dict[Value, list[str]]:
-        """The buffers that the schedule may have given to a value."""
-        homes = {v: [v.name] for n in self.function.nodes for v in (*n.inputs, *n.outputs)}
-        for name, value in self.function.results:
-            target = name.removeprefix(UPDATE)
-            homes.setdefault(value, []).extend((target, f"{target}.out"))
-        roots = {n: self.plan.root(n).name for n in self.plan.table()}
-        return {v: [roots[n] for n in names if n in roots] for v, names in homes.items()}
-
-    def _shares(self, kernel: Kernel) -> list[tuple[Node, Work]]:
-        """The work of a kernel by nodes: bytes go to the first reader or the maker, else the last.
-        """
-        copy = is_copy(kernel)
-        members = self._copied(kernel) if copy else self.groups[kernel.nodes]
-        bills = [Work() if copy else _arithmetic(n) for n in members]
-        readers: dict[str, int] = {}
-        makers: dict[str, int] = {}
-        for k, node in enumerate(members):
-            for v in node.inputs:
-                for home in self.homes.get(v, ()):
-                    readers.setdefault(home, k)
-            for v in node.outputs:
-                makers.update(dict.fromkeys(self.homes.get(v, (v.name,)), k))
-        moved, last = traffic(kernel, self.plan), len(members) - 1
-        for name, count in moved.read.items():
-            bills[readers.get(name, last)] += Work(read=count)
-        for name, count in moved.written.items():
-            bills[makers.get(name, last)] += Work(written=count)
-        return list(zip(members, bills, strict=True))
-
-    def _copied(self, kernel: Kernel) -> tuple[Node, ...]:
-        """The node whose value a kernel copies; one without a place where that is a parameter."""
-        found = tuple(n for v, n in self.makers.items() if v.name in kernel.nodes)
-        return found[:1] or (Node("copy", (), ()),)
+                queue.extend(v for v in makers[value].inputs if v not in made)
+        return frozenset(seen)
 
     def line(self, node: Node) -> int:
         return _line(node.span, self.source)
 
-    def is_forward(self, node: Node) -> bool:
+    def is_forward(self, share: Share, node: Node) -> bool:
+        if share.forward is not None:
+            return share.forward
         return any(v in self.forward for v in node.outputs)
-
-
-def _members(node: Node) -> tuple[Node, ...]:
-    return node.body.nodes if node.op == "fused" and node.body else (node,)
 
 
 def _line(span: Span | None, source: str) -> int:
     return span.line if span is not None and span.file == source else NOWHERE
-
-
-def _computes(node: Node) -> bool:
-    """Whether the operator computes something, rather than only moves data or counts."""
-    operator = lookup(node.op)
-    return not operator.cheap and operator.kind != "view"
-
-
-def _arithmetic(node: Node) -> Work:
-    if not _computes(node):
-        return Work()
-    count = lookup(node.op).operations(node)
-    contract = lookup(node.op).kind == "contract"
-    return Work(multiply_adds=count) if contract else Work(elements=count)
-
-
-def is_copy(kernel: Kernel) -> bool:
-    """A kernel that only moves one buffer to another."""
-    body = kernel.body
-    while len(body) == 1 and isinstance(body[0], For):
-        body = body[0].body
-    return len(body) == 1 and isinstance(body[0], Store) and isinstance(body[0].value, Load)
 
 
 # --- one function ---
@@ -168,11 +105,11 @@ def _summary(c: Compilation, accounts: _Accounts) -> FunctionCost:
     graph = c.graphs[function.name]
     pipeline = [Fuse(max_nodes=1) if isinstance(p, Fuse) else p for p in c.options.pipeline]
     unfused = schedule(run_passes(graph, pipeline), c.layout)
-    moved = [traffic(k, unfused).bytes for k in unfused.kernels()]
+    moved = [n * traffic(k, unfused).bytes for k, n in repeated(unfused.steps)]
     return FunctionCost(
         function.name, len(graph.nodes), sum(not is_view(n) for n in function.nodes),
         kernels=len(accounts.kernels),
-        work=sum((work for _, shares in accounts.kernels for _, work in shares), Work()),
+        work=sum((share.work for share in accounts.kernels), Work()),
         unfused_kernels=len(moved), unfused_bytes=sum(moved),
         arena_bytes=plan.arena_bytes, bound=plan.bound,
     )  # fmt: skip
@@ -186,18 +123,18 @@ def _profile(c: Compilation, accounts: _Accounts) -> Profile:
     for name, type in network.parameters:
         line = _line(spans.get(name), network.source)
         rows[line] = replace(rows[line], parameters=rows[line].parameters + type.size)
-    for kernel, shares in accounts.kernels:
-        for node, work in shares:
-            line = accounts.line(node)
-            rows[line] = _charged(rows[line], node, work, kernel.name, accounts.is_forward(node))
+    for share in accounts.kernels:
+        for node, work in share.nodes:
+            line, forward = accounts.line(node), accounts.is_forward(share, node)
+            rows[line] = _charged(rows[line], node, work, share.kernel.name, forward)
     if rows[NOWHERE] == LineCost(NOWHERE, ""):
         del rows[NOWHERE]
-    kernels = tuple(_kernel(k, shares, accounts) for k, shares in accounts.kernels)
+    kernels = tuple(_kernel(share, accounts) for share in accounts.kernels)
     return Profile(accounts.function.name, tuple(rows.values()), kernels)
 
 
 def _charged(row: LineCost, node: Node, work: Work, kernel: str, forward: bool) -> LineCost:
-    if (not _computes(node) and work == Work()) or node.op == "constant":
+    if (not computes(node) and work == Work()) or node.op == "constant":
         return row
     kernels = row.kernels if kernel in row.kernels else (*row.kernels, kernel)
     if forward:
@@ -205,19 +142,17 @@ def _charged(row: LineCost, node: Node, work: Work, kernel: str, forward: bool) 
     return replace(row, backward=row.backward + work, kernels=kernels)
 
 
-def _kernel(
-    kernel: Kernel, shares: Sequence[tuple[Node, Work]], accounts: _Accounts
-) -> KernelCost:
-    nodes = [n for n, _ in shares]
+def _kernel(share: Share, accounts: _Accounts) -> KernelCost:
+    kernel, nodes = share.kernel, [n for n, _ in share.nodes]
     if is_copy(kernel):
         operators: tuple[str, ...] = ("copy",)
     else:
-        nodes = [n for n in nodes if _computes(n)] or nodes
+        nodes = [n for n in nodes if computes(n)] or nodes
         operators = tuple(n.op for n in nodes)
     lines = sorted({accounts.line(n) for n in nodes} - {NOWHERE})
     return KernelCost(
         kernel.name, tuple(lines), operators, space(kernel.body), describe(kernel.schedule),
-        sum((w for _, w in shares), Work()),
+        share.work, share.calls,
     )  # fmt: skip
 
 

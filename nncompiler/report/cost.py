@@ -29,6 +29,14 @@ class Work:
             self.written + other.written,
         )
 
+    def __mul__(self, times: int) -> Work:
+        return Work(
+            self.multiply_adds * times,
+            self.elements * times,
+            self.read * times,
+            self.written * times,
+        )
+
     @property
     def flops(self) -> int:
         """A multiply-add is two."""
@@ -53,7 +61,10 @@ class LineCost:
 
 @dataclass(frozen=True, slots=True)
 class KernelCost:
-    """`operators` are those fused into it, in order; `space` its loops; `lines` its origin."""
+    """`operators` are those fused into it, in order; `space` its loops; `lines` its origin.
+
+    `work` is that of all its `calls` in one call of the function.
+    """
 
     name: str
     lines: tuple[int, ...]
@@ -61,6 +72,7 @@ class KernelCost:
     space: str
     schedule: str
     work: Work
+    calls: int = 1
 
     @property
     def intensity(self) -> float:

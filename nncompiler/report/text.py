@@ -138,7 +138,8 @@ def _kernels(profile: Profile) -> str:
     head, rule, *figures = _table([heads], rows, left=(0, 1)).split("\n")
     shown = [head, rule]
     for kernel, line in zip(profile.kernels, figures, strict=True):
-        nest = f"{kernel.space or 'one element'}   [{kernel.schedule}]"
+        rounds = f"{kernel.calls} times: " if kernel.calls > 1 else ""
+        nest = f"{rounds}{kernel.space or 'one element'}   [{kernel.schedule}]"
         shown.append(line)
         for text in (_operators(kernel.operators), nest):
             shown += ["        " + part for part in wrap(text, WIDTH - 8)]

@@ -1,8 +1,8 @@
 """Bytes a kernel moves: the distinct elements it reads and writes of each buffer, counted once.
 
-This is the traffic of a kernel whose data stays in cache while it runs: the least that memory must
-deliver, exact for affine indices. A guarded load counts as if its guard always held; a gather
-counts one element for each iteration.
+This is the traffic of one call of a kernel whose data stays in cache while it runs: the least that
+memory must deliver, exact for affine indices. A guarded load counts as if its guard always held; a
+gather counts one element for each iteration.
 """
 
 from __future__ import annotations
@@ -11,7 +11,20 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nncompiler.ir.kernel import Fold, For, Kernel, Let, Plan, Stmt, Store, extents, loads, stores
+from nncompiler.ir.kernel import (
+    Fold,
+    For,
+    Kernel,
+    Let,
+    Loop,
+    Plan,
+    Step,
+    Stmt,
+    Store,
+    extents,
+    loads,
+    stores,
+)
 from nncompiler.ir.scalar import Affine, Expr, Index, Ref, axes_of, walk
 
 
@@ -29,13 +42,23 @@ class Traffic:
 
 def traffic(kernel: Kernel, plan: Plan) -> Traffic:
     """What `kernel`, a step of `plan`, reads and writes."""
-    sizes, locals = extents(kernel), local_axes(kernel.body)
+    # A counter of a loop around the kernel stands still during one call.
+    sizes = dict.fromkeys(_counters(plan.steps), 1) | extents(kernel)
+    locals = local_axes(kernel.body)
     reads, writes = _Regions(plan, sizes, locals), _Regions(plan, sizes, locals)
     for load in loads(kernel):
         reads.touch(load.buffer, load.index)
     for store in stores(kernel):
         writes.touch(store.buffer, store.index)
     return Traffic(reads.bytes(), writes.bytes())
+
+
+def _counters(steps: Iterable[Step]) -> list[str]:
+    found = []
+    for step in steps:
+        if isinstance(step, Loop):
+            found += [step.counter, *_counters(step.body)]
+    return found
 
 
 @dataclass(slots=True)

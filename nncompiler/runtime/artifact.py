@@ -83,7 +83,7 @@ def open_artifact(
     manifest = parse(section, where)
     _check_digest(data, manifest, where)
     _check_features(manifest, cpu_features() if features is None else features, where)
-    library = _open(data, manifest.name, where)
+    library = open_library(data, manifest.name, where)
 
     def lookup(symbol: str) -> Native:
         try:
@@ -139,7 +139,8 @@ def _check_digest(data: bytes, manifest: Manifest, where: str) -> None:
         )  # fmt: skip
 
 
-def _open(data: bytes, name: str, where: str) -> ctypes.CDLL:
+def open_library(data: bytes, name: str, where: str) -> ctypes.CDLL:
+    """Exactly these bytes as a library; `UserError` NN0608 when that cannot be done."""
     try:
         descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
         try:

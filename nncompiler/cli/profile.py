@@ -1,0 +1,136 @@
+"""`nnc profile`: where the time of a function goes, kernel by kernel.
+
+The code itself reads the processor's clock behind every kernel, so the kernels run in their real
+sequence, and their times add up to the whole; see `codegen.ticks`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nncompiler.cli import UsageError, options
+from nncompiler.cli.output import print_json
+from nncompiler.errors import Limitation
+
+if TYPE_CHECKING:
+    from nncompiler.driver import Compilation
+    from nncompiler.report.timing import TimeProfile
+    from nncompiler.runtime.model import Model
+
+#: Calls that are timed at least and at most.
+ROUNDS = 10, 10_000
+
+
+def add_parser(subparsers: options.Subparsers) -> None:
+    parser = options.add_verb(
+        subparsers, "profile", "Run a function on random data and print the time of each kernel, "
+        "what it computes and moves in that time, and how near that is to what this machine can "
+        "do; the slowest first.",
+    )  # fmt: skip
+    parser.add_argument("file", help="a .nn file")
+    parser.add_argument(
+        "--function", metavar="NAME", help="default: train_step where there is one"
+    )
+    options.add_model(parser)
+    options.add_timing(parser)
+    options.add_cpu(parser)
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from nncompiler.report import timing
+
+    if args.threads != 1:
+        raise Limitation("NN0905", f"expected --threads 1, but found {args.threads}")
+    compilation = options.compilation_of(args)
+    function = function_of(args, compilation)
+    compilation = options.compilation_of(args, ("init", function))
+    found = profile(compilation, function, args.seconds, args.threads)
+    if args.json:
+        print_json(timing.record(found))
+    else:
+        print(timing.render(found, compilation.source.text.splitlines()), end="")
+
+
+def function_of(args: argparse.Namespace, compilation: Compilation) -> str:
+    """The one that is named, or the first that the model has of those that are worth it."""
+    from nncompiler.report.accounts import PREFERRED
+
+    known = compilation.available()
+    if args.function is None:
+        return next(name for name in PREFERRED if name in known)
+    if args.function not in known:
+        raise UsageError(
+            "NN0914", f"expected a function of the model, but found '{args.function[:40]}'",
+            help=f"functions there: {', '.join(known)}",
+        )  # fmt: skip
+    return str(args.function)
+
+
+def profile(c: Compilation, function: str, seconds: float, threads: int) -> TimeProfile:
+    """The times of the kernels of one function, measured for about so many seconds."""
+    import numpy as np
+
+    from nncompiler.api import kept_objects
+    from nncompiler.cache import standard
+    from nncompiler.cli.limits import Limits
+    from nncompiler.driver import build_artifact
+    from nncompiler.report import accounts, timing
+    from nncompiler.runtime.artifact import open_artifact
+    from nncompiler.runtime.model import Model
+
+    store = standard()
+    objects = None if store is None else kept_objects(store)
+    model = Model(open_artifact(build_artifact([c], objects=objects, timed=True).so))
+    costs = next(p for p in accounts.analyse(c, (function,)).profiles)
+    machine = Limits(threads).machine()
+    if c.network.dtype.bytes == 8:
+        machine = timing.Machine(machine.peak / 2, machine.bandwidth, threads)
+    rounds = _rounds(model, prepared(model, c, function), len(costs.kernels), seconds)
+    medians, fastest = np.median(rounds, axis=0), rounds.min(axis=0)
+    whole = rounds.sum(axis=1)
+    return timing.TimeProfile(
+        c.network.source, c.network.name, function, c.network.sizes, machine, len(rounds),
+        float(np.median(whole)), float(whole.min()),
+        timing.timed(costs, machine, medians.tolist(), fastest.tolist()),
+    )  # fmt: skip
+
+
+def prepared(model: Model, c: Compilation, function: str) -> Callable[[], None]:
+    """A call of the function on random data, the parameters as `init` gives them.
+
+    The learning rate is 0, so that the parameters stay as they are however often it runs.
+    """
+    from nncompiler.ir.sampling import random_arguments
+
+    if function == "init":
+        return model.init
+    model.rate = 0.0
+    arrays = random_arguments(c.graphs[function])
+    given = model.bindings.any(function).given
+    return model.bind(function, **{a.name: arrays[a.name] for a in given})
+
+
+def _rounds(model: Model, call: Callable[[], None], kernels: int, seconds: float) -> Any:
+    """Seconds of every kernel in every round, the first of which is left out."""
+    import numpy as np
+
+    clock = model.artifact.lookup(model.manifest.symbol("ticks"))
+    clock.restype = ctypes.c_void_p  # type: ignore[attr-defined]
+    address = ctypes.cast(clock(), ctypes.POINTER(ctypes.c_int64))
+    table = np.ctypeslib.as_array(address, (1 + kernels,))
+    call()
+    found: list[Any] = []
+    start, first = time.perf_counter(), int(table[0])
+    least, most = ROUNDS
+    while len(found) < least or (time.perf_counter() < start + seconds and len(found) < most):
+        table[1:] = 0
+        call()
+        found.append(table[1:].copy())
+    passed = time.perf_counter() - start
+    clock()
+    return np.array(found) * (passed / (int(table[0]) - first))
