@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from nncompiler.driver import Compilation
 
 STAGES = ("syntax", "graph", "train", "opt", "plan", "llvm", "asm")
-FORMATS = ("text", "dot", "json")
+FORMATS = ("text", "dot", "svg", "json")
+#: What is drawn of which stage.
+DRAWN = {"dot": ("graph", "train", "opt", "plan"), "svg": ("graph", "train", "opt")}
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
@@ -23,7 +25,8 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument("file", help="a .nn file")
     parser.add_argument("--stage", choices=STAGES, default="graph", help="default: graph")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="dot: graphs and plans")
+    parser.add_argument("--format", choices=FORMATS, default="text",
+                        help="dot, for Graphviz: graphs and plans; svg: graphs, by default infer")
     parser.add_argument(
         "--function", metavar="NAME[,NAME...]", help="only these functions of the model"
     )
@@ -33,18 +36,22 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.format == "dot" and args.stage not in ("graph", "train", "opt", "plan"):
+    stages = DRAWN.get(args.format, STAGES)
+    if args.stage not in stages:
         raise UsageError(
-            "NN0913", f"expected a graph or a plan to draw, but found --stage {args.stage}",
-            help="with --format dot, --stage is graph, train, opt or plan",
+            "NN0913", f"expected a stage to draw, but found --stage {args.stage}",
+            help=f"with --format {args.format}, --stage is {' or '.join(stages)}",
         )  # fmt: skip
     functions = options.functions_of(args.function)
     compilation = options.compilation_of(args, _needed(args.stage, functions))
     if args.stage == "syntax":
         emit(_syntax(compilation, args.format), args.output)
         return
-    found = _objects(compilation, args.stage)
-    emit(_FORMATTERS[args.format](_select(found, functions, args.stage)), args.output)
+    found = _select(_objects(compilation, args.stage), functions, args.stage)
+    if args.format == "svg":
+        emit(_svg(compilation, found, functions is None), args.output)
+    else:
+        emit(_FORMATTERS[args.format](found), args.output)
 
 
 def _needed(stage: str, functions: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -118,6 +125,15 @@ def _dot(found: dict[str, Any]) -> str:
     from nncompiler.cli.dot import draw
 
     return draw(found)
+
+
+def _svg(compilation: Compilation, found: dict[str, Any], forward: bool) -> str:
+    """The functions asked for, or the forward pass alone."""
+    from nncompiler.report.graph_svg import draw
+
+    name = next((n for n in ("infer", "loss") if n in found), next(iter(found), ""))
+    shown = {name: found[name]} if forward and found else found
+    return draw(shown, compilation.network.name)
 
 
 _FORMATTERS = {"text": _text, "json": _json, "dot": _dot}
