@@ -31,8 +31,13 @@ NAMES = [path.stem for path in FILES]
 ALL = pytest.mark.parametrize("path", FILES, ids=NAMES)
 #: Rows of a batch: a divisor of 80, and no multiple of any vector's or tile's width.
 BATCH = 5
-#: Sizes for `nnc gradcheck` of models that take long as they are.
-SMALLER = {"char_lstm": ("--size", "time=6,units=24")}
+#: Sizes of models that take long as they are; `test_zoo_large.py` has them at full size.
+SIZES: Mapping[str, dict[str, int]] = {
+    "gpt": {"time": 12, "features": 16, "heads": 2, "blocks": 2},
+    "resnet20": {"side": 8, "channels": 4, "blocks": 1},
+}
+#: For `nnc gradcheck`.
+SMALLER = {"char_lstm": {"time": 6, "units": 24}, **SIZES}
 SAMPLES = 80
 Arrays = dict[str, np.ndarray]
 
@@ -40,12 +45,12 @@ Arrays = dict[str, np.ndarray]
 @functools.cache
 def stages(path: Path) -> Compilation:
     """Every level of a model but machine code."""
-    return Compilation(read_source(path), {"batch": BATCH})
+    return Compilation(read_source(path), {"batch": BATCH, **SIZES.get(path.stem, {})})
 
 
 def compiled(path: Path, seed: int = 1) -> Model:
     """A model of its own, initialised."""
-    model = nncompiler.compile(path, batch=BATCH)
+    model = nncompiler.compile(path, batch=BATCH, sizes=SIZES.get(path.stem))
     model.init(seed)
     return model
 
@@ -74,8 +79,10 @@ def test_check(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @ALL
 def test_gradcheck(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`nnc gradcheck` finds every gradient right."""
-    sizes = SMALLER.get(path.stem, ())
-    code = main(["gradcheck", str(path), "--batch", str(BATCH), "--samples", "3", *sizes])
+    command = ["gradcheck", str(path), "--batch", str(BATCH), "--samples", "3"]
+    if sizes := SMALLER.get(path.stem):
+        command += ["--size", ",".join(f"{name}={size}" for name, size in sizes.items())]
+    code = main(command)
     said = capsys.readouterr()
     assert code == 0, said.err + said.out
 
@@ -242,13 +249,21 @@ def framed_digits() -> Arrays:
     return {**small, "image": np.pad(large, ((0, 0), (4, 4), (4, 4)))[:, None]}
 
 
+def colour_images() -> Arrays:
+    """The digits in three colours."""
+    small = digit_images()
+    return {"image": small["image"] * np.float32([[[1.0]], [[0.5]], [[-1.0]]]),
+            "label": small["digit"]}
+
+
 def small_images() -> Arrays:
     return {"image": digits()["image"]}
 
 
-def speech() -> Arrays:
-    """The first 144 characters of the plays, in windows begun at each of the first 80."""
-    return dict(texts.windows(texts.shakespeare().train["text"].ravel()[: SAMPLES + 64], 64, 1))
+def speech(time: int = 64) -> Arrays:
+    """The first characters of the plays, in windows begun at each of the first 80."""
+    symbols = texts.shakespeare().train["text"].ravel()[: SAMPLES + time]
+    return dict(texts.windows(symbols, time, 1))
 
 
 def surnames() -> Arrays:
@@ -274,6 +289,7 @@ RECIPES: Mapping[str, Recipe] = {
     "denoising_autoencoder": Recipe(small_images, 100, "loss", at_most=0.01),
     "digits_cnn": Recipe(digit_images, 20, "accuracy", at_least=1.0),
     "digits_mlp": Recipe(digits, 60, "accuracy", at_least=1.0),
+    "gpt": Recipe(lambda: speech(SIZES["gpt"]["time"]), 60, "accuracy", at_least=0.9),
     "gru_names": Recipe(surnames, 20, "accuracy", at_least=1.0),
     "lenet": Recipe(framed_digits, 40, "accuracy", at_least=1.0),
     "logic_gates": Recipe(lambda: corners(np.bitwise_and), 300, "accuracy", at_least=1.0),
@@ -283,6 +299,7 @@ RECIPES: Mapping[str, Recipe] = {
     "powerplant": Recipe(plane, 3000, "loss", at_most=1e-3),
     "powerplant_relu": Recipe(plane, 3000, "loss", at_most=1e-3),
     "rbm": Recipe(lambda: {"image": digits()["image"]}, 200, "error", at_most=0.015),
+    "resnet20": Recipe(colour_images, 20, "accuracy", at_least=1.0),
     "rnn_sine": Recipe(sines, 40, "loss", at_most=2e-3),
     "softmax_regression": Recipe(digits, 100, "accuracy", at_least=1.0),
     "sparse_autoencoder": Recipe(small_images, 60, "reconstruction", at_most=0.01),
