@@ -1,4 +1,4 @@
-"""`nnc profile`: built-in clocks, rooflines, and what a scan's kernels cost."""
+"""`nnc profile` and `nnc bench`: built-in clocks, rooflines, and what a scan's kernels cost."""
 
 from __future__ import annotations
 
@@ -157,6 +157,7 @@ def test_command_line(capsys):
     ("words", "code", "error"),
     [
         (["--function", "fly"], 2, "NN0914"),
+        (["--function", "init,infer"], 2, "NN0916"),
         (["--seconds", "0"], 2, "NN0904"),
         (["--threads", "0"], 2, "NN0904"),
     ],
@@ -174,3 +175,32 @@ def test_every_function_can_be_profiled():
         one = _compilation(function)
         found = profile(one, function, 0.001, 1)
         assert found.function == function and found.kernels and found.median > 0
+
+
+def test_bench_times_every_function(capsys):
+    """A row for each function, each with median between the fastest and the upper quartile."""
+    assert main(["bench", str(TINY), "--seconds", "0.001", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["functions"]
+    names = ["init", "infer", "loss", "grad", "train_step", "apply"]
+    assert [t["function"] for t in found] == names
+    for t in found:
+        assert 0 < t["fastest"] <= t["low"] <= t["median"] <= t["high"]
+        assert t["per_second"] == pytest.approx(1 / t["median"]) and t["calls"] >= 10
+    assert main(["bench", str(TINY), "--seconds", "0.001", "--function", "infer"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[1].startswith("infer ")
+
+
+def test_bench_measures_what_it_calls():
+    """A call that sleeps a millisecond is measured as one that takes about that."""
+    from nncompiler.cli.bench import measure
+
+    found = measure("f", 3, lambda: time.sleep(1e-3), 0.01)
+    assert 1e-3 <= found.fastest <= found.median < 0.1
+    assert found.rows == 3
+
+
+def test_bench_refuses_unknown_functions(capsys):
+    """As `nnc report` does."""
+    assert main(["bench", str(TINY), "--function", "infer,fly"]) == 2
+    assert "NN0914" in capsys.readouterr().err

@@ -42,6 +42,7 @@ VERBS = {
     "eval": "losses and metrics of a model on data",
     "predict": "outputs of a model on data",
     "gradcheck": "compare compiled gradients with central differences and with f64",
+    "bench": "the time of each function",
     "profile": "the time of each kernel, and how near it is to the machine's limits",
     "report": "parameters, arithmetic, bytes and kernels for each line of a file",
     "fmt": "format files",

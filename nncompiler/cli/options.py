@@ -197,6 +197,18 @@ def functions_of(text: str | None) -> tuple[str, ...] | None:
     )
 
 
+def functions_among(text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:
+    """`functions_of`; `UsageError` NN0914 for one that the model has not."""
+    wanted = functions_of(text)
+    for name in wanted or ():
+        if name not in known:
+            raise UsageError(
+                "NN0914", f"expected a function of the model, but found '{name[:40]}'",
+                help=f"functions there: {', '.join(known)}",
+            )  # fmt: skip
+    return wanted
+
+
 def request_of(args: argparse.Namespace, **more: Any) -> Request:
     """What the flags of `add_model` and `add_target` ask to be compiled."""
     if args.dtype not in ("f32", "f64"):

@@ -61,14 +61,12 @@ def function_of(args: argparse.Namespace, compilation: Compilation) -> str:
     from nncompiler.report.accounts import PREFERRED
 
     known = compilation.available()
-    if args.function is None:
+    wanted = options.functions_among(args.function, known)
+    if wanted is None:
         return next(name for name in PREFERRED if name in known)
-    if args.function not in known:
-        raise UsageError(
-            "NN0914", f"expected a function of the model, but found '{args.function[:40]}'",
-            help=f"functions there: {', '.join(known)}",
-        )  # fmt: skip
-    return str(args.function)
+    if len(wanted) != 1:
+        raise UsageError("NN0916", f"expected one function, but found {len(wanted)}")
+    return wanted[0]
 
 
 def profile(c: Compilation, function: str, seconds: float, threads: int) -> TimeProfile:

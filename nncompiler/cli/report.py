@@ -46,14 +46,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _functions(args: argparse.Namespace, compilation: Compilation) -> tuple[str, ...] | None:
-    wanted = options.functions_of(args.function)
-    known = compilation.available()
-    for name in wanted or ():
-        if name not in known:
-            raise UsageError(
-                "NN0914", f"expected a function of the model, but found '{name[:40]}'",
-                help=f"functions there: {', '.join(known)}",
-            )  # fmt: skip
+    wanted = options.functions_among(args.function, compilation.available())
     if args.memory_svg is not None and wanted is not None and len(wanted) != 1:
         raise UsageError(
             "NN0916", f"expected one function to draw, but found {len(wanted)}",
