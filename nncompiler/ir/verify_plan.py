@@ -6,7 +6,6 @@ A plan whose arena buffers have no offsets yet (before the memory pass) is held 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from nncompiler.ir.kernel import (
     SPACES,
@@ -17,6 +16,7 @@ from nncompiler.ir.kernel import (
     Step,
     reads_and_writes,
 )
+from nncompiler.ir.lifetimes import lifetimes, outermost_loops
 from nncompiler.ir.model import ALIGNMENT, HEADER_BYTES
 from nncompiler.ir.text.plan import plan_lines
 from nncompiler.ir.text.scan import NAME
@@ -56,6 +56,7 @@ class _Verifier:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.table = plan, plan.table()
         self.found: list[Diagnostic] = []
+        self.kernels = len(list(plan.kernels()))
         self.kernel_names: set[str] = set()
         self.roots: dict[str, Buffer] = {}
         self.readonly: set[str] = set()
@@ -143,8 +144,8 @@ class _Verifier:
     def _arena(self, b: Buffer) -> str | None:
         if self.timed and b.live is None:
             return "this arena buffer has no lifetime, but others have"
-        if b.live and not 0 <= b.live[0] <= b.live[1] < max(1, len(self.plan.steps)):
-            return f"no steps k{b.live[0]}..k{b.live[1]}: there are {len(self.plan.steps)}"
+        if b.live and not 0 <= b.live[0] <= b.live[1] < max(1, self.kernels):
+            return f"no kernels k{b.live[0]}..k{b.live[1]}: there are {self.kernels}"
         if message := self._in_place(b):
             return message
         if not self.placed:
@@ -165,9 +166,14 @@ class _Verifier:
             return f"expected the offset of '{other.name}', {other.offset}, but found {b.offset}"
         if other.nbytes < b.nbytes:
             return f"'{other.name}' has {other.nbytes} bytes, fewer than the {b.nbytes} needed"
-        if b.live and other.live and other.live[1] > b.live[0]:
-            return f"'{other.name}' is still live after step k{b.live[0]}"
+        if b.live and other.live and other.live[1] > b.live[0] and not self._stepwise(b, other):
+            return f"'{other.name}' is still live after kernel k{b.live[0]}"
         return None
+
+    def _stepwise(self, b: Buffer, other: Buffer) -> bool:
+        """Whether `b` begins and `other` ends with one and the same loop."""
+        spans = ((first, last) for _, first, last in outermost_loops(self.plan.steps))
+        return bool(b.live and other.live and (b.live[0], other.live[1]) in spans)
 
     def find_roots(self) -> None:
         """Whose bytes every buffer stands for, and which of them may not be written."""
@@ -202,8 +208,8 @@ class _Verifier:
             return
         arena = [b for b in self.plan.buffers if b.space == "arena" and b.nbytes]
         active: list[Buffer] = []
-        for b in sorted(arena, key=_first_step):
-            active = [a for a in active if _last_step(a) >= _first_step(b)]
+        for b in sorted(arena, key=_first_kernel):
+            active = [a for a in active if _last_kernel(a) >= _first_kernel(b)]
             for a in active:
                 start = max(a.offset or 0, b.offset or 0)
                 end = min((a.offset or 0) + a.nbytes, (b.offset or 0) + b.nbytes)
@@ -240,35 +246,29 @@ class _Verifier:
                     self.found += verify_kernel(step, self.table, self.readonly, counters)
 
     def order(self) -> None:
-        """Arena buffers are used while they live, and written before they are read."""
+        """Arena buffers are written before they are read, and kept while somebody needs them."""
         written: set[str] = set()
-        for number, step in enumerate(self.plan.steps):
-            for kernel in _kernels(step):
-                reads, writes = (self._roots(n) for n in reads_and_writes(kernel))
-                written |= writes
-                for name in sorted(reads - written):
-                    self.error(kernel, f"reads '{name}' before any kernel writes it")
-                for name in sorted(reads | writes):
-                    live = self.table[name].live
-                    if live and not live[0] <= number <= live[1]:
-                        text = f"k{live[0]}..k{live[1]}"
-                        self.error(kernel, f"step k{number} uses '{name}', which lives {text}")
+        anchors = list(self.plan.kernels())
+        for kernel in anchors:
+            reads, writes = (self._roots(n) for n in reads_and_writes(kernel))
+            written |= writes
+            for name in sorted(reads - written):
+                self.error(kernel, f"reads '{name}' before any kernel writes it")
+        roots = {name: root.name for name, root in self.roots.items()}
+        for name, needed in lifetimes(self.plan.steps, roots).items():
+            live = self.table[name].live
+            if live and not live[0] <= needed.first <= needed.last <= live[1]:
+                missed = needed.first if needed.first < live[0] else needed.last
+                wanted = f"'{name}' is needed in k{needed.first}..k{needed.last}"
+                self.error(anchors[missed], f"{wanted}, but lives k{live[0]}..k{live[1]}")
 
     def _roots(self, names: frozenset[str]) -> set[str]:
         return {r.name for n in names if (r := self.roots[n]).space == "arena"}
 
 
-def _kernels(step: Step) -> Iterator[Kernel]:
-    if isinstance(step, Kernel):
-        yield step
-    else:
-        for inner in step.body:
-            yield from _kernels(inner)
-
-
-def _first_step(b: Buffer) -> int:
+def _first_kernel(b: Buffer) -> int:
     return b.live[0] if b.live else 0
 
 
-def _last_step(b: Buffer) -> int:
+def _last_kernel(b: Buffer) -> int:
     return b.live[1] if b.live else 0

@@ -1,11 +1,20 @@
-"""When a kernel may write over bytes that it also reads."""
+"""When a kernel, or a loop step by step, may write over bytes that it also reads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nncompiler.ir.kernel import Fold, For, Kernel, Stmt, Store, expressions
+from nncompiler.ir.kernel import (
+    Fold,
+    For,
+    Kernel,
+    Loop,
+    Stmt,
+    Store,
+    expressions,
+    step_reads_and_writes,
+)
 from nncompiler.ir.scalar import Affine, Index, Load, walk
 
 
@@ -34,6 +43,28 @@ def may_overwrite(kernel: Kernel, old: str, new: str) -> bool:
         elif not is_store and buffer == old:
             loads.append(access)
     return all(_safe(load, store) for store in stores for load in loads)
+
+
+def may_overwrite_stepwise(loop: Loop, old: str, new: str) -> bool:
+    """Whether each step of a loop may store its part of `new` over that of `old`, of the same
+    shape: no step touches any part but its own, or loads from `old` after it stored to `new`."""
+    counter, parts, stored = Affine.axis(loop.counter), set[int](), False
+    for step in loop.body:
+        reads, writes = step_reads_and_writes(step)
+        if not {old, new} & (reads | writes):
+            continue
+        if isinstance(step, Loop) or old in writes or (old in reads and stored):
+            return False
+        stored = stored or new in writes
+        if (new in reads and not stored) or not may_overwrite(step, old, new):
+            return False
+        for access, buffer, _ in _accesses(step.body, (), [0]):
+            if buffer in (old, new):
+                own = {d for d, i in enumerate(access.index) if i == counter}
+                parts = parts & own if parts else own
+                if not parts:
+                    return False
+    return stored
 
 
 def _accesses(
