@@ -169,10 +169,12 @@ def _differences(c: Compilation, arguments: Mapping[str, Any], name: str, picked
     from nncompiler.ir.interp import run as interpret
     from nncompiler.ir.types import F64
 
+    number, loss = _objective_of(c, name)
+    if "draws" in arguments:  # each objective draws numbers of its own
+        arguments = {**arguments, "draws": arguments["draws"] + np.uint32(number)}
     objective = retype(c.network.function("objective"), F64)
     objective, held = _hold(objective, arguments)
     arguments = {**arguments, **held}
-    loss = _objective_of(c, name)
     base = np.asarray(arguments[name], np.float64)
     found = np.zeros(len(picked))
     for k, element in enumerate(picked):
@@ -200,8 +202,9 @@ def _hold(function: Function, arguments: Mapping[str, Any]) -> tuple[Function, A
     return replace(function, params=params, nodes=nodes), held
 
 
-def _objective_of(c: Compilation, name: str) -> str:
-    """The loss whose gradient `grad` gives for a parameter: the last objective that covers it."""
+def _objective_of(c: Compilation, name: str) -> tuple[int, str]:
+    """Number and loss of the objective whose gradient `grad` gives for a parameter: the last one
+    that covers it."""
     declared = c.network.train.objectives if c.network.train else ()
-    covering = [o.loss for o in declared if name.startswith(o.prefix)]
-    return covering[-1] if covering else c.network.losses[0]
+    covering = [(k, o.loss) for k, o in enumerate(declared) if name.startswith(o.prefix)]
+    return covering[-1] if covering else (0, c.network.losses[0])

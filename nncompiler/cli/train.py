@@ -81,6 +81,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", metavar="C.npz", help="write the place in training, each epoch"
     )
     group.add_argument("--resume", metavar="C.npz", help="go on from a checkpoint")
+    group.add_argument("--averaged", action="store_true", help="end with the moving averages of "
+                       "the weights, which `ema` keeps: for weights, library and results")
     group.add_argument("--csv", metavar="LOG.csv", help="write a line for each epoch")
 
 
@@ -100,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
     model, built = model_of(replace(wanted, functions=TRAINING), cache=not args.no_cache)
     if args.report_stages:
         report_stages(built)
+    if args.averaged:
+        model.averages()  # that there are any is told before training
     splits = _load(args, model)
     _prepare(args, model, splits)
     start = time.perf_counter()
@@ -108,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _interrupted(args, model)
     done = Trained(model, splits, history, time.perf_counter() - start)
+    if args.averaged:
+        model.load_state_dict(model.averages())
     _write(args, wanted, done)
     _report(args, done)
     return EXIT_OK

@@ -146,4 +146,8 @@ def _train(network: Network) -> dict[str, Any] | None:
         "clip_norm": spec.clip_norm,
         "clip_value": spec.clip_value,
         "objectives": [{"loss": o.loss, "prefix": o.prefix} for o in spec.objectives],
+        "frozen": list(spec.frozen),
+        "rates": dict(spec.rates),
+        "accumulate": spec.accumulate,
+        "ema": spec.ema,
     }

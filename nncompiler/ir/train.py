@@ -48,7 +48,12 @@ class Objective:
 @dataclass(frozen=True, slots=True)
 class TrainSpec:
     """`l1` and `l2` apply to parameters of rank >= 2; `clip_norm` and `clip_value` are off where
-    0."""
+    0.
+
+    The parameters called in `frozen` are not trained; `rates` has a factor on the learning rate by
+    parameter. An update takes the mean gradient of `accumulate` micro-batches. `ema` is the decay
+    of the moving average of the weights, which is not kept where 0.
+    """
 
     optimizer: OptimizerSpec
     schedule: ScheduleSpec = ScheduleSpec()
@@ -59,3 +64,7 @@ class TrainSpec:
     clip_norm: float = 0.0
     clip_value: float = 0.0
     objectives: tuple[Objective, ...] = ()
+    frozen: tuple[str, ...] = ()
+    rates: tuple[tuple[str, float], ...] = ()
+    accumulate: int = 1
+    ema: float = 0.0

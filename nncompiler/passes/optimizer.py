@@ -8,44 +8,60 @@ all as graph.
 
 A result called `update.NAME` is the new value of the parameter NAME of the function; the schedule
 makes it a write in place. Several objectives are minimised one after another within a step, each
-seeing the updates before it.
+seeing the updates before it and drawing random numbers of its own.
+
+With `accumulate = k` a step adds its gradient to `opt.grad.NAME`, and every k-th takes the mean of
+them for an update; all else that the optimizer keeps, the count of steps too, changes only then.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.graph import Builder, Function, Value, inline
 from nncompiler.ir.model import Network, header_types
 from nncompiler.ir.sweep import backpropagate
-from nncompiler.ir.train import Objective, OptimizerSpec, ScheduleSpec, TrainSpec
-from nncompiler.ir.types import F64, DType, TensorType
-from nncompiler.passes.update_rules import RULES, Arithmetic, Rates, adam_corrections
+from nncompiler.ir.train import Objective, ScheduleSpec, TrainSpec
+from nncompiler.ir.types import F64, I32, DType, TensorType, scalar
+from nncompiler.passes.update_rules import (
+    RULES,
+    Arithmetic,
+    Rates,
+    Regularised,
+    adam_corrections,
+)
+
+#: The slot that counts micro-batches since the last update.
+MICRO = "opt.micro"
 
 
 def slot_types(network: Network) -> tuple[tuple[str, TensorType], ...]:
     """Names and types of the optimizer slots, `opt.SLOT.PARAMETER`, in parameter order."""
-    if network.train is None:
+    spec = network.train
+    if spec is None:
         return ()
-    slots, _ = RULES[network.train.optimizer.kind]
-    return tuple((f"opt.{s}.{name}", t) for name, t in network.parameters for s in slots)
+    slots, _ = RULES[spec.optimizer.kind]
+    kinds = (*slots, *(("grad",) if spec.accumulate > 1 else ()), *(("ema",) if spec.ema else ()))
+    found = tuple((f"opt.{k}.{name}", t) for name, t in _trainable(network) for k in kinds)
+    return (*found, (MICRO, scalar(I32))) if spec.accumulate > 1 else found
 
 
 def grad(network: Network) -> Function:
     """Losses and the gradient of each objective with respect to its parameters (`grad.NAME`)."""
     b, values = _signature(network, "grad")
-    found = _losses(b, network, values)
-    results = {name: found[name] for name in network.losses}
-    for objective in _objectives(network):
-        wanted = _trained(network, objective, values)
-        gradients = _gradients(b, results[objective.loss], wanted)
-        results.update(
-            {f"grad.{w}": g for w, g in zip(_names(network, objective), gradients, strict=True)}
-        )
-    return b.finish(results.items())
+    losses: dict[str, Value] = {}
+    results: dict[str, Value] = {}
+    for number, objective in enumerate(_objectives(network)):
+        start = len(b.nodes)
+        found = _losses(b, network, values, number)
+        losses = {**found, **losses, objective.loss: found[objective.loss]}
+        names = _names(network, objective)
+        gradients = _gradients(b, found[objective.loss], [values[n] for n in names], start)
+        results.update({f"grad.{n}": g for n, g in zip(names, gradients, strict=True)})
+    return b.finish([*((name, losses[name]) for name in network.losses), *results.items()])
 
 
 def train_step(network: Network) -> Function:
@@ -54,36 +70,23 @@ def train_step(network: Network) -> Function:
     b, values = _signature(network, "train_step")
     slots = {n: b.param("slot", n, t) for n, t in slot_types(network)}
     header = _header(b, network, values)
-    rates = _rates(b, spec, header, network.dtype)
+    update = _Update(b, network, _rates(b, spec, header, network.dtype), _last(b, spec, slots))
     losses: dict[str, Value] = {}
     updates: dict[str, Value] = {}
-    for objective in _objectives(network):
-        current = {**values, **updates}
+    for number, objective in enumerate(_objectives(network)):
+        current = {**values, **slots, **updates}
         start = len(b.nodes)
-        found = _losses(b, network, current)
+        found = _losses(b, network, current, number)
         losses.setdefault(objective.loss, found[objective.loss])
         # of this objective's nodes only: the updates before it are given, not functions of weights
-        gradients = _gradients(
-            b, found[objective.loss], _trained(network, objective, current), start
-        )
+        names = _names(network, objective)
+        gradients = _gradients(b, found[objective.loss], [current[n] for n in names], start)
         updates.update(
             (n, found[f"update.{n}"]) for n, _ in network.states if f"update.{n}" in found
         )
-        names = _names(network, objective)
-        updates.update(
-            _update(
-                b,
-                network,
-                rates,
-                names,
-                [current[n] for n in names],
-                gradients,
-                {**slots, **updates},
-            )
-        )
-    for counter in ("step", "draws"):
-        if counter in header:
-            updates[counter] = b.emit("add", header[counter], b.const(1, header[counter].dtype))
+        updates.update(update(names, gradients, current))
+    updates.update(update.averages(header["step"], {**slots, **updates}))
+    updates.update(update.counters(header, slots))
     ordered = [(name, losses[name]) for name in network.losses if name in losses]
     return b.finish(ordered + [(f"update.{n}", v) for n, v in updates.items()])
 
@@ -92,13 +95,16 @@ def apply(network: Network) -> Function:
     """The update alone, from gradients the caller gives (`gradient grad.NAME`)."""
     spec = _train(network)
     b = Builder("apply")
-    values = {n: b.param("param", n, t) for n, t in network.parameters}
-    slots = {n: b.param("slot", n, t) for n, t in slot_types(network)}
+    trainable = _trainable(network)
+    values = {n: b.param("param", n, t) for n, t in trainable}
+    accumulated = {MICRO, *(f"opt.grad.{n}" for n in values)}
+    slots = {n: b.param("slot", n, t) for n, t in slot_types(network) if n not in accumulated}
     header = _header(b, network, {})
-    given = [b.param("gradient", f"grad.{n}", t) for n, t in network.parameters]
-    rates = _rates(b, spec, header, network.dtype)
-    updates = _update(b, network, rates, list(values), list(values.values()), given, slots)
-    updates["step"] = b.emit("add", header["step"], b.const(1, header["step"].dtype))
+    given = [b.param("gradient", f"grad.{n}", t) for n, t in trainable]
+    update = _Update(b, network, _rates(b, spec, header, network.dtype), None)
+    updates = update(list(values), given, {**values, **slots})
+    updates.update(update.averages(header["step"], {**slots, **updates}))
+    updates.update(update.counters(header, slots))
     return b.finish([(f"update.{n}", v) for n, v in updates.items()])
 
 
@@ -130,8 +136,14 @@ def _header(b: Builder, network: Network, values: dict[str, Value]) -> dict[str,
     return {**found, "draws": values["draws"]} if "draws" in values else found
 
 
-def _losses(b: Builder, network: Network, values: dict[str, Value]) -> dict[str, Value]:
+def _losses(
+    b: Builder, network: Network, values: dict[str, Value], number: int = 0
+) -> dict[str, Value]:
+    """What the objective computes; each of several has a number of draws of its own."""
     objective = network.function("objective")
+    if number and "draws" in values:
+        own = b.emit("add", values["draws"], b.const(number, values["draws"].dtype))
+        values = {**values, "draws": own}
     return inline(b, objective, [values[p.value.name] for p in objective.params])
 
 
@@ -140,13 +152,18 @@ def _objectives(network: Network) -> tuple[Objective, ...]:
     return declared or (Objective(network.losses[0]),)
 
 
+def _trainable(network: Network) -> tuple[tuple[str, TensorType], ...]:
+    """The parameters that some objective trains."""
+    names = {n for objective in _objectives(network) for n in _names(network, objective)}
+    return tuple((n, t) for n, t in network.parameters if n in names)
+
+
 def _names(network: Network, objective: Objective) -> list[str]:
     """The parameters an objective trains."""
-    return [n for n, _ in network.parameters if n.startswith(objective.prefix)]
-
-
-def _trained(network: Network, objective: Objective, values: dict[str, Value]) -> list[Value]:
-    return [values[n] for n in _names(network, objective)]
+    frozen = network.train.frozen if network.train else ()
+    return [
+        n for n, _ in network.parameters if n.startswith(objective.prefix) and n not in frozen
+    ]
 
 
 def _gradients(
@@ -191,65 +208,87 @@ def schedule_factor(b: Builder, schedule: ScheduleSpec, step: Value) -> Value:
     return factor
 
 
+def _last(b: Builder, spec: TrainSpec, slots: dict[str, Value]) -> Value | None:
+    """Whether this is the last micro-batch before an update; None where every one is."""
+    if spec.accumulate == 1:
+        return None
+    return b.emit("eq", slots[MICRO], b.const(spec.accumulate - 1, I32))
+
+
 @dataclass(frozen=True, slots=True)
-class _Regularised:
-    """Gradients after penalties and clipping, in that order."""
+class _Update:
+    """Writes updates. Where there is a `last`, only the last micro-batch changes weights."""
 
-    spec: TrainSpec
-    a: Arithmetic
+    b: Builder
+    network: Network
+    rates: Rates
+    last: Value | None
 
-    def __call__(self, weights: Sequence[Value], gradients: Sequence[Value]) -> list[Value]:
-        found = [self._penalised(w, g) for w, g in zip(weights, gradients, strict=True)]
-        if limit := self.spec.clip_value:
-            found = [self.a.min(self.a.max(g, -limit), limit) for g in found]
-        if limit := self.spec.clip_norm:
-            scale = self._norm_scale(found, limit)
-            found = [self.a.mul(g, scale) for g in found]
+    def __call__(
+        self, names: Sequence[str], gradients: Sequence[Value], current: dict[str, Value]
+    ) -> dict[str, Value]:
+        """New values by name: the parameters called `names` and their slots."""
+        spec, a = _train(self.network), Arithmetic(self.b, self.network.dtype)
+        kept: dict[str, Value] = {}
+        if self.last is not None:
+            share = 1.0 / spec.accumulate
+            own = [f"opt.grad.{n}" for n in names]
+            gradients = [
+                a.add(current[s], a.mul(share, g)) for s, g in zip(own, gradients, strict=True)
+            ]
+            zero = a.number(0.0)
+            for slot, total in zip(own, gradients, strict=True):
+                kept[slot] = self.b.emit("where", self.last, zero, total)
+        updates = self._rule(a, names, gradients, current)
+        return {**{n: self._chosen(v, current[n]) for n, v in updates.items()}, **kept}
+
+    def _rule(
+        self, a: Arithmetic, names: Sequence[str], gradients: Sequence[Value],
+        current: dict[str, Value],
+    ) -> dict[str, Value]:  # fmt: skip
+        spec = _train(self.network)
+        kinds, rule = RULES[spec.optimizer.kind]
+        factors, spans = dict(spec.rates), dict(self.network.parameter_spans)
+        regularised = Regularised(spec, a)([current[n] for n in names], gradients)
+        updates: dict[str, Value] = {}
+        for name, g in zip(names, regularised, strict=True):
+            own = [f"opt.{k}.{name}" for k in kinds]
+            with self.b.at(spans.get(name)):
+                rates = self.rates
+                if name in factors:
+                    rates = replace(rates, rate=a.mul(factors[name], rates.rate))
+                slots = [current[s] for s in own]
+                new, kept = rule(a, spec.optimizer, rates, current[name], g, slots)
+            updates[name] = new
+            updates.update(zip(own, kept, strict=True))
+        return updates
+
+    def _chosen(self, new: Value, old: Value) -> Value:
+        return new if self.last is None else self.b.emit("where", self.last, new, old)
+
+    def averages(self, step: Value, current: dict[str, Value]) -> dict[str, Value]:
+        """`opt.ema.NAME` with the new weights; the first update begins the average with them."""
+        spec, a = _train(self.network), Arithmetic(self.b, self.network.dtype)
+        if not spec.ema:
+            return {}
+        first = self.b.emit("eq", step, self.b.const(0, I32))
+        share = self.b.emit("where", first, a.number(1.0), a.number(1.0 - spec.ema))
+        found = {}
+        for name, _ in _trainable(self.network):
+            slot = f"opt.ema.{name}"
+            mean = current[slot]
+            new = a.add(mean, a.mul(share, a.sub(current[name], mean)))
+            found[slot] = self._chosen(new, mean)
         return found
 
-    def _penalised(self, w: Value, g: Value) -> Value:
-        if w.type.rank >= 2:
-            if self.spec.l2:
-                g = self.a.add(g, self.a.mul(self.spec.l2, w))
-            if self.spec.l1:
-                g = self.a.add(g, self.a.mul(self.spec.l1, self.a.unary("sign", w)))
-        return g
-
-    def _norm_scale(self, gradients: Sequence[Value], limit: float) -> Value:
-        """min(1, limit / norm over all gradients)  (Pascanu et al. 2013)"""
-        total: Value | None = None
-        for g in gradients:
-            axes = tuple(range(g.type.rank))
-            square = self.a.mul(g, g)
-            part = (
-                self.a.b.emit("reduce_sum", square, axes=axes, keepdims=False) if axes else square
-            )
-            total = part if total is None else self.a.add(total, part)
-        assert total is not None
-        return self.a.min(1.0, self.a.div(limit, self.a.add(self.a.unary("sqrt", total), 1e-6)))
-
-
-def _update(
-    b: Builder,
-    network: Network,
-    rates: Rates,
-    names: Sequence[str],
-    weights: Sequence[Value],
-    gradients: Sequence[Value],
-    slots: dict[str, Value],
-) -> dict[str, Value]:
-    """New values by name (parameters and their slots)."""
-    spec = _train(network)
-    optimizer: OptimizerSpec = spec.optimizer
-    kinds, rule = RULES[optimizer.kind]
-    arithmetic = Arithmetic(b, network.dtype)
-    regularised = _Regularised(spec, arithmetic)(weights, gradients)
-    updates: dict[str, Value] = {}
-    spans = dict(network.parameter_spans)
-    for name, w, g in zip(names, weights, regularised, strict=True):
-        own = [f"opt.{k}.{name}" for k in kinds]
-        with b.at(spans.get(name)):
-            new, kept = rule(arithmetic, optimizer, rates, w, g, [slots[s] for s in own])
-        updates[name] = new
-        updates.update(zip(own, kept, strict=True))
-    return updates
+    def counters(self, header: dict[str, Value], slots: dict[str, Value]) -> dict[str, Value]:
+        """The header's counters, and that of micro-batches."""
+        b, step = self.b, header["step"]
+        found = {"step": self._chosen(b.emit("add", step, b.const(1, I32)), step)}
+        if "draws" in header:
+            drawn = b.const(len(_objectives(self.network)), header["draws"].dtype)
+            found["draws"] = b.emit("add", header["draws"], drawn)
+        if self.last is not None:
+            following = b.emit("add", slots[MICRO], b.const(1, I32))
+            found[MICRO] = b.emit("where", self.last, b.const(0, I32), following)
+        return found

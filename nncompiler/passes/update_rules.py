@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nncompiler.ir.graph import Builder, Value
-from nncompiler.ir.train import OptimizerSpec
+from nncompiler.ir.train import OptimizerSpec, TrainSpec
 from nncompiler.ir.types import F64, DType
 
 
@@ -155,3 +155,41 @@ def adam_corrections(
     ]
     first, second = (b.emit("cast", v, dtype=dtype.name) for v in found)
     return first, second
+
+
+@dataclass(frozen=True, slots=True)
+class Regularised:
+    """Gradients after penalties and clipping, in that order."""
+
+    spec: TrainSpec
+    a: Arithmetic
+
+    def __call__(self, weights: Sequence[Value], gradients: Sequence[Value]) -> list[Value]:
+        found = [self._penalised(w, g) for w, g in zip(weights, gradients, strict=True)]
+        if limit := self.spec.clip_value:
+            found = [self.a.min(self.a.max(g, -limit), limit) for g in found]
+        if limit := self.spec.clip_norm:
+            scale = self._norm_scale(found, limit)
+            found = [self.a.mul(g, scale) for g in found]
+        return found
+
+    def _penalised(self, w: Value, g: Value) -> Value:
+        if w.type.rank >= 2:
+            if self.spec.l2:
+                g = self.a.add(g, self.a.mul(self.spec.l2, w))
+            if self.spec.l1:
+                g = self.a.add(g, self.a.mul(self.spec.l1, self.a.unary("sign", w)))
+        return g
+
+    def _norm_scale(self, gradients: Sequence[Value], limit: float) -> Value:
+        """min(1, limit / norm over all gradients)  (Pascanu et al. 2013)"""
+        total: Value | None = None
+        for g in gradients:
+            axes = tuple(range(g.type.rank))
+            square = self.a.mul(g, g)
+            part = (
+                self.a.b.emit("reduce_sum", square, axes=axes, keepdims=False) if axes else square
+            )
+            total = part if total is None else self.a.add(total, part)
+        assert total is not None
+        return self.a.min(1.0, self.a.div(limit, self.a.add(self.a.unary("sqrt", total), 1e-6)))

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
 import numpy.typing as npt
 
+from nncompiler.errors import UserError
 from nncompiler.runtime import checkpoint, checks, evaluation, training
 from nncompiler.runtime.artifact import Artifact, load_artifact
 from nncompiler.runtime.bindings import Bindings, Compiler
@@ -102,12 +104,36 @@ class Model:
 
     @property
     def step(self) -> int:
-        """The number of optimizer steps since `init`."""
+        """The number of optimizer steps since `init`; several micro-batches may make one."""
         return int(self._views["step"])
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters by name."""
         return {e.name: self._views[e.name].copy() for e in self.manifest.parameters}
+
+    def averages(self) -> dict[str, Array]:
+        """`state_dict` with the moving averages that `ema` in the train block keeps; before the
+        first step, and for what is not trained, the parameters themselves."""
+        if not self.manifest.train.get("ema"):
+            raise UserError(
+                "NN0718", f"expected a model that keeps averages, but '{self.name}' does not",
+                help="write `ema = 0.999` in the train block",
+            )  # fmt: skip
+        found = self.state_dict()
+        for name in found if self.step else ():
+            if (mean := self._views.get(f"opt.ema.{name}")) is not None:
+                found[name] = mean.copy()
+        return found
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it, the parameters are their moving averages: to predict, evaluate and save."""
+        held, means = self.state_dict(), self.averages()
+        self._overwrite(means)
+        try:
+            yield
+        finally:
+            self._overwrite(held)
 
     def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike], strict: bool = True) -> None:
         """Set parameters by name; nothing is changed if there is an error.

@@ -10,6 +10,7 @@ from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate.builtin import define, flag, number
 from nncompiler.lang.elaborate.context import Context, Frame
 from nncompiler.lang.elaborate.expr import argument
+from nncompiler.lang.elaborate.groups import RATES, check_trained, frozen, rates
 from nncompiler.lang.elaborate.values import (
     Argument,
     Arguments,
@@ -23,7 +24,8 @@ from nncompiler.lang.elaborate.values import (
 
 OPTIMIZERS: list[Builtin] = []
 SCHEDULES: list[Builtin] = []
-SETTINGS = ("optimizer", "schedule", "batch", "epochs", "l1", "l2", "clip_norm", "clip_value")
+SETTINGS = ("optimizer", "schedule", "batch", "epochs", "l1", "l2", "clip_norm", "clip_value",
+            "frozen", "rates", "accumulate", "ema")
 _COUNT = 2**31 - 1
 
 
@@ -174,17 +176,23 @@ def train_spec(ctx: Context, train: s.Train, losses: Sequence[str],
                         f"{', '.join(f'`{n}`' for n in losses)}", train.span,
                         help=f"say what to minimise: `minimize {losses[0]} over PREFIX`, "
                              "where PREFIX is the name of a layer")
-    plain = {n: _bounded(found[n], n, 0.0, 1e30, False)
-             for n in ("l1", "l2", "clip_norm", "clip_value") if n in found}
-    counts = {n: _count(found[n], n) for n in ("batch", "epochs") if n in found}
+    plain: dict[str, float] = {n: _bounded(found[n], n, 0.0, 1e30, False)
+                               for n in ("l1", "l2", "clip_norm", "clip_value") if n in found}
+    if "ema" in found:
+        plain["ema"] = _bounded(found["ema"], "ema", 0.0, 1.0, True)
+    counts = {n: _count(found[n], n) for n in ("batch", "epochs", "accumulate") if n in found}
     kept = ScheduleSpec(schedule.kind, schedule.settings) if schedule else ScheduleSpec()
+    fixed = frozen(found.get("frozen"), parameters)
+    check_trained(train, objectives, parameters, fixed, counts.get("accumulate", 1))
     return TrainSpec(OptimizerSpec(optimizer.kind, optimizer.settings), kept,
-                     objectives=tuple(objectives), **counts, **plain)  # type: ignore[arg-type]
+                     objectives=tuple(objectives), frozen=fixed,
+                     rates=rates(found.get("rates"), parameters),
+                     **counts, **plain)  # type: ignore[arg-type]
 
 
 def _frame() -> Frame:
-    """Only the optimizers and schedules, besides the builtins."""
-    names: dict[str, V] = {f.name: f for f in (*OPTIMIZERS, *SCHEDULES)}
+    """Only the optimizers, schedules and rates, besides the builtins."""
+    names: dict[str, V] = {f.name: f for f in (*OPTIMIZERS, *SCHEDULES, *RATES)}
     return Frame(_EMPTY, Instance(None, _NOWHERE, None, in_fn=True), names)
 
 
