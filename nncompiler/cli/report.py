@@ -29,19 +29,24 @@ def add_parser(subparsers: options.Subparsers) -> None:
     parser.add_argument(
         "--memory-svg", metavar="OUT.svg", help="draw the memory of the function into this file"
     )
+    parser.add_argument(
+        "--html", metavar="OUT.html", help="write one page: model, cost, memory, graph"
+    )
     options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from nncompiler.report import accounts, cost, text
+    from nncompiler.report import accounts, cost, html, text
 
     compilation = options.compilation_of(args)
     report = accounts.analyse(compilation, _functions(args, compilation))
     if args.memory_svg is not None:
         emit(_picture(compilation, report), args.memory_svg)
+    if args.html is not None:
+        emit(html.page(compilation, report), args.html)
     if args.json:
         print_json(cost.record(report))
-    elif args.memory_svg != "-":
+    elif "-" not in (args.memory_svg, args.html):
         emit(text.render(report), None)
 
 
@@ -52,8 +57,13 @@ def _functions(args: argparse.Namespace, compilation: Compilation) -> tuple[str,
             "NN0916", f"expected one function to draw, but found {len(wanted)}",
             help="name one with --function",
         )  # fmt: skip
-    if args.memory_svg == "-" and args.json:
-        raise UsageError("NN0924", "expected one result on stdout, but found a picture and JSON")
+    on_stdout = [args.memory_svg == "-", args.html == "-", args.json]
+    if sum(on_stdout) > 1:
+        named = ("a picture", "a page", "JSON")
+        found = [name for name, there in zip(named, on_stdout, strict=True) if there]
+        raise UsageError(
+            "NN0924", f"expected one result on stdout, but found {' and '.join(found)}"
+        )
     return wanted
 
 

@@ -1,6 +1,7 @@
 """A memory plan as a picture: time to the right, offsets upwards, one rectangle for each interval.
 
-The SVG is self-contained and needs no scripts. Hovering over a rectangle shows its name, size,
+The SVG is self-contained and needs no scripts, and follows the light or dark scheme
+of its reader. Hovering over a rectangle shows its name, size,
 offset and live range.
 """
 
@@ -20,10 +21,14 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 90, 150, 46, 52
 _MIDDLE = ' text-anchor="middle"'
 _CHARACTER = 6.2  # width of a label's character at 10 px
 _STYLE = (
-    "text{font:10px sans-serif;fill:#222}.h{font:bold 14px sans-serif}.s{fill:#555}.w{fill:#fff}"
-    "rect.b{stroke:#fff;stroke-width:.6}rect.b:hover{stroke:#000;stroke-width:1.5}"
-    ".g{stroke:#ddd}.a{stroke:#444}.p{stroke:#c00;stroke-width:1.5}"
-    ".l{stroke:#06c;stroke-width:1.5;stroke-dasharray:6 4}"
+    ".m text{font:10px sans-serif;fill:#222}.m .h{font:bold 14px sans-serif}.m .s{fill:#555}"
+    ".m .k{fill:#222}.m .w{fill:#fff}.m .page{fill:#fff}.m .pt{fill:#c00}.m .lt{fill:#06c}"
+    ".m .b{stroke:#fff;stroke-width:.6}.m .b:hover{stroke:#000;stroke-width:1.5}"
+    ".m .g{stroke:#ddd}.m .a{stroke:#444}.m .p{stroke:#c00;stroke-width:1.5}"
+    ".m .l{stroke:#06c;stroke-width:1.5;stroke-dasharray:6 4}"
+    "@media(prefers-color-scheme:dark){.m text{fill:#e6e6e6}.m .s{fill:#a0a4ab}.m .k{fill:#222}"
+    ".m .page{fill:#16181c}.m .b{stroke:#16181c}.m .b:hover{stroke:#fff}.m .g{stroke:#333}"
+    ".m .a{stroke:#999}.m .p{stroke:#f66}.m .l{stroke:#6af}.m .pt{fill:#f66}.m .lt{fill:#6af}}"
 )
 
 Scale = Callable[[float], float]
@@ -71,10 +76,10 @@ def svg(
     peak = human_bytes(solution.peak)
     summary = f"{len(shown)} buffers, peak {peak}, {gap}; {solution.strategy}"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'<svg class="m" xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}">',
         f"<style>{_STYLE}</style>",
-        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+        f'<rect class="page" width="{width}" height="{height}"/>',
         f'<text class="h" x="{_LEFT}" y="20">{escape(title)}</text>',
         f'<text class="s" x="{_LEFT}" y="35">{escape(summary)}</text>',
         *_axes(x, y, (begin, end), top, time_label),
@@ -95,9 +100,9 @@ def _rectangle(i: Interval, offset: int, number: int, x: Scale, y: Scale) -> str
     shape += f'fill="{colour}"/>'
     label = ""
     if h >= 11 and w >= len(i.name) * _CHARACTER + 6:
-        tone = ' class="w"' if colour in _DARK else ""
+        tone = "w" if colour in _DARK else "k"
         place = f'x="{left + 3:.2f}" y="{upper + h / 2 + 3.5:.2f}"'
-        label = f"<text{tone} {place}>{escape(i.name)}</text>"
+        label = f'<text class="{tone}" {place}>{escape(i.name)}</text>'
     return f"<g><title>{escape(about)}</title>{shape}{label}</g>"
 
 
@@ -125,9 +130,9 @@ def _levels(peak: int, bound: int, left: float, right: float, y: Scale) -> list[
     return [
         _line("p", left, right + 6, high, high),
         _line("l", left, right + 6, low, low),
-        _text(x, high + 3.5, f"peak {human_bytes(peak)}", ' style="fill:#c00"'),
+        _text(x, high + 3.5, f"peak {human_bytes(peak)}", ' class="pt"'),
         _text(x, high + 15, f"{peak} bytes", ' class="s"'),
-        _text(x, below + 3.5, f"live bound {human_bytes(bound)}", ' style="fill:#06c"'),
+        _text(x, below + 3.5, f"live bound {human_bytes(bound)}", ' class="lt"'),
         _text(x, below + 15, f"{bound} bytes", ' class="s"'),
     ]
 

@@ -17,6 +17,7 @@ from nncompiler.errors import Span
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.text import function_lines
 from nncompiler.ir.text.scan import literal_text
+from nncompiler.report.calls import call_text
 from nncompiler.report.layers import Edge, Placed, Point, place
 
 _Rect = tuple[float, float, float, float]  # left, top, right, bottom
@@ -258,7 +259,7 @@ def _frames(
     rects = [_rect(box, corner) for box, corner in zip(boxes, placed.corners, strict=True)]
     frames, calls = [], []
     for span, members in _calls(boxes, edges):
-        text = _call(span)
+        text = call_text(span)
         others = [r for k, r in enumerate(rects) if k not in members]
         bands = _bands([rects[k] for k in members], others)
         if len(members) < 2 or not text or any(_meet(r, b) for r in others for b in bands):
@@ -321,14 +322,6 @@ def _rect(box: _Box, corner: Point) -> _Rect:
 
 def _meet(a: _Rect, b: _Rect) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _call(span: Span) -> str:
-    """The text at a place of the source, as far as its first line."""
-    if span.source is None:
-        return ""
-    line = span.source.line(span.line)
-    return line[span.column - 1 : span.column - 1 + span.width].strip()
 
 
 def _text(x: float, y: float, text: str, kind: str, attributes: str = "") -> str:
