@@ -149,7 +149,7 @@ def decision(m: _Maker) -> None:
             m.keep(m.b.emit("where", condition, a, m.number(0.25)))
         return
     axis = m.random.randrange(x.type.rank)
-    best = m.b.emit("argmax", x, axis=axis, keepdims=False)
+    best = m.b.emit("argmax", x, axes=(axis,), keepdims=False)
     m.keep(m.b.emit("one_hot", best, depth=x.shape[axis], dtype=m.dtype.name))
 
 
@@ -158,7 +158,7 @@ def gathering(m: _Maker) -> None:
     if x is None or not x.type.rank:
         return
     axis = m.random.randrange(x.type.rank)
-    ramp = m.b.emit("iota", extent=m.random.choice([1, 3, 5]), dtype="i32")
+    ramp = m.b.emit("iota", shape=(m.random.choice([1, 3, 5]),), dtype="i32")
     indices = m.b.emit("min", ramp, m.b.const(x.shape[axis] - 1, I32))
     m.keep(m.b.emit("gather", x, indices, axis=axis), x)
 

@@ -234,8 +234,8 @@ def test_integer_division_does_not_trap() -> None:
 def test_argmax_takes_the_first() -> None:
     """Ties, infinities and a row of -inf."""
     x = np.array([[1, 3, 3], [-np.inf] * 3, [np.nan, np.inf, np.nan]], np.float32)
-    assert _apply("argmax", x, axis=1, keepdims=False).tolist() == [1, 0, 0]
-    assert _apply("argmin", -x, axis=1, keepdims=False).tolist() == [1, 0, 0]
+    assert _apply("argmax", x, axes=(1,), keepdims=False).tolist() == [1, 0, 0]
+    assert _apply("argmin", -x, axes=(1,), keepdims=False).tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_matmul_spec() -> None:
         ("reduce_max", ["f32[0]"], {"axes": (0,), "keepdims": False}),
         ("reduce_sum", ["f32[2]"], {"axes": (1,), "keepdims": False}),
         ("reduce_sum", ["f32[2,2]"], {"axes": (1, 0), "keepdims": False}),
-        ("argmax", ["f32[2,0]"], {"axis": 1, "keepdims": False}),
+        ("argmax", ["f32[2,0]"], {"axes": (1,), "keepdims": False}),
         ("reshape", ["f32[6]"], {"shape": (4,)}),
         ("transpose", ["f32[2,3]"], {"perm": (0, 0)}),
         ("broadcast", ["f32[2]"], {"shape": (3,)}),

@@ -214,6 +214,13 @@ def index_expr(index: Index) -> Expr:
     return Iota(index) if isinstance(index, Affine) else index
 
 
+def added(a: Index, b: Index) -> Index:
+    """The sum of two indices."""
+    if isinstance(a, Affine) and isinstance(b, Affine):
+        return a + b
+    return apply("add", index_expr(a), index_expr(b))
+
+
 def scaled(index: Index, factor: int, offset: int) -> Index:
     """``index * factor + offset``."""
     if isinstance(index, Affine):

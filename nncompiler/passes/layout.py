@@ -1,6 +1,6 @@
 """Choose where the batch of a tensor lies in memory: first, as it is written, or last.
 
-    buffer %4: f32[64,6,30,30] arena   ──▶   buffer %4: f32[64,6,30,30] arena strides {1,57600,1920,64}
+    buffer %4: f32[64,6,30,30] arena  ──▶  buffer %4: f32[64,6,30,30] strides {1,57600,1920,64}
 
 With the batch last every kernel of a convolutional network runs over whole vectors of the batch,
 however few the channels and whatever the window: neighbouring lanes do the same, and what lies

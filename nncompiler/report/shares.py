@@ -57,6 +57,10 @@ def shares(function: Function, plan: Plan, forward: frozenset[Value]) -> list[Sh
     return list(scope.walk(plan.steps))
 
 
+#: Stands for a kernel that only copies an argument: no node of the graph does.
+_COPY = "copy"
+
+
 @dataclass(slots=True)
 class _Scope:
     """The nodes of a function, or of the body of a loop that runs `calls` times.
@@ -82,7 +86,7 @@ class _Scope:
                 continue
             if is_copy(step):
                 found = tuple(n for v, n in makers.items() if v.name in step.nodes)
-                nodes = found[:1] or (Node("copy", (), ()),)
+                nodes = found[:1] or (Node(_COPY, (), ()),)
                 bills = [Work()]
             else:
                 nodes = groups[step.nodes]
@@ -154,6 +158,8 @@ def members(node: Node) -> tuple[Node, ...]:
 
 def computes(node: Node) -> bool:
     """Whether the operator computes something, rather than only moves data or counts."""
+    if node.op == _COPY:
+        return False
     operator = lookup(node.op)
     return not operator.cheap and operator.kind != "view"
 

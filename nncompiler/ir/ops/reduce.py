@@ -1,4 +1,4 @@
-"""Reductions: sum, max, min, prod {axes, keepdims}; argmax, argmin {axis, keepdims} of dtype i32.
+"""Reductions: sum, max, min, prod {axes, keepdims}; argmax, argmin {axes, keepdims} of dtype i32.
 
 NaN propagates through max and min. argmax and argmin give the first among ties; NaN beats numbers.
 The sign of a sum that is zero is left open, as is the order of summation.
@@ -6,8 +6,9 @@ The sign of a sum that is zero is left open, as is the order of summation.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +20,6 @@ from nncompiler.ir.ops.common import (
     Definitions,
     Grads,
     expect_axis,
-    integer,
     only,
     sample,
 )
@@ -167,14 +167,13 @@ class Extremum(Reduction):
         zero = b.const(0.0, node.output.dtype)
         outer = [a for a in range(x.type.rank) if a not in axes]
         perm = (*outer, *axes)
-        lead = tuple(x.shape[a] for a in outer)
-        count = int(np.prod([x.shape[a] for a in axes]))
-        rows = b.emit("reshape", b.emit("transpose", x, perm=perm), shape=(*lead, count))
-        first = b.emit(self.arg, rows, axis=len(lead), keepdims=True)
-        taken = b.emit("eq", b.emit("iota", extent=count, dtype=I32.name), first)
-        routed = b.emit("where", taken, b.emit("reshape", d, shape=(*lead, 1)), zero)
-        unflat = b.emit("reshape", routed, shape=tuple(x.shape[p] for p in perm))
-        return (b.emit("transpose", unflat, perm=inverse(perm)),)
+        rows = b.emit("transpose", x, perm=perm)
+        last = tuple(range(len(outer), x.type.rank))
+        first = b.emit(self.arg, rows, axes=last, keepdims=True)
+        positions = b.emit("iota", shape=tuple(x.shape[a] for a in axes), dtype=I32.name)
+        taken = b.emit("eq", positions, first)
+        routed = b.emit("where", taken, b.emit("reshape", d, shape=first.shape), zero)
+        return (b.emit("transpose", routed, perm=inverse(perm)),)
 
 
 class Max(Extremum):
@@ -198,41 +197,53 @@ class Min(Extremum):
 
 
 class ArgReduction(Reduction):
-    """The position of an extremum along one axis."""
+    """The position of an extremum: along one axis, or in row-major order along several."""
 
     differentiable = False
     empty = False
 
-    def axes(self, node: Node) -> tuple[int, ...]:
-        return (integer(node, "axis"),)
-
     def infer(self, node: Node) -> tuple[TensorType, ...]:
+        expect(bool(self.axes(node)), f"'{node.op}' expected an axis")
         return (super().infer(node)[0].with_dtype(I32),)
 
     def samples(self) -> Sequence[Sample]:
-        rows: list[tuple[tuple[int, ...], int, bool]] = [
-            ((1,), 0, False), ((33,), 0, True), ((16, 3), 0, False), ((2, 17, 3), 1, False),
-            ((0, 15), 1, True),
+        rows: list[tuple[tuple[int, ...], tuple[int, ...], bool]] = [
+            ((1,), (0,), False), ((33,), (0,), True), ((16, 3), (0,), False),
+            ((2, 17, 3), (1,), False), ((0, 15), (1,), True), ((3, 2, 5), (1, 2), True),
+            ((4, 3, 2, 3), (0, 1, 3), False),
         ]  # fmt: skip
         found = [
-            sample(s, dtype=d, attrs={"axis": a, "keepdims": k})
+            sample(s, dtype=d, attrs={"axes": a, "keepdims": k})
             for d in (F32, I32)
             for s, a, k in rows
         ]
-        return [*found, sample((4, 5), dtype=F64, attrs={"axis": 1, "keepdims": False})]
+        return [*found, sample((4, 5), dtype=F64, attrs={"axes": (1,), "keepdims": False})]
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
-        (axis,) = self.axes(node)
+        extents = [node.inputs[0].shape[a] for a in self.axes(node)]
 
         def element(axes: tuple[Affine, ...]) -> tuple[Expr, ...]:
-            return ctx.read(0, self.places(node, index, axes)), index_expr(axes[0])
+            position = Affine()
+            for axis, n in zip(axes, extents, strict=True):
+                position = position * n + axis
+            return ctx.read(0, self.places(node, index, axes)), index_expr(position)
 
-        return ctx.fold(self.combine, [node.inputs[0].shape[axis]], element)[1]
+        return ctx.fold(self.combine, extents, element)[1]
 
     def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
-        if node.inputs[0].shape[self.axes(node)[0]] == 1:
+        if all(node.inputs[0].shape[a] == 1 for a in self.axes(node)):
             return b.full(0, node.output.type)
         return None
+
+
+def _position(
+    find: Callable[..., Any], x: Any, axes: tuple[int, ...], keepdims: bool
+) -> Any:
+    outer = [d for d in range(x.ndim) if d not in axes]
+    rows = x.transpose(*outer, *axes)
+    count = math.prod(x.shape[d] for d in axes)
+    found = find(rows.reshape(*rows.shape[: len(outer)], count), axis=-1)
+    return found.reshape(kept(x.shape, axes, True)) if keepdims else found
 
 
 class ArgMax(ArgReduction):
@@ -240,7 +251,7 @@ class ArgMax(ArgReduction):
     combine = "argmax"
 
     def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
-        return np.argmax(x, axis=axes[0], keepdims=keepdims)
+        return _position(np.argmax, x, axes, keepdims)
 
 
 class ArgMin(ArgReduction):
@@ -248,4 +259,4 @@ class ArgMin(ArgReduction):
     combine = "argmin"
 
     def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
-        return np.argmin(x, axis=axes[0], keepdims=keepdims)
+        return _position(np.argmin, x, axes, keepdims)

@@ -17,6 +17,7 @@ from nncompiler.ir.op import (
     Lowering,
     Operator,
     Sample,
+    added,
     broadcast_dims,
     broadcast_index,
     expect,
@@ -29,7 +30,6 @@ from nncompiler.ir.ops.common import (
     Cotangents,
     Definitions,
     Grads,
-    integer,
     only,
     producer,
     sample,
@@ -82,7 +82,7 @@ class Constant(Operator):
 
 
 class Iota(Operator):
-    """``iota {dtype, extent}``: the ramp 0, 1, …, extent - 1."""
+    """``iota {dtype, shape}``: the row-major position of each element: 0, 1, …"""
 
     name = "iota"
     differentiable = False
@@ -90,20 +90,30 @@ class Iota(Operator):
 
     def infer(self, node: Node) -> tuple[TensorType, ...]:
         expect_inputs(node, 0)
-        dtype, extent = dtype_of(node), integer(node, "extent")
+        dtype, shape = dtype_of(node), node.ints("shape")
         expect(dtype.kind != "bool", "'iota' does not make bool")
-        expect(0 <= extent < 2**31, f"'iota' expected an extent that fits i32, but found {extent}")
-        return (TensorType(dtype, (extent,)),)
+        expect(
+            min(shape, default=0) >= 0 and math.prod(shape) < 2**31,
+            f"'iota' expected positions that fit i32, but found shape {list(shape)}",
+        )
+        return (TensorType(dtype, shape),)
 
     def reference(self, node: Node, *inputs: Array) -> Array:
-        return np.arange(integer(node, "extent")).astype(dtype_of(node).numpy)
+        shape = node.ints("shape")
+        return np.arange(math.prod(shape)).reshape(shape).astype(dtype_of(node).numpy)
 
     def samples(self) -> Sequence[Sample]:
-        rows = ((0, "i32"), (1, "i32"), (17, "i32"), (33, "f32"), (5, "u32"), (3, "f64"))
-        return [sample(attrs={"extent": n, "dtype": d}) for n, d in rows]
+        rows = [
+            ((0,), "i32"), ((1,), "i32"), ((17,), "i32"), ((33,), "f32"), ((5,), "u32"),
+            ((3,), "f64"), ((2, 3), "i32"), ((3, 1, 5), "f32"), ((), "i32"),
+        ]  # fmt: skip
+        return [sample(attrs={"shape": s, "dtype": d}) for s, d in rows]
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
-        return cast(index_expr(index[0]), dtype_of(node))
+        position: Index = Affine()
+        for i, n in zip(index, node.ints("shape"), strict=True):
+            position = added(scaled(position, n, 0), i)
+        return cast(index_expr(position), dtype_of(node))
 
 
 # --- reshape -------------------------------------------------------------------------------------

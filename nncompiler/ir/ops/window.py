@@ -19,6 +19,7 @@ from nncompiler.ir.op import (
     Lowering,
     Operator,
     Sample,
+    added,
     expect,
     expect_inputs,
     index_expr,
@@ -188,16 +189,25 @@ class Overlap(_Windows):
         amounts, shape = self.amounts(node), node.ints("shape")
         zero = const(0, node.inputs[0].dtype)
 
-        def element(axes: tuple[Affine, ...]) -> tuple[Expr, ...]:
-            place, conditions = list(index), list[Expr]()
-            for (axis, size, stride, dilation), r in zip(amounts, axes, strict=True):
-                start = added(index[axis], scaled(r, -dilation, 0))
-                windows = count(shape[axis], size, stride, dilation)
-                place[axis], more = _quotient(start, stride, windows)
-                conditions += more
-            return (ctx.read(0, (*place, *axes), conjunction(conditions), zero),)
+        apart = [size <= stride and dilation == 1 for _, size, stride, dilation in amounts]
 
-        return ctx.fold("sum", [size for _, size, _, _ in amounts], element)[0]
+        def element(axes: tuple[Affine, ...]) -> tuple[Expr, ...]:
+            place, inside, conditions = list(index), list[Index](), list[Expr]()
+            left = iter(axes)
+            for (axis, size, stride, dilation), alone in zip(amounts, apart, strict=True):
+                windows = count(shape[axis], size, stride, dilation)
+                if alone:
+                    place[axis], r, more = _only(index[axis], shape[axis], size, stride, windows)
+                else:
+                    r = next(left)
+                    start = added(index[axis], scaled(r, -dilation, 0))
+                    place[axis], more = _quotient(start, stride, windows)
+                inside.append(r)
+                conditions += more
+            return (ctx.read(0, (*place, *inside), conjunction(conditions), zero),)
+
+        sizes = [n for (_, n, _, _), alone in zip(amounts, apart, strict=True) if not alone]
+        return ctx.fold("sum", sizes, element)[0] if sizes else element(())[0]
 
     def dims(self, node: Node) -> DimMap:
         moved = {axis for axis, *_ in self.amounts(node)}
@@ -213,11 +223,18 @@ def _attributes(
     return {"axes": axes, "size": size, "stride": stride, "dilation": dilation}
 
 
-def added(a: Index, b: Index) -> Index:
-    """The sum of two indices."""
-    if isinstance(a, Affine) and isinstance(b, Affine):
-        return a + b
-    return apply("add", index_expr(a), index_expr(b))
+def _only(
+    place: Index, extent: int, size: int, stride: int, windows: int
+) -> tuple[Index, Index, list[Expr]]:
+    """Of windows that lie apart: the one that may reach `place`, the place in it, and the
+    conditions under which it does."""
+    if stride == 1:
+        return place, Affine(), within(place, None, windows if windows < extent else None)
+    step, value = const(stride, I32), index_expr(place)
+    window, inside = apply("div", value, step), apply("rem", value, step)
+    more = within(inside, None, size if size < stride else None)
+    short = windows * stride < extent
+    return window, inside, [*more, *within(window, None, windows if short else None)]
 
 
 def _quotient(place: Index, stride: int, extent: int) -> tuple[Index, list[Expr]]:

@@ -219,7 +219,7 @@ def _position(name: str, word: str) -> None:
         if not x.shape or x.dtype == BOOL:
             raise UserError("NN0136", f"`{name}` expected a tensor of numbers with an axis, "
                             f"but found {x.dtype}{show(x)}", a["x"].span)
-        return ctx.emit(name, x, span=a.span, axis=axis_of(a["axis"], x),
+        return ctx.emit(name, x, span=a.span, axes=(axis_of(a["axis"], x),),
                         keepdims=flag(a["keepdims"], "`keepdims`"))
 
 

@@ -232,7 +232,7 @@ def _gather(ctx: Context, a: Arguments) -> V:
 @define(SHAPE, "range(n)", "0, 1, ..., n - 1 as i32[n]", "range(10)", "index")
 def _range(ctx: Context, a: Arguments) -> V:
     n = size(a["n"].value, a["n"].span)
-    return ctx.emit("iota", span=a.span, extent=n, dtype=I32.name)
+    return ctx.emit("iota", span=a.span, shape=(n,), dtype=I32.name)
 
 
 # Constants --------------------------------------------------------------------------------------
