@@ -84,6 +84,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--averaged", action="store_true", help="end with the moving averages of "
                        "the weights, which `ema` keeps: for weights, library and results")
     group.add_argument("--csv", metavar="LOG.csv", help="write a line for each epoch")
+    group.add_argument("--plot", metavar="OUT.svg", help="draw losses and metrics by epoch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.resume and args.weights_in:
         raise UsageError("NN0921", "--resume and --weights-in both say where to start from",
                          help="leave one of them out")  # fmt: skip
-    for path in (args.weights_out, args.artifact, args.checkpoint, args.csv):
+    for path in (args.weights_out, args.artifact, args.checkpoint, args.csv, args.plot):
         folder = os.path.dirname(path or "") or "."
         if not os.path.isdir(folder):
             raise UserError("NN0906", f"cannot write '{path}': there is no folder '{folder}'",
@@ -237,6 +238,10 @@ def _again(path: str) -> str:
 
 
 def _write(args: argparse.Namespace, wanted: Request, done: Trained) -> None:
+    if args.plot:
+        from nncompiler.report.chart import chart, history_panels
+
+        write_file(args.plot, chart(history_panels(done.history), done.model.name))
     if args.weights_out:
         done.model.save(args.weights_out)
     if args.artifact:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -114,6 +115,18 @@ def test_train_evaluate_predict(nnc: Nnc, line: Path, line_data: Path, tmp_path:
     shown = nnc("predict", line, "--weights", weights, "--data", line_data, "--json").json
     np.testing.assert_allclose(shown["y"], np.load(out)["y"], rtol=1e-6)
     assert nnc("predict", artifact, "--data", line_data).out.startswith("y float32[100,1]\n[[")
+
+
+def test_train_plots(nnc: Nnc, line: Path, line_data: Path, tmp_path: Path) -> None:
+    """--plot draws a panel for the loss and one for each metric, with the last values."""
+    out = tmp_path / "curves.svg"
+    words = ("train", line, "--data", line_data, "--epochs", "4", "--quiet", "--json")
+    history = nnc(*words, "--plot", out).json["history"]
+    texts = [t.text for t in ElementTree.parse(out).getroot().iter() if t.tag.endswith("text")]
+    assert {"line", "loss", "worst", "epoch"} <= set(texts)
+    assert f"training {history['loss'][-1]:.3g}" in texts
+    assert f"validation {history['val_loss'][-1]:.3g}" in texts
+    assert nnc(*words, "--plot", tmp_path / "no" / "c.svg").code == 1
 
 
 def test_train_json_and_seed(nnc: Nnc, line: Path, line_data: Path) -> None:
