@@ -291,12 +291,14 @@ class Compilation:
 
 
 def plan_function(function: Function, layout: StateLayout, target: Target) -> Plan:
-    """Schedule, choose tiles, place memory."""
+    """Schedule, choose layouts and tiles, place memory."""
+    from nncompiler.passes.layout import choose_layouts
     from nncompiler.passes.memory import place
     from nncompiler.passes.schedule import schedule
-    from nncompiler.passes.tile import tile_plan
+    from nncompiler.passes.tile import cycles, tile_plan
 
-    plan = schedule(function, layout)
+    machine = target.vector_bytes, target.registers
+    plan = choose_layouts(schedule(function, layout), lambda k, b: cycles(k, b, *machine))
     return place(tile_plan(plan, target.vector_bytes, target.registers))
 
 

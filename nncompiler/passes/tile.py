@@ -99,7 +99,7 @@ def _choose(
         widest = max([widest, *(e.dtype.bytes for e in expressions(s))])
     cost, names = _Loops(buffers, vector_bytes // widest).best(kernel.body, None)
     vector = tuple(dict.fromkeys(names))
-    return cost, Schedule(vector=vector, order=loop_order(kernel, buffers, vector))
+    return cost, Schedule(vector=vector, order=loop_order(kernel, buffers))
 
 
 # --- contractions ---
@@ -378,9 +378,9 @@ class _Loops:
         return _LANE * self.lanes
 
 
-def loop_order(kernel: Kernel, buffers: Buffers, vector: Sequence[str]) -> tuple[str, ...]:
-    """All axes, the one with the longest strides outermost and a vector axis innermost; empty when
-    that is how they are written.
+def loop_order(kernel: Kernel, buffers: Buffers) -> tuple[str, ...]:
+    """All axes, the one with the longest strides outermost; empty when that is how they are
+    written.
     """
     strides: dict[str, int] = {}
     for s in statements(kernel.body):
@@ -391,15 +391,12 @@ def loop_order(kernel: Kernel, buffers: Buffers, vector: Sequence[str]) -> tuple
                 for axis in i.axes if isinstance(i, Affine) else axes_of(i):
                     strides[axis] = max(strides.get(axis, 0), step)
 
-    def inwards(axis: Axis) -> tuple[bool, int]:
-        return axis.name in vector, -strides.get(axis.name, 0)
-
     order: list[str] = []
     changed = False
     for s in statements(kernel.body):
         if isinstance(s, (For, Fold)):
             ordered = isinstance(s, For) and s.ordered
-            axes = list(s.axes) if ordered else sorted(s.axes, key=inwards)
+            axes = list(s.axes) if ordered else sorted(s.axes, key=lambda a: -strides.get(a.name, 0))
             changed = changed or axes != list(s.axes)
             order += [a.name for a in axes]
     return tuple(dict.fromkeys(order)) if changed else ()
