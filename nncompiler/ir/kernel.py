@@ -144,12 +144,16 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Plan steps repeated `extent` times with a counter (what `scan` becomes)."""
+    """Plan steps repeated `extent` times with a counter (what `scan` becomes).
+
+    `recompute` says that the steps begin with computing again what a loop before did not keep.
+    """
 
     counter: str
     extent: int
     body: tuple[Step, ...]
     reverse: bool = False
+    recompute: bool = False
 
 
 Step: TypeAlias = Kernel | Loop
@@ -206,6 +210,10 @@ class Plan:
     def kernels(self) -> Iterator[Kernel]:
         yield from _kernels(self.steps)
 
+    def loops(self) -> Iterator[Loop]:
+        """Every loop, those around others first."""
+        yield from _loops(self.steps)
+
 
 def _kernels(steps: tuple[Step, ...]) -> Iterator[Kernel]:
     for step in steps:
@@ -214,6 +222,13 @@ def _kernels(steps: tuple[Step, ...]) -> Iterator[Kernel]:
                 yield step
             case Loop(body=body):
                 yield from _kernels(body)
+
+
+def _loops(steps: tuple[Step, ...]) -> Iterator[Loop]:
+    for step in steps:
+        if isinstance(step, Loop):
+            yield step
+            yield from _loops(step.body)
 
 
 def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:

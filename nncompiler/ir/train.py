@@ -53,6 +53,7 @@ class TrainSpec:
     The parameters called in `frozen` are not trained; `rates` has a factor on the learning rate by
     parameter. An update takes the mean gradient of `accumulate` micro-batches. `ema` is the decay
     of the moving average of the weights, which is not kept where 0.
+    With `recompute` the backward pass of a loop computes again what it reads of the forward pass.
     """
 
     optimizer: OptimizerSpec
@@ -61,6 +62,7 @@ class TrainSpec:
     epochs: int = 10
     l1: float = 0.0
     l2: float = 0.0
+    recompute: bool = False
     clip_norm: float = 0.0
     clip_value: float = 0.0
     objectives: tuple[Objective, ...] = ()

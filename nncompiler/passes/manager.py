@@ -21,6 +21,7 @@ from nncompiler.passes.autodiff import Autodiff
 from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
 from nncompiler.passes.fuse import Fuse
+from nncompiler.passes.recompute import Recompute
 from nncompiler.passes.simplify import Simplify
 
 
@@ -51,7 +52,7 @@ Hook = Callable[[Event], None]
 
 #: Every pass that `nnc opt -p` and pipelines can name.
 PASSES: dict[str, type[Pass]] = {
-    p.name: p for p in (Autodiff, Simplify, CommonSubexpressions, DeadCode, Fuse)
+    p.name: p for p in (Recompute, Autodiff, Simplify, CommonSubexpressions, DeadCode, Fuse)
 }
 
 

@@ -26,6 +26,8 @@ from nncompiler.ir.model import Network, header_types
 from nncompiler.ir.sweep import backpropagate
 from nncompiler.ir.train import Objective, ScheduleSpec, TrainSpec
 from nncompiler.ir.types import F64, I32, DType, TensorType, scalar
+from nncompiler.passes.manager import run_pass
+from nncompiler.passes.recompute import Recompute
 from nncompiler.passes.update_rules import (
     RULES,
     Arithmetic,
@@ -141,6 +143,8 @@ def _losses(
 ) -> dict[str, Value]:
     """What the objective computes; each of several has a number of draws of its own."""
     objective = network.function("objective")
+    if network.train and network.train.recompute:
+        objective = run_pass(Recompute(), objective)
     if number and "draws" in values:
         own = b.emit("add", values["draws"], b.const(number, values["draws"].dtype))
         values = {**values, "draws": own}

@@ -73,7 +73,7 @@ class _ScanLoop:
                 inner.add_kernel(child, {})
         for target, v in copies:
             inner.copy(target, v)
-        loop = Loop(self.counter.axes[0], s.extent, inner.steps(), s.reverse)
+        loop = Loop(self.counter.axes[0], s.extent, inner.steps(), s.reverse, s.recompute)
         reads = frozenset(outer.root(v) for v in s.node.inputs) | frozenset(self._started)
         outer.items.append(Item(loop, reads, frozenset(s.node.outputs)))
 

@@ -112,6 +112,7 @@ def _summary(c: Compilation, accounts: _Accounts) -> FunctionCost:
         work=sum((share.work for share in accounts.kernels), Work()),
         unfused_kernels=len(moved), unfused_bytes=sum(moved),
         arena_bytes=plan.arena_bytes, bound=plan.bound,
+        recomputing=sum(loop.recompute for loop in plan.loops()),
     )  # fmt: skip
 
 

@@ -82,7 +82,8 @@ class KernelCost:
 
 @dataclass(frozen=True, slots=True)
 class FunctionCost:
-    """`unfused` are the kernels and bytes it would have with one kernel per node."""
+    """`unfused` are the kernels and bytes it would have with one kernel per node; `recomputing`
+    counts the loops that compute again what was not kept for them."""
 
     name: str
     nodes: int
@@ -93,6 +94,7 @@ class FunctionCost:
     unfused_bytes: int
     arena_bytes: int
     bound: int
+    recomputing: int = 0
 
     @property
     def ratio(self) -> float:

@@ -71,8 +71,10 @@ def _functions(functions: Sequence[FunctionCost]) -> str:
         )
         for f in functions
     ]  # fmt: skip
-    heads = [("", *(f.name for f in functions))]
-    return _table(heads, list(zip(labels, *columns, strict=True)), left=(0,))
+    rows: list[Row] = list(zip(labels, *columns, strict=True))
+    if any(f.recomputing for f in functions):
+        rows.append(("recomputing loops", *(number(f.recomputing) for f in functions)))
+    return _table([("", *(f.name for f in functions))], rows, left=(0,))
 
 
 # --- lines ---

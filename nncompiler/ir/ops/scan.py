@@ -14,6 +14,8 @@ Operands and results: first the sequences (one per entry of `axes`), then the ca
 is captured; the results are the carries after the last step, then the stacks (one per entry of
 `out_axes`, the axis the steps run along).
 `reverse` runs the steps from the last to the first; a stack's element t is always that of step t.
+With `recompute=true` the gradient keeps the carries alone and computes what else it reads again,
+step by step; the scan that does so bears the attribute too.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nncompiler.ir.graph import Builder, Function, Node, Value
+from nncompiler.ir.graph import Attr, Builder, Function, Node, Value
 from nncompiler.ir.op import Operator, Sample, expect, expect_inputs, lookup
-from nncompiler.ir.ops.common import Cotangents, Grads, integer
+from nncompiler.ir.ops.common import Cotangents, Grads, attribute, integer
 from nncompiler.ir.ops.control import body_of
 from nncompiler.ir.types import Array, TensorType
 
@@ -44,6 +46,10 @@ class ScanParts:
     @property
     def reverse(self) -> bool:
         return bool(self.node.attr("reverse"))
+
+    @property
+    def recompute(self) -> bool:
+        return bool(attribute(self.node, "recompute", False))
 
     def split(
         self, values: Sequence[Value]
@@ -164,15 +170,15 @@ def emit_scan(
     out_axes: Sequence[int],
     extent: int,
     reverse: bool = False,
+    recompute: bool = False,
 ) -> tuple[Value, ...]:
     """Append a scan; `sequences` come with the axis to step along. Gives the last carries, then
     the stacks."""
-    return b.emit_many(
-        "scan",
-        [*(v for v, _ in sequences), *carries, *captured],
-        {
-            "axes": tuple(a for _, a in sequences), "carries": len(carries), "extent": extent,
-            "out_axes": tuple(out_axes), "reverse": reverse,
-        },
-        body=body,
-    )  # fmt: skip
+    attrs: dict[str, Attr] = {
+        "axes": tuple(a for _, a in sequences), "carries": len(carries), "extent": extent,
+        "out_axes": tuple(out_axes), "reverse": reverse,
+    }  # fmt: skip
+    if recompute:
+        attrs["recompute"] = True
+    operands = [*(v for v, _ in sequences), *carries, *captured]
+    return b.emit_many("scan", operands, attrs, body=body)

@@ -1,9 +1,12 @@
 """The gradient of `scan`: a scan in the other direction over what the forward steps saved.
 
 The forward scan is given further stacks: the values its reverse needs (saved, not computed again,
-unless they are mere data movement). A captured weight's gradient is a sum over steps: where the
-step's share is a contraction or a sum, its operands are stacked and the sum over all steps is one
-contraction behind the loop; any other share is a carry.
+unless they are mere data movement). With `recompute` these are its carries and what is stacked
+anyway; from them each reverse step first computes the other values of its forward step.
+
+A captured weight's gradient is a sum over steps: where the step's share is a contraction or a sum,
+its operands are stacked and the sum over all steps is one contraction behind the loop; any other
+share is a carry.
 """
 
 from __future__ import annotations
@@ -56,7 +59,8 @@ class _Reverse:
             )
         for v in hoisted.values():
             self._stack_operands(v)
-        made = [v for v in self.stacks if v not in self.forward and v not in s.params]
+        stepped = {grads[p] for p in steps if p in grads}  # stacked anyway
+        made = [v for v in self.stacks if v not in (*self.forward, *s.params, *stepped)]
         carry_out = [self._carry_cotangent(j) for j, _ in self.seeds_carry]
         outputs = [
             *carry_out,
@@ -64,8 +68,8 @@ class _Reverse:
             *(grads[p] for p in steps if p in grads),
             *made,
         ]
-        saved = self._saved(outputs)
-        kept = self._save(b, [v for v in self.stacks if v in self.forward or v in carries], saved)
+        stacks = [v for v in self.stacks if v in self.forward or v in carries]
+        kept = self._save(b, stacks, self._saved(outputs, stacks))
         results = self._loop(
             b,
             accumulators,
@@ -173,10 +177,11 @@ class _Reverse:
 
     # --- what the forward scan saves ---
 
-    def _saved(self, outputs: Sequence[Value]) -> list[Value]:
-        """Forward values the reverse body reads: computed ones that are not mere data movement,
-        and carries."""
-        _, carries, _ = self.s.split(self.s.params)
+    def _saved(self, outputs: Sequence[Value], stacks: Sequence[Value]) -> list[Value]:
+        """Forward values the reverse body reads: carries, and computed ones that are not mere data
+        movement, or where they are recomputed those that are stacked anyway."""
+        s = self.s
+        carries = {*s.split(s.params)[1], *stacks, *(s.next_carries if s.recompute else ())}
         needed: dict[Value, None] = {}
         queue, seen = list(outputs), set[Value]()
         while queue:
@@ -185,9 +190,8 @@ class _Reverse:
                 continue
             seen.add(v)
             node = self.forward.get(v) or self._maker(v)
-            if v in carries or (
-                v in self.forward and node is not None and not lookup(node.op).cheap
-            ):
+            costly = v in self.forward and node is not None and not lookup(node.op).cheap
+            if v in carries or (costly and not s.recompute):
                 needed[v] = None
             elif node is not None:
                 queue.extend(node.inputs)
@@ -205,6 +209,7 @@ class _Reverse:
         results = (*s.body.results, *((f"saved.{v.name}", v) for v in wanted))
         body = replace(s.body, results=results)
         attrs = dict(s.node.attrs) | {"out_axes": (*s.out_axes, *(0 for _ in wanted))}
+        attrs.pop("recompute", None)  # said of the reverse from now on
         fresh = tuple(Value(b.fresh(), v.type.with_shape((s.extent, *v.shape))) for v in wanted)
         at = next(k for k, n in enumerate(b.nodes) if n.outputs == s.node.outputs)
         b.nodes[at] = replace(
@@ -248,7 +253,7 @@ class _Reverse:
         ] + [b.full(0.0, p.type) for p in accumulators]
         return emit_scan(
             b, body, [(v, a) for _, a, v in sequences], starts, captured_values,
-            [*axes, *(0 for _ in made)], s.extent, not s.reverse,
+            [*axes, *(0 for _ in made)], s.extent, not s.reverse, s.recompute,
         )  # fmt: skip
 
     def _nodes(self, outputs: Sequence[Value], given: set[Value]) -> tuple[Node, ...]:
@@ -278,6 +283,8 @@ class _Reverse:
         by_param.update((p, next(left)) for p in summed)
         by_param.update((p, next(left)) for p in steps if p in grads)
         stack_of = {v: (stack, 0) for v, stack in kept.items()}
+        stepped = ((p, a) for p, a in zip(steps, s.axes, strict=True) if p in grads)
+        stack_of.update((grads[p], (by_param[p], a)) for p, a in stepped)
         stack_of.update((v, (next(left), 0)) for v in made)
         x_values, _, _ = s.split(s.node.inputs)
         stack_of.update((p, (v, a)) for p, v, a in zip(steps, x_values, s.axes, strict=True))

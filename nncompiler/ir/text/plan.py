@@ -77,8 +77,8 @@ def _buffer(b: Buffer) -> str:
 def _steps(lines: Lines, depth: int, steps: tuple[Step, ...]) -> None:
     for step in steps:
         match step:
-            case Loop(counter, extent, body, reverse):
-                order = " reverse" if reverse else ""
+            case Loop(counter, extent, body):
+                order = " reverse" * step.reverse + " recompute" * step.recompute
                 lines.add(depth, f"loop {name_text(counter)} < {extent}{order} {{", step)
                 _steps(lines, depth + 1, body)
                 lines.add(depth, "}")
@@ -205,7 +205,7 @@ def _loop(scan: Scanner, scope: Scope) -> Loop:
     counter = scan.name("the loop's counter")
     scan.expect("<")
     extent = scan.integer("the loop's extent")
-    reverse = scan.accept("reverse")
+    reverse, recompute = scan.accept("reverse"), scan.accept("recompute")
     scan.expect("{")
     scan.deeper()
     inner = scope.inner()
@@ -213,4 +213,4 @@ def _loop(scan: Scanner, scope: Scope) -> Loop:
     body = _parse_steps(scan, inner)
     scan.expect("}")
     scan.depth -= 1
-    return Loop(counter, extent, body, reverse)
+    return Loop(counter, extent, body, reverse, recompute)

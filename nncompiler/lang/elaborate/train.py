@@ -25,7 +25,7 @@ from nncompiler.lang.elaborate.values import (
 OPTIMIZERS: list[Builtin] = []
 SCHEDULES: list[Builtin] = []
 SETTINGS = ("optimizer", "schedule", "batch", "epochs", "l1", "l2", "clip_norm", "clip_value",
-            "frozen", "rates", "accumulate", "ema")
+            "frozen", "rates", "accumulate", "ema", "recompute")
 _COUNT = 2**31 - 1
 
 
@@ -181,12 +181,13 @@ def train_spec(ctx: Context, train: s.Train, losses: Sequence[str],
     if "ema" in found:
         plain["ema"] = _bounded(found["ema"], "ema", 0.0, 1.0, True)
     counts = {n: _count(found[n], n) for n in ("batch", "epochs", "accumulate") if n in found}
+    again = "recompute" in found and flag(found["recompute"], "`recompute`")
     kept = ScheduleSpec(schedule.kind, schedule.settings) if schedule else ScheduleSpec()
     fixed = frozen(found.get("frozen"), parameters)
     check_trained(train, objectives, parameters, fixed, counts.get("accumulate", 1))
     return TrainSpec(OptimizerSpec(optimizer.kind, optimizer.settings), kept,
                      objectives=tuple(objectives), frozen=fixed,
-                     rates=rates(found.get("rates"), parameters),
+                     rates=rates(found.get("rates"), parameters), recompute=again,
                      **counts, **plain)  # type: ignore[arg-type]
 
 
