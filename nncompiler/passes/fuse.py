@@ -48,11 +48,14 @@ class Fuse:
 @dataclass(slots=True)
 class _Group:
     """`nodes` are positions in the function, in order, copied cheap nodes included; `needs` are
-    groups it must follow."""
+    groups it must follow, and it is in the `needs` of its `users`. Its `level` is above those of
+    all that it needs."""
 
     own: set[int]
     nodes: list[int] = field(default_factory=list)
     needs: set[int] = field(default_factory=set)
+    users: set[int] = field(default_factory=set)
+    level: int = 0
 
 
 class _Groups:
@@ -61,12 +64,41 @@ class _Groups:
         self.nodes = function.nodes
         self.position = {v: k for k, n in enumerate(self.nodes) for v in n.outputs}
         self.results = {v for _, v in function.results}
-        self.users = function.users()
+        self.users = self._users()
+        self.view = [is_view(n) for n in self.nodes]
+        self.closed = [is_closed(n) for n in self.nodes]
+        # per node the nodes whose values it reads, views looked through; all, and only those
+        # behind a view
+        found = [self._makers(n) for n in self.nodes]
+        self.makers = [(*direct, *behind) for direct, behind in found]
+        self.behind = [behind for _, behind in found]
         self.stored = set[int]()
         self.group_of: dict[int, int] = {}
         self.groups: dict[int, _Group] = {}
+        self.refused = set[tuple[int, ...]]()  # unions that can never be one nest
         while self._single_groups() or self._order_updates():
             pass
+
+    def _users(self) -> dict[Value, list[int]]:
+        """The nodes that read each value."""
+        found: dict[Value, list[int]] = {v: [] for v in self.position}
+        for k, node in enumerate(self.nodes):
+            for v in dict.fromkeys(node.inputs):
+                if v in found:
+                    found[v].append(k)
+        return found
+
+    def _makers(self, node: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The positions of the nodes that compute what `node` reads: at once, and under views."""
+        direct: list[int] = []
+        behind: list[int] = []
+        for v in node.inputs:
+            k = first = self.position.get(v)
+            while k is not None and self.view[k]:
+                k = self.position.get(self.nodes[k].inputs[0])
+            if k is not None:
+                (direct if k == first else behind).append(k)
+        return tuple(direct), tuple(behind)
 
     def _single_groups(self) -> bool:
         """One group per node, cheap operands copied in. True where a copy leaves a group without
@@ -75,17 +107,25 @@ class _Groups:
         self.group_of.clear()
         self.groups.clear()
         for k, node in enumerate(self.nodes):
-            if not is_view(node) and (not self._cheap(k) or self._must_exist(node)):
+            if not self.view[k] and (not self._cheap(k) or self._must_exist(node)):
                 self.group_of[k] = k
-                self.groups[k] = self._closure({k})
+                self.groups[k] = group = self._closure({k})
+                group.level = k
+                for n in group.needs:
+                    self.groups[n].users.add(k)
         for group in self.groups.values():
-            nodes = [self.nodes[n] for n in group.nodes]
-            if not is_closed(nodes[0]) and find_frame(nodes, self._outputs(group)) is None:
-                copied = {n for n in group.nodes if n not in group.own and self.nodes[n].inputs}
-                if copied:
-                    self.stored |= copied
-                    return True
+            copied = self._copied(group)
+            if copied and find_frame(self._members(group), self._outputs(group)) is None:
+                self.stored |= copied
+                return True
         return False
+
+    def _members(self, group: _Group) -> list[Node]:
+        return [self.nodes[k] for k in group.nodes]
+
+    def _copied(self, group: _Group) -> set[int]:
+        """The nodes of a group that other groups have too and that could be stored instead."""
+        return {k for k in group.nodes if k not in group.own and self.nodes[k].inputs}
 
     def _cheap(self, k: int) -> bool:
         """Whether a node is copied into every group that reads it."""
@@ -97,20 +137,19 @@ class _Groups:
         """A cheap node that memory must hold: a result, or what a view looks at or a closed node
         reads."""
         return any(
-            v in self.results or any(is_view(u) or is_closed(u) for u in self.users[v])
+            v in self.results or any(self.view[u] or self.closed[u] for u in self.users[v])
             for v in node.outputs
         )
 
     def _closure(self, own: set[int]) -> _Group:
         """The group of `own` nodes with the cheap nodes they read, and the groups it needs."""
         group, queue, seen = _Group(own), sorted(own), set(own)
+        copies = not self.closed[queue[0]]
         while queue:
-            for v in self.nodes[queue.pop()].inputs:
-                k = self._maker(v)
-                if k is None or k in own:
+            for k in self.makers[queue.pop()]:
+                if k in own:
                     continue
-                cheap = k not in self.group_of or self._cheap(k)
-                if cheap and not is_closed(self.nodes[min(own)]):
+                if copies and (k not in self.group_of or self._cheap(k)):
                     if k not in seen:
                         seen.add(k)
                         queue.append(k)
@@ -119,13 +158,6 @@ class _Groups:
         group.needs |= {n for k in own if k in self.groups for n in self.groups[k].needs}
         group.nodes = sorted(seen)
         return group
-
-    def _maker(self, value: Value) -> int | None:
-        """The position of the node that computes a value, views looked through."""
-        k = self.position.get(value)
-        while k is not None and is_view(self.nodes[k]):
-            k = self.position.get(self.nodes[k].inputs[0])
-        return k
 
     def _order_updates(self) -> bool:
         """Every reader of an old value comes before the group that writes the new one over it.
@@ -143,12 +175,11 @@ class _Groups:
                 continue
             for reader in readers.get(old, set()) - {writer}:
                 if self._reaches(self.groups[reader].needs, writer):
-                    group = self.groups[reader]
-                    self.stored |= {
-                        n for n in group.nodes if n not in group.own and self.nodes[n].inputs
-                    }
+                    self.stored |= self._copied(self.groups[reader])
                     return True
                 self.groups[writer].needs.add(reader)
+                self.groups[reader].users.add(writer)
+                self._lift(reader)
         return False
 
     def _roots(self, k: int) -> set[Value]:
@@ -185,7 +216,7 @@ class _Groups:
         while queue:
             for v in self.nodes[queue.pop()].inputs:
                 m = self.position.get(v)
-                if m is None or m in seen or is_view(self.nodes[m]):
+                if m is None or m in seen or self.view[m]:
                     continue
                 seen.add(m)
                 if m not in self.group_of:
@@ -202,34 +233,44 @@ class _Groups:
     def _try(self, producer: int, consumer: int) -> bool:
         """Merge two groups if the union is legal; the union keeps the consumer's number."""
         a, b = self.groups[producer], self.groups[consumer]
-        if len(a.own) + len(b.own) > self.max_nodes or self._path_between(producer, consumer):
+        pair = (producer, len(a.own), consumer, len(b.own))  # groups only grow: it names both
+        if pair in self.refused or self._path_between(producer, consumer):
             return False
-        if any(is_closed(self.nodes[k]) for k in (*a.own, *b.own)):
-            return False
-        union = self._closure(a.own | b.own)
-        nodes = [self.nodes[k] for k in union.nodes]
-        if self._views_itself(union) or find_frame(nodes, self._outputs(union)) is None:
+        union = self._union(a, b)
+        if union is None:
+            self.refused.add(pair)
             return False
         union.needs = (a.needs | b.needs) - {producer, consumer}
+        union.users = (a.users | b.users) - {producer, consumer}
+        union.level = max(a.level, b.level)
         del self.groups[producer]
         self.groups[consumer] = union
         self.group_of.update(dict.fromkeys(union.own, consumer))
-        for other in self.groups.values():
-            if producer in other.needs:
-                other.needs.discard(producer)
-                other.needs.add(consumer)
+        for n in a.needs - {consumer}:
+            self.groups[n].users -= {producer}
+            self.groups[n].users |= {consumer}
+        for n in a.users - {consumer}:
+            self.groups[n].needs -= {producer}
+            self.groups[n].needs |= {consumer}
+        self._lift(consumer)
         return True
+
+    def _union(self, a: _Group, b: _Group) -> _Group | None:
+        """The nodes of both in one group, or None where they do not form one nest."""
+        if len(a.own) + len(b.own) > self.max_nodes:
+            return None
+        if any(self.closed[k] for k in (*a.own, *b.own)):
+            return None
+        union = self._closure(a.own | b.own)
+        if self._views_itself(union):
+            return None
+        framed = find_frame(self._members(union), self._outputs(union)) is not None
+        return union if framed else None
 
     def _views_itself(self, group: _Group) -> bool:
         """Whether the group reads a value of its own through a view, which must find it in
         memory."""
-        return any(
-            v in self.position
-            and is_view(self.nodes[self.position[v]])
-            and self._maker(v) in group.own
-            for k in group.nodes
-            for v in self.nodes[k].inputs
-        )
+        return any(m in group.own for k in group.nodes for m in self.behind[k])
 
     def _path_between(self, producer: int, consumer: int) -> bool:
         """Whether a path between the two leads through a third group, in either direction."""
@@ -239,35 +280,46 @@ class _Groups:
 
     def _reaches(self, start: Iterable[int], goal: int) -> bool:
         """Whether following `needs` from `start` leads to `goal`."""
+        floor, groups = self.groups[goal].level, self.groups
         queue, seen = list(start), set[int]()
         while queue:
             g = queue.pop()
             if g == goal:
                 return True
-            if g not in seen:
+            if g not in seen and groups[g].level > floor:
                 seen.add(g)
-                queue.extend(self.groups[g].needs)
+                queue.extend(groups[g].needs)
         return False
+
+    def _lift(self, group: int) -> None:
+        """Put the levels of all that need `group` above its own again."""
+        queue = [group]
+        while queue:
+            found = self.groups[queue.pop()]
+            for user in found.users:
+                if self.groups[user].level <= found.level:
+                    self.groups[user].level = found.level + 1
+                    queue.append(user)
 
     def _outputs(self, group: _Group) -> list[Value]:
         """Values of the group's own nodes that are needed outside it."""
         found = []
         for k in sorted(group.own):
             for v in self.nodes[k].outputs:
-                outside = any(self._escapes(u, group) for u in self.users[v])
-                if outside or v in self.results:
+                if v in self.results or any(self._escapes(u, group) for u in self.users[v]):
                     found.append(v)
         return found
 
-    def _escapes(self, user: Node, group: _Group) -> bool:
+    def _escapes(self, user: int, group: _Group) -> bool:
         """Whether a user of a value runs outside the group; a cheap user runs in every group that
         copies it."""
-        k = self.position[user.outputs[0]]
-        if is_view(user) or (k in self.group_of and k not in group.own):
+        if user in group.own:
+            if not self._cheap(user):
+                return False
+        elif self.view[user] or user in self.group_of:
             return True
-        if k in group.own and not self._cheap(k):
-            return False
-        return any(self._escapes(u, group) for v in user.outputs for u in self.users[v])
+        readers = (u for v in self.nodes[user].outputs for u in self.users[v])
+        return any(self._escapes(u, group) for u in readers)
 
     # --- the new function ---
 

@@ -8,15 +8,16 @@ axes as frame; a contraction's frame are its output's axes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.op import lookup
 from nncompiler.ir.scalar import PRIMITIVES
 
-Label = tuple[Value, int]
-Labels = tuple["Label | None", ...]
+#: Dimensions that run together share a number.
+Labels: TypeAlias = "tuple[int | None, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,31 +28,10 @@ class Frame:
     `labels` names the iteration axis of every dimension of every value the group touches.
     """
 
-    axes: tuple[Label, ...]
+    axes: tuple[int, ...]
     extents: tuple[int, ...]
     labels: dict[Value, Labels]
     cross: Node | None = None
-
-
-@dataclass(slots=True)
-class _Union:
-    """Union-find over (value, dimension)."""
-
-    parent: dict[Label, Label] = field(default_factory=dict)
-
-    def find(self, x: Label) -> Label:
-        root = x
-        while (up := self.parent.get(root, root)) != root:
-            root = up
-        while (up := self.parent.get(x, x)) != root:
-            self.parent[x] = root
-            x = up
-        return root
-
-    def join(self, x: Label, y: Label) -> None:
-        a, b = self.find(x), self.find(y)
-        if a != b:
-            self.parent[a] = b
 
 
 def label_dimensions(nodes: Sequence[Node], through_operands: bool = True) -> dict[Value, Labels]:
@@ -61,20 +41,33 @@ def label_dimensions(nodes: Sequence[Node], through_operands: bool = True) -> di
     only values made inside tie axes together (a product of a matrix with its own transpose needs
     that).
     """
-    union = _Union()
-    made = {v for n in nodes for v in n.outputs}
-    values: dict[Value, None] = {}
+    made = {v.name for n in nodes for v in n.outputs}
+    values: dict[str, Value] = {}  # by name, whose hash is there already
+    first: dict[str, int] = {}  # union-find over dimensions: a value's have numbers in a row
+    parent: list[int] = []
     for node in nodes:
         for v in (*node.inputs, *node.outputs):
-            values[v] = None
+            if v.name not in first:
+                values[v.name], first[v.name] = v, len(parent)
+                parent += range(len(parent), len(parent) + len(v.type.shape))
         for k, d, e in lookup(node.op).dims(node):
             v = node.inputs[k]
-            if v.shape[d] != 1 and (through_operands or v in made):
-                union.join((v, d), (node.output, e))
+            if v.type.shape[d] != 1 and (through_operands or v.name in made):
+                a, b = first[v.name] + d, first[node.output.name] + e
+                parent[_root(parent, a)] = _root(parent, b)
     return {
-        v: tuple(None if n == 1 else union.find((v, d)) for d, n in enumerate(v.shape))
-        for v in values
+        v: tuple([
+            None if n == 1 else _root(parent, x)
+            for x, n in enumerate(v.type.shape, first[name])
+        ])
+        for name, v in values.items()
     }
+
+
+def _root(parent: list[int], x: int) -> int:
+    while (up := parent[x]) != x:
+        parent[x] = x = parent[up]
+    return x
 
 
 def is_view(node: Node) -> bool:
@@ -109,17 +102,15 @@ def find_frame(nodes: Sequence[Node], outputs: Sequence[Value]) -> Frame | None:
     folds = [n for n in nodes if lookup(n.op).kind == "fold"]
     if len(contracts) > 1 or (contracts and folds):
         return None
-    made = {v for n in nodes for v in n.outputs}
-    if any(
-        lookup(n.op).leaf_only(n) and any(_computed(nodes, v) for v in n.inputs) for n in nodes
-    ):
+    made = {v: n for n in nodes for v in n.outputs}
+    if any(lookup(n.op).leaf_only(n) and any(_computed(made, v) for v in n.inputs) for n in nodes):
         return None
     for through_operands in (True, False):
         labels = label_dimensions(nodes, through_operands)
         if any(_repeats(labels[v]) for v in made):
             continue
         if contracts:
-            found = _contract_frame(nodes, contracts[0], outputs, labels)
+            found = _contract_frame(nodes, made, contracts[0], outputs, labels)
         else:
             found = _loop_frame(nodes, folds, outputs, labels)
         if found:
@@ -132,12 +123,12 @@ def _repeats(labels: Labels) -> bool:
     return len(set(present)) != len(present)
 
 
-def _axes(labels: Labels) -> tuple[Label, ...]:
+def _axes(labels: Labels) -> tuple[int, ...]:
     return tuple(x for x in labels if x is not None)
 
 
 def _frame(
-    axes: tuple[Label, ...], labels: dict[Value, Labels], cross: Node | None = None
+    axes: tuple[int, ...], labels: dict[Value, Labels], cross: Node | None = None
 ) -> Frame:
     extents = {
         x: v.shape[d] for v, ls in labels.items() for d, x in enumerate(ls) if x is not None
@@ -147,6 +138,7 @@ def _frame(
 
 def _contract_frame(
     nodes: Sequence[Node],
+    made: Mapping[Value, Node],
     anchor: Node,
     outputs: Sequence[Value],
     labels: dict[Value, Labels],
@@ -164,7 +156,7 @@ def _contract_frame(
             # beside the tile only scalars, or work on the very elements of the tile (a slot times
             # its decay)
             return None
-    if any(v in after for v in anchor.inputs) or any(_computed(nodes, v) for v in anchor.inputs):
+    if any(v in after for v in anchor.inputs) or any(_computed(made, v) for v in anchor.inputs):
         return None
     if any(_axes(labels[v]) != axes for v in outputs):
         return None
@@ -173,12 +165,12 @@ def _contract_frame(
     return _frame(axes, labels)
 
 
-def _computed(nodes: Sequence[Node], value: Value) -> bool:
+def _computed(made: Mapping[Value, Node], value: Value) -> bool:
     """Whether arithmetic inside the group (not mere data movement) makes `value`."""
-    maker = next((n for n in nodes if value in n.outputs), None)
+    maker = made.get(value)
     if maker is None:
         return False
-    return not lookup(maker.op).cheap or any(_computed(nodes, v) for v in maker.inputs)
+    return not lookup(maker.op).cheap or any(_computed(made, v) for v in maker.inputs)
 
 
 def _loop_frame(
@@ -210,7 +202,9 @@ def _scalars_after(
     nodes: Sequence[Node], cross: Node | None, labels: dict[Value, Labels]
 ) -> set[Value] | None:
     """The result of `cross` and what follows from it; None where that is not all scalars."""
-    after: set[Value] = set(cross.outputs) if cross else set()
+    if cross is None:
+        return set()
+    after = set(cross.outputs)
     for node in nodes:
         if any(v in after for v in node.inputs):
             after.update(node.outputs)
@@ -219,7 +213,7 @@ def _scalars_after(
 
 def _common(
     labels: dict[Value, Labels], values: Sequence[Value], cross: Node | None
-) -> tuple[Label, ...] | None:
+) -> tuple[int, ...] | None:
     """Axes that all of `values` have, in the order of the first; the axes of the fold where there
     are no values."""
     if not values:
@@ -232,14 +226,14 @@ def _common(
 
 
 def _fits(
-    axes: tuple[Label, ...],
+    axes: tuple[int, ...],
     labels: dict[Value, Labels],
     computed: Sequence[Value],
     outputs: Sequence[Value],
 ) -> bool:
     """Every computed value is a scalar, or runs over the frame and at most one common inner
     space."""
-    frame, inner = set(axes), set[Label]()
+    frame, inner = set(axes), set[int]()
     for v in computed:
         own = set(_axes(labels[v]))
         if not own:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -126,8 +127,12 @@ def read_all(node: Node, index: tuple[Index, ...], ctx: Lowering) -> list[Expr]:
 
 
 def elementwise_dims(node: Node) -> DimMap:
-    shape = common_shape(node)
-    return tuple(d for k, v in enumerate(node.inputs) for d in broadcast_dims(v.shape, shape, k))
+    return _dims(tuple([v.type.shape for v in node.inputs]), node.output.type.shape)
+
+
+@lru_cache(4096)
+def _dims(shapes: tuple[tuple[int, ...], ...], out: tuple[int, ...]) -> DimMap:
+    return tuple(d for k, shape in enumerate(shapes) for d in broadcast_dims(shape, out, k))
 
 
 def without_broadcasts(b: Builder, node: Node, definitions: Definitions) -> Value | None:
