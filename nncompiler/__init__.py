@@ -60,7 +60,8 @@ def compile(
     """The model in a `.nn` file, or in source text, compiled and initialised with seed 0.
 
     `batch` gives one or more batch sizes, by default that of the `train` block; further ones are
-    compiled when they are needed. `sizes` binds other free sizes. `functions` are those to
+    compiled when they are needed. Steps run on `threads` threads where that helps, to the same
+    bits whatever their number. `sizes` binds other free sizes. `functions` are those to
     compile, by default all. With `cache`, what was compiled before is taken from the compile
     cache.
     """
@@ -72,8 +73,8 @@ def compile(
     )  # fmt: skip
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: str | os.PathLike[str], *, threads: int = 1) -> Model:
     """The model in a compiled artifact (`.so`), with its embedded weights, or else seed 0."""
     from nncompiler.runtime.model import load as load_model
 
-    return load_model(path)
+    return load_model(path, threads)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncompiler import __version__
 from nncompiler.cache import environment, key_of, standard
-from nncompiler.errors import Limitation, UserError
+from nncompiler.errors import UserError
 
 if TYPE_CHECKING:
     from nncompiler.cache import Cache
@@ -216,11 +216,6 @@ def compile_model(
     functions: Sequence[str] | None, cache: bool,
 ) -> Model:  # fmt: skip
     """See `nncompiler.compile`."""
-    if threads != 1:
-        raise Limitation(
-            "NN0905", f"expected threads=1, the only number so far, but found {threads!r}",
-            help="leave `threads` out",
-        )  # fmt: skip
     if dtype not in ("f32", "f64"):
         raise UserError("NN0903", f"expected dtype 'f32' or 'f64', but found {dtype!r}")
     if isinstance(functions, str):
@@ -236,10 +231,10 @@ def compile_model(
         wanted = Request("<text>", path_or_text.encode(), **settings)  # type: ignore[arg-type]
     else:
         wanted = request(path_or_text, **settings)
-    return model_of(wanted, cache)[0]
+    return model_of(wanted, cache, threads)[0]
 
 
-def model_of(wanted: Request, cache: bool = True) -> tuple[Model, Built]:
+def model_of(wanted: Request, cache: bool = True, threads: int = 1) -> tuple[Model, Built]:
     """The compiled model; further batch sizes are compiled when they are needed."""
     from nncompiler.runtime.artifact import open_artifact
     from nncompiler.runtime.model import Model
@@ -254,4 +249,4 @@ def model_of(wanted: Request, cache: bool = True) -> tuple[Model, Built]:
         more = build(replace(same, bindings=(sizes,)), cache)
         return open_artifact(more.so, f"'{wanted.name}' for {rows} rows")
 
-    return Model(artifact, further), built
+    return Model(artifact, further, threads), built

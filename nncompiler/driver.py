@@ -291,15 +291,17 @@ class Compilation:
 
 
 def plan_function(function: Function, layout: StateLayout, target: Target) -> Plan:
-    """Schedule, choose layouts and tiles, place memory."""
+    """Schedule, choose layouts and tiles, place memory, share the work among threads."""
     from nncompiler.passes.layout import choose_layouts
     from nncompiler.passes.memory import place
+    from nncompiler.passes.parallel import share
     from nncompiler.passes.schedule import schedule
     from nncompiler.passes.tile import cycles, tile_plan
 
     machine = target.vector_bytes, target.registers
     plan = choose_layouts(schedule(function, layout), lambda k, b: cycles(k, b, *machine))
-    return place(tile_plan(plan, target.vector_bytes, target.registers))
+    plan = place(tile_plan(plan, target.vector_bytes, target.registers))
+    return plan if function.name == "init" else share(plan)
 
 
 def _plan_detail(plans: Mapping[str, Plan]) -> str:

@@ -11,7 +11,6 @@ from nncompiler.api import model_of
 from nncompiler.cli import options
 from nncompiler.cli.output import print_json, table
 from nncompiler.cli.profile import prepared
-from nncompiler.errors import Limitation
 
 #: Seconds that one reading of the clock spans at least, and readings at least and at most.
 SPAN = 100e-6
@@ -47,12 +46,11 @@ class Timing:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.threads != 1:
-        raise Limitation("NN0905", f"expected --threads 1, but found {args.threads}")
     compilation = options.compilation_of(args)
     known = compilation.available()
     functions = options.functions_among(args.function, known) or known
-    model, _ = model_of(options.request_of(args, functions=functions), cache=not args.no_cache)
+    wanted = options.request_of(args, functions=functions)
+    model, _ = model_of(wanted, cache=not args.no_cache, threads=args.threads)
     found = []
     for name in functions:
         model.init(0)

@@ -28,6 +28,7 @@ def add_use(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     options.add_model(parser)
     options.add_target(parser)
+    options.add_threads(parser)
     options.add_json(parser)
 
 
@@ -41,11 +42,11 @@ def open_model(args: argparse.Namespace, functions: Sequence[str]) -> Model:
             )  # fmt: skip
         from nncompiler.runtime.model import load
 
-        model = load(args.model)
+        model = load(args.model, args.threads)
     else:
         args.file = args.model
         wanted = options.request_of(args, functions=tuple(functions))
-        model, _ = model_of(wanted, cache=not args.no_cache)
+        model, _ = model_of(wanted, cache=not args.no_cache, threads=args.threads)
         if args.weights is None:
             say("note: without --weights, parameters are as initialised with seed 0")
     if args.weights is not None:

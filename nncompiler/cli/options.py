@@ -66,10 +66,14 @@ def argument(*codes: str) -> Iterator[None]:
         raise UsageError(error.code, error.message, help=error.help) from None
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=number(1, 256), default=1, metavar="N",
+                        help="threads (default 1); results have the same bits with any number")
+
+
 def add_timing(parser: argparse.ArgumentParser) -> None:
     """The flags of verbs that measure."""
-    parser.add_argument("--threads", type=number(1, 1024), default=1, metavar="N",
-                        help="threads (default 1)")  # fmt: skip
+    add_threads(parser)
     parser.add_argument("--seconds", type=positive, default=1.0, metavar="S",
                         help="how long to measure a function (default 1)")  # fmt: skip
 

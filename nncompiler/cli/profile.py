@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from nncompiler.cli import UsageError, options
 from nncompiler.cli.output import print_json
-from nncompiler.errors import Limitation
 
 if TYPE_CHECKING:
     from nncompiler.driver import Compilation
@@ -44,8 +43,6 @@ def add_parser(subparsers: options.Subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     from nncompiler.report import timing
 
-    if args.threads != 1:
-        raise Limitation("NN0905", f"expected --threads 1, but found {args.threads}")
     compilation = options.compilation_of(args)
     function = function_of(args, compilation)
     compilation = options.compilation_of(args, ("init", function))
@@ -83,7 +80,8 @@ def profile(c: Compilation, function: str, seconds: float, threads: int) -> Time
 
     store = standard()
     objects = None if store is None else kept_objects(store)
-    model = Model(open_artifact(build_artifact([c], objects=objects, timed=True).so))
+    so = build_artifact([c], objects=objects, timed=True).so
+    model = Model(open_artifact(so), threads=threads)
     costs = next(p for p in accounts.analyse(c, (function,)).profiles)
     machine = Limits(threads).machine()
     if c.network.dtype.bytes == 8:

@@ -40,6 +40,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     _add_files(parser)
     options.add_model(parser, several=True)
     options.add_target(parser)
+    options.add_threads(parser)
     parser.add_argument(
         "--report-stages", action="store_true", help="a line per stage of compiling"
     )
@@ -100,7 +101,8 @@ class Trained:
 def run(args: argparse.Namespace) -> int:
     _check(args)
     wanted = options.request_of(args, bindings=options.bindings_of(args))
-    model, built = model_of(replace(wanted, functions=TRAINING), cache=not args.no_cache)
+    wanted_now = replace(wanted, functions=TRAINING)
+    model, built = model_of(wanted_now, cache=not args.no_cache, threads=args.threads)
     if args.report_stages:
         report_stages(built)
     if args.averaged:

@@ -21,14 +21,19 @@ CODES = (
     ("INDEX_RANGE", 1, "an index lies outside of what it indexes; the step wrote nothing"),
     ("WRONG_SIZE", 2, "load: not the size of this model's parameters"),
     ("BAD_POINTER", 3, "a pointer is NULL or not aligned"),
+    ("BAD_THREADS", 4, "pool: not 1 to 256 threads; worker: no such worker"),
 )
-OK, INDEX_RANGE, WRONG_SIZE, BAD_POINTER = (code for _, code, _ in CODES)
+OK, INDEX_RANGE, WRONG_SIZE, BAD_POINTER, BAD_THREADS = (code for _, code, _ in CODES)
+
+#: Threads that a pool may have.
+MOST_THREADS = 256
 
 _C_TYPES = {
     "f32": "float", "f64": "double", "i32": "int32_t", "i64": "int64_t", "u8": "uint8_t",
     "u32": "uint32_t", "u64": "uint64_t", "bool": "uint8_t",
 }
-_OWN_NAMES = {"state", "arena", "seed", "parameters", "bytes", "order", "rows", "loss_sum"}
+_OWN_NAMES = {"state", "arena", "seed", "parameters", "bytes", "order", "rows", "loss_sum", "pool",
+              "threads", "id"}  # fmt: skip
 _KEYWORDS = {
     "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else",
     "enum", "extern", "float", "for", "goto", "if", "inline", "int", "long", "register",
@@ -136,9 +141,31 @@ def exports(program: Program) -> list[str]:
     names = [symbol(program, part) for part in fixed]
     names += [symbol(program, e.function, e.suffix) for e in public(program)]
     names += [f.symbol for f in fits(program)]
+    names += parallel_exports(program)
     if len(set(names)) != len(names):
         raise CompilerBug("NN0580", f"two entry points share a name among {', '.join(names)}")
     return names
+
+
+def is_parallel(plan: Plan) -> bool:
+    """Whether there is work for more than one thread."""
+    return any(k.schedule.parallel for k in plan.kernels())
+
+
+def parallel_symbol(program: Program, entry: EntryPoint, fit: bool = False) -> str:
+    """The entry point that takes a pool; empty where one thread has all the work."""
+    if not is_parallel(entry.plan):
+        return ""
+    return symbol(program, "parallel", "fit" if fit else entry.function, entry.suffix)
+
+
+def parallel_exports(program: Program) -> list[str]:
+    """What a program exports for callers that bring threads; nothing if no function needs them."""
+    names = [parallel_symbol(program, e) for e in public(program)]
+    names += [parallel_symbol(program, f.entry, fit=True) for f in fits(program)]
+    names = [n for n in names if n]
+    fixed = ("pool_bytes", "pool", "worker", "pool_stop")
+    return [*(symbol(program, part) for part in fixed), *names] if names else []
 
 
 def writes_state(plan: Plan) -> bool:

@@ -17,7 +17,7 @@ emitter.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -26,6 +26,7 @@ from nncompiler.codegen.clip import Bounds, clip
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
+from nncompiler.codegen.share import Share
 from nncompiler.codegen.writer import Counter, Value, active_mask, literal
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, Kernel, Schedule
@@ -38,7 +39,6 @@ from nncompiler.ir.nests import (
 )
 from nncompiler.ir.scalar import Affine, Const, Expr, Load, Ref, axes_of
 from nncompiler.ir.types import row_major
-
 
 Loops: TypeAlias = tuple[tuple[Axis, Bounds], ...]
 
@@ -85,7 +85,7 @@ def emit_contraction(kernel: Kernel, emitter: Emitter) -> None:
     if form is None or len(schedule.vector) != 1 or schedule.tile is None:
         raise CompilerBug("NN0594", f"kernel '{kernel.name}' is not a scheduled sum of products")
     Nest(emitter, ()).run(form.before)
-    _Tiles(form, schedule, emitter).run()
+    _Tiles(form, schedule, emitter).run(schedule.parallel)
 
 
 def _roles(product: Product, parallel: tuple[Axis, ...], schedule: Schedule) -> Roles:
@@ -160,7 +160,11 @@ class _Tiles:
         self.lanes = emitter.target.vector_bytes // self.dtype.bytes
         self.zero = Const(0.0, self.dtype)
 
-    def run(self) -> None:
+    def run(self, split: Sequence[str]) -> None:
+        """All tiles, or this worker's part of them where outermost loops are `split`."""
+        if split:
+            steps = ((a.name, -(-a.extent // self._step_of(a))) for a in self.parallel)
+            self.e.share = Share(self.w, dict([*steps][: len(split)]))
         self._outer(self.parallel, Tile(1, 1, At(), At()))
 
     # --- loops over tiles ---
@@ -182,11 +186,14 @@ class _Tiles:
             else:
                 self._outer(rest, tile)
 
-        step = {self.columns: self.tile[1], self.rows: self.tile[0]}.get(axis.name, 1)
-        self._steps(axis, step, inner)
+        self._steps(axis, inner)
 
-    def _steps(self, axis: Axis, step: int, inner: Callable[[At, int], None]) -> None:
-        step = min(step, axis.extent) or 1
+    def _step_of(self, axis: Axis) -> int:
+        step = {self.columns: self.tile[1], self.rows: self.tile[0]}.get(axis.name, 1)
+        return min(step, axis.extent) or 1
+
+    def _steps(self, axis: Axis, inner: Callable[[At, int], None]) -> None:
+        step, share = self._step_of(axis), self.e.share
         whole = axis.extent // step * step
         for start, stop, count in ((0, whole, step), (whole, axis.extent, axis.extent - whole)):
 
@@ -195,7 +202,10 @@ class _Tiles:
                     inner(At.of(at), count)
                 return []
 
-            self.w.loop(start, stop, count or 1, [], body)
+            if share is not None and axis.name in share:
+                share.loop(axis.name, start // step, range(start, stop, count or 1), body)
+            else:
+                self.w.loop(start, stop, count or 1, [], body)
 
     # --- packing ---
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from nncompiler.codegen.address import At, Lanes, Offset, Place
 from nncompiler.codegen.clip import Bounds
 from nncompiler.codegen.primitive import apply_primitive, convert, reinterpret, zero
+from nncompiler.codegen.share import Share
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.writer import (
     Counter,
@@ -62,6 +63,8 @@ class Emitter:
         self.axes: dict[str, At] = {}
         self.locals: dict[str, Value] = {}
         self.lanes: Lanes | None = None
+        #: What this worker runs of the outermost loops; None where it runs them all.
+        self.share: Share | None = None
 
     @contextmanager
     def scope(self, axes: Mapping[str, At], lanes: Lanes | None = None) -> Iterator[None]:

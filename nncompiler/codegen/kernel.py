@@ -16,6 +16,7 @@ from nncompiler.codegen.contract import emit_contraction
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.expand import Expansion
 from nncompiler.codegen.loops import Nest
+from nncompiler.codegen.share import WORKER, WORKERS
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
@@ -28,13 +29,15 @@ class KernelCode:
     """``define internal void @SYMBOL(ptr, ..., i64, ...)``.
 
     `pointers[n]` are the buffers that parameter n serves; it takes the address of the first. The
-    `counters` of plan loops around the kernel follow as i64.
+    `counters` of plan loops around the kernel follow as i64, and, of a kernel that is `split`, the
+    number of the worker and of all workers.
     """
 
     text: str
     pointers: tuple[tuple[str, ...], ...]
     declarations: frozenset[str]
     counters: tuple[str, ...] = ()
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,13 @@ def emit_kernel(
     counters = _counters(kernel, parts)
     parameters += [f"i64 noundef %c{n}" for n in range(len(counters))]
     emitter.axes = {name: At(f"%c{n}") for n, name in enumerate(counters)}
-    match kernel.schedule.strategy:
+    schedule = kernel.schedule
+    if schedule.parallel:
+        parameters += [f"i64 noundef {WORKER}", f"i64 noundef {WORKERS}"]
+    match schedule.strategy:
         case "loops":
-            Nest(emitter, kernel.schedule.vector, kernel.schedule.order).run(kernel.body)
+            nest = Nest(emitter, schedule.vector, schedule.order)
+            nest.run(kernel.body, frozenset(schedule.parallel))
         case "contract":
             emit_contraction(kernel, emitter)
         case other:
@@ -80,7 +87,8 @@ def emit_kernel(
     )
     text = head + "\n".join(writer.allocations + writer.lines) + "\n  ret void\n}\n"
     pointers = tuple(tuple(e.name for e in g) for g in groups)
-    return KernelCode(text, pointers, frozenset(writer.declarations), counters)
+    declarations = frozenset(writer.declarations)
+    return KernelCode(text, pointers, declarations, counters, bool(schedule.parallel))
 
 
 def _parts(kernel: Kernel) -> list[Expr]:

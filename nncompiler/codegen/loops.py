@@ -17,7 +17,8 @@ from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.cascade import sum_loop, terms_of
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.footprint import footprint
-from nncompiler.codegen.writer import Counter, Value, active_mask, literal
+from nncompiler.codegen.share import Share
+from nncompiler.codegen.writer import Body, Counter, Value, active_mask, literal
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
 from nncompiler.ir.scalar import COMBINES, Apply, Combine, Expr, Ref
@@ -69,9 +70,11 @@ class Nest:
         self.vector = frozenset(vector)
         self.place = {name: n for n, name in enumerate(order)}
 
-    def run(self, body: Iterable[Stmt]) -> None:
-        """Emit statements in order."""
+    def run(self, body: Iterable[Stmt], parallel: frozenset[str] = frozenset()) -> None:
+        """Emit statements in order; those are outermost loops whose `parallel` axes are split."""
         for statement in body:
+            if parallel and isinstance(statement, For):
+                self.e.share = Share(self.w, self._steps(statement, parallel))
             match statement:
                 case Let(name, value):
                     self.e.locals[name] = self.e.value(value)
@@ -143,19 +146,22 @@ class Nest:
             if blocks:
                 terms = self._terms(rest, cut)
                 return sum_loop(self.w, 0, axis.extent, 1, terms, carried, body)
-            return self.w.loop(0, axis.extent, 1, carried, body)
+            return self._loop(axis, 0, range(axis.extent), carried, body)
 
         share = len(carried) // len(cut)
         found: list[Value] = []
+        first = 0
         for n, piece in enumerate(cut):
             mine = carried[n * share : (n + 1) * share]
-            found += self._piece(axis, piece, rest, mine, leaf, blocks)
+            found += self._piece(axis, piece, first, rest, mine, leaf, blocks)
+            first += piece.trips
         return found
 
     def _piece(
         self,
         axis: Axis,
         piece: Piece,
+        first: int,
         rest: tuple[Axis, ...],
         carried: list[Value],
         leaf: Leaf,
@@ -170,7 +176,35 @@ class Nest:
         start, stop, step = piece.start, piece.stop, piece.lanes
         if blocks:
             return sum_loop(self.w, start, stop, step, self._terms(rest, ()), carried, body)
-        return self.w.loop(start, stop, step, carried, body)
+        return self._loop(axis, first, range(start, stop, step), carried, body)
+
+    def _loop(
+        self, axis: Axis, first: int, counters: range, carried: list[Value], body: Body
+    ) -> list[Value]:
+        """A loop over `counters`, or this worker's part of it; they are the steps of the axis from
+        number `first` on.
+        """
+        share = self.e.share
+        if share is not None and axis.name in share:
+            share.loop(axis.name, first, counters, body)
+            return carried
+        return self.w.loop(counters.start, counters.stop, counters.step, carried, body)
+
+    def _steps(self, loop: For, parallel: frozenset[str]) -> dict[str, int]:
+        """The `parallel` axes of a loop and those directly inside it, outermost first, with the
+        number of their steps.
+        """
+        found: dict[str, int] = {}
+        cut = self._cut(loop.axes, loop.body, ())
+        for axis in self._sorted(loop.axes):
+            if axis.name not in parallel:
+                return found
+            over_lanes = cut and axis.name in self.vector
+            found[axis.name] = sum(p.trips for p in cut) if over_lanes else axis.extent
+        match loop.body:
+            case (For() as inner,):
+                return found | self._steps(inner, parallel)
+        return found
 
     def _terms(self, axes: tuple[Axis, ...], cut: tuple[Piece, ...]) -> int:
         """How many terms loops over `axes` in blocks add to the sums they are given."""

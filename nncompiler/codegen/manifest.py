@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nncompiler.codegen import abi
-from nncompiler.codegen.module import Call, Repeat, flat
+from nncompiler.codegen.module_run import Call, Repeat, flat
 from nncompiler.codegen.target import Target
 from nncompiler.ir.kernel import Plan
 from nncompiler.ir.model import EntryPoint, Network, Program
@@ -50,6 +50,11 @@ def manifest(
         "arena_bytes": abi.arena_bytes(program),
         "entries": [_init(program), *(_entry(program, e) for e in abi.public(program))],
         "fit": {f.entry.suffix: f.symbol for f in abi.fits(program)},
+        "parallel_fit": {
+            f.entry.suffix: abi.parallel_symbol(program, f.entry, fit=True)
+            for f in abi.fits(program)
+            if abi.is_parallel(f.entry.plan)
+        },
         "kernels": _kernels(program, calls),
         "embedded_weights": embedded,
         "source_sha256": source_sha256,
@@ -78,6 +83,7 @@ def _entry(program: Program, entry: EntryPoint) -> dict[str, Any]:
         "arena_bytes": entry.plan.arena_bytes,
         "bound": entry.plan.bound,
         "arguments": _arguments(entry.plan, entry.batched),
+        "parallel": abi.parallel_symbol(program, entry),
     }
 
 

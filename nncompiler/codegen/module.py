@@ -10,53 +10,24 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nncompiler.codegen import abi
+from nncompiler.codegen import abi, workers
 from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.module_fit import fit_function
+from nncompiler.codegen.module_run import Call, Constants, Repeat, Run, flat
 from nncompiler.codegen.module_text import HELPER_DECLARATIONS, HELPERS, FunctionText
+from nncompiler.codegen.share import WORKER, WORKERS
 from nncompiler.codegen.target import TRIPLE, Target
 from nncompiler.codegen.ticks import DECLARATIONS as TICK_DECLARATIONS
 from nncompiler.codegen.ticks import table_text
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.kernel import Buffer, Kernel, Loop, Step
+from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Step
 from nncompiler.ir.model import HEADER_BYTES, HEADER_OFFSETS, EntryPoint, Program
 from nncompiler.ir.types import F32, I32
 
 _PLACEHOLDER = "kernel"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One kernel of a plan: the function, the buffer whose address each parameter takes, and the
-    counters behind."""
-
-    function: str
-    name: str
-    nodes: tuple[str, ...]
-    buffers: tuple[str, ...]
-    counters: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Repeat:
-    """A loop over calls: `counter` runs from 0 to extent - 1, or down with `reverse`."""
-
-    counter: str
-    extent: int
-    reverse: bool
-    calls: tuple[Call | Repeat, ...]
-
-
-def flat(calls: Iterable[Call | Repeat]) -> Iterator[Call]:
-    """Every call once, in the order in which it first runs."""
-    for call in calls:
-        if isinstance(call, Repeat):
-            yield from flat(call.calls)
-        else:
-            yield call
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +64,8 @@ def lower(
         calls[key] = _calls(entry.plan.steps, entry.plan.table(), target, kernels)
     entries = _EntryModule(program, target, calls, weights, timed).text()
     parts = [HELPERS.replace("ATTRIBUTES", target.attributes)]
+    if abi.parallel_exports(program):
+        parts.append(workers.helpers_text(target.attributes))
     if timed:
         most = max((len(list(flat(found))) for found in calls.values()), default=0)
         parts.append(table_text(abi.symbol(program, "ticks"), most, target.attributes))
@@ -127,7 +100,9 @@ def _kernel_call(
         text = code.text.replace(head, f"define hidden void @{name}(")
         kernels[name] = module_text([*sorted(code.declarations), text])
     pointers = tuple(group[0] for group in code.pointers)
-    return Call(name, kernel.name, kernel.nodes, pointers, code.counters)
+    return Call(
+        name, kernel.name, kernel.nodes, pointers, code.counters, code.split, kernel.barrier
+    )
 
 
 def module_text(parts: Sequence[str]) -> str:
@@ -147,28 +122,35 @@ class _EntryModule:
     ) -> None:
         self._program = program
         self._timed = timed
-        self._slots: dict[str, int] = {}
         # straight-line calls: there is nothing to optimise, and trying takes long
         self._attributes = f"noinline optnone {target.attributes}"
         self._calls = calls
         self._weights = weights
-        self._constants: dict[str, str] = {}
+        self._constants = Constants()
 
     def text(self) -> str:
         program = self._program
         functions = [self._sizes(), self._init(), self._load()]
         functions += [self._entry(entry) for entry in abi.public(program)]
-        functions += [fit_function(program, fit, self._attributes) for fit in abi.fits(program)]
-        types = {
-            c.function: ["ptr"] * len(c.buffers) + ["i64"] * len(c.counters)
-            for calls in self._calls.values()
-            for c in flat(calls)
-        }
+        fits = abi.fits(program)
+        functions += [fit_function(program, fit, self._attributes) for fit in fits]
+        shared = [e for e in abi.public(program) if abi.is_parallel(e.plan)]
+        for entry in shared:
+            functions += [self._crew(entry), self._parallel_entry(entry)]
+        functions += [
+            fit_function(program, fit, self._attributes, parallel=True)
+            for fit in fits
+            if fit.entry in shared
+        ]
+        if shared:
+            name = abi.identifier(program.name)
+            functions += [workers.DECLARATIONS, workers.functions_text(name, self._attributes)]
+        types = {c.function: c.parameters for calls in self._calls.values() for c in flat(calls)}
         declarations = [
             f"declare hidden void @{name}({', '.join(t)}) nounwind"
             for name, t in sorted(types.items())
         ]
-        parts = [*self._constants.values(), *declarations, HELPER_DECLARATIONS, *functions]
+        parts = [*self._constants.texts.values(), *declarations, HELPER_DECLARATIONS, *functions]
         if self._timed:
             parts.append(TICK_DECLARATIONS)
         return module_text(parts)
@@ -202,7 +184,7 @@ class _EntryModule:
         if self._weights is not None:
             if len(self._weights) != program.state.infer_bytes - HEADER_BYTES:
                 raise CompilerBug("NN0580", "the embedded weights are not those of this model")
-            self._copy(f, self._constant(self._weights))
+            self._copy(f, self._constants.add(self._weights))
         return f.finish(self._attributes)
 
     def _load(self) -> str:
@@ -222,12 +204,22 @@ class _EntryModule:
         f.line(f"call void @nn.copy(ptr {to}, ptr {source}, i64 {size})")
 
     def _entry(self, entry: EntryPoint) -> str:
-        plan = entry.plan
-        names = [f"%a{n}" for n in range(len(plan.arguments))]
+        names = _argument_values(entry.plan)
         name = abi.symbol(self._program, entry.function, entry.suffix)
         f = FunctionText(name, [f"ptr {n}" for n in ("%state", "%arena", *names)])
+        self._check(f, entry)
+        if abi.is_parallel(entry.plan):
+            f.line(_crew_call(entry, "null", "0", "1"))
+        else:
+            buffers = (a.buffer for a in entry.plan.arguments)
+            self._run(f, entry, dict(zip(buffers, names, strict=True)))
+        return f.finish(self._attributes)
+
+    def _check(self, f: FunctionText, entry: EntryPoint) -> None:
+        """Refuse bad pointers and indices out of range."""
+        plan = entry.plan
         table = plan.table()
-        values = dict(zip((a.buffer for a in plan.arguments), names, strict=True))
+        values = dict(zip((a.buffer for a in plan.arguments), _argument_values(plan), strict=True))
         aligned = [(n, table[buffer].type.dtype.bytes) for buffer, n in values.items()]
         arena = [("%arena", 64)] if plan.arena_bytes else []
         f.require([("%state", 64), *arena, *aligned])
@@ -240,76 +232,68 @@ class _EntryModule:
             given = f"ptr {values[check.buffer]}, i64 {count}, i32 {check.extent}"
             good = f.assign(f"call i1 @nn.in_range({given})")
             f.refuse(f.assign(f"xor i1 {good}, true"), abi.INDEX_RANGE)
-        self._run(f, entry, values)
-        return f.finish(self._attributes)
 
     def _run(self, f: FunctionText, entry: EntryPoint, arguments: Mapping[str, str]) -> None:
         """Call every kernel of the plan, in order."""
         calls = self._calls[entry.function, entry.suffix]
-        self._slots = {call.name: n for n, call in enumerate(flat(calls), 1)}
-        if self._timed:
-            f.line("call void @nn.stamp()")
-        self._steps(f, calls, entry.plan.table(), arguments, {})
+        table = entry.plan.table()
+        Run(f, table, arguments, self._constants, timed=self._timed).run(calls)
 
-    def _steps(
-        self,
-        f: FunctionText,
-        calls: Iterable[Call | Repeat],
-        buffers: Mapping[str, Buffer],
-        arguments: Mapping[str, str],
-        counters: Mapping[str, str],
-    ) -> None:
-        for call in calls:
-            if isinstance(call, Call):
-                f.line(f"; {call.name}")
-                pointers = [self._address(f, buffers, name, arguments) for name in call.buffers]
-                values = [f"ptr {p}" for p in pointers] + [
-                    f"i64 {counters[c]}" for c in call.counters
-                ]
-                f.line(f"call void @{call.function}({', '.join(values)})")
-                if self._timed:
-                    f.line(f"call void @nn.tick(i64 {self._slots[call.name]})")
-            else:
-                # addresses first: what a loop computes for itself would not reach the code behind
-                # it
-                for inner in flat(call.calls):
-                    for name in inner.buffers:
-                        self._address(f, buffers, name, arguments)
-                with f.loop(call.extent, call.reverse) as value:
-                    self._steps(
-                        f, call.calls, buffers, arguments, {**counters, call.counter: value}
-                    )
+    # --- for callers that bring threads ---
 
-    def _address(
-        self,
-        f: FunctionText,
-        buffers: Mapping[str, Buffer],
-        name: str,
-        arguments: Mapping[str, str],
-    ) -> str:
-        shift = 0
-        buffer = buffers[name]
-        while buffer.space == "view" and buffer.base is not None:
-            shift += buffer.offset or 0
-            buffer = buffers[buffer.base]
-        if buffer.space in ("arena", "state") and buffer.offset is not None:
-            return f.offset(f"%{buffer.space}", buffer.offset + shift)
-        if buffer.name in arguments:
-            return f.offset(arguments[buffer.name], shift)
-        if buffer.data is not None:
-            return f.offset(self._constant(buffer.data), shift)
-        raise CompilerBug("NN0580", f"buffer '{name}' has no place in memory")
+    def _crew(self, entry: EntryPoint) -> str:
+        """The program of one worker, and the job that calls it with the arguments given."""
+        plan = entry.plan
+        names = _argument_values(plan)
+        parameters = [f"ptr {n}" for n in ("%pool", "%state", "%arena", *names)]
+        numbers = [f"i64 {WORKER}", f"i64 {WORKERS}"]
+        f = FunctionText(_crew_name(entry), [*parameters, *numbers], "internal ")
+        values = dict(zip((a.buffer for a in plan.arguments), names, strict=True))
+        run = Run(f, plan.table(), values, self._constants, crew=True, timed=self._timed)
+        run.run(self._calls[entry.function, entry.suffix])
+        given = ["%state", "%arena", *names]
+        loads = "".join(
+            f"  {n}.at = getelementptr ptr, ptr %given, i64 {k}\n  {n} = load ptr, ptr {n}.at\n"
+            for k, n in enumerate(given)
+        )
+        head = f"define internal void @job.{_crew_name(entry)}"
+        return f.finish(self._attributes) + (
+            f"\n{head}(ptr %pool, i64 {WORKER}, i64 {WORKERS}, ptr %given) {self._attributes} {{\n"
+            f"{loads}  {_crew_call(entry, '%pool', WORKER, WORKERS)}\n  ret void\n}}"
+        )
 
-    def _constant(self, data: bytes) -> str:
-        """The private global that holds `data`."""
-        name = f"@c_{hashlib.sha256(data).hexdigest()[:16]}"
-        if name not in self._constants:
-            body = data.hex("\\")
-            value = f'c"\\{body}"' if data else "zeroinitializer"
-            self._constants[name] = (
-                f"{name} = private unnamed_addr constant [{len(data)} x i8] {value}, align 64"
-            )
-        return name
+    def _parallel_entry(self, entry: EntryPoint) -> str:
+        """The entry point with a pool: its caller is worker 0, the others wait for jobs."""
+        name = abi.parallel_symbol(self._program, entry)
+        given = ["%state", "%arena", *_argument_values(entry.plan)]
+        f = FunctionText(name, [f"ptr {n}" for n in ("%pool", *given)])
+        f.require([("%pool", 64)])
+        self._check(f, entry)
+        threads = f.assign("call i64 @nn.enter(ptr %pool)")
+        several = f.assign(f"icmp ugt i64 {threads}, 1")
+        job = f.assign(f"alloca [{len(given)} x ptr], align 8")
+        for k, value in enumerate(given):
+            f.line(f"store ptr {value}, ptr {f.offset(job, 8 * k)}, align 8")
+        with f.when(several):
+            f.line(f"call void @nn.start(ptr %pool, ptr @job.{_crew_name(entry)}, ptr {job})")
+        f.line(_crew_call(entry, "%pool", "0", threads))
+        with f.when(several):
+            f.line("call void @nn.leave(ptr %pool)")
+        return f.finish(self._attributes)
+
+
+def _argument_values(plan: Plan) -> list[str]:
+    return [f"%a{n}" for n in range(len(plan.arguments))]
+
+
+def _crew_name(entry: EntryPoint) -> str:
+    return f"nn.crew.{entry.function}.{entry.suffix}"
+
+
+def _crew_call(entry: EntryPoint, pool: str, worker: str, workers: str) -> str:
+    values = [pool, "%state", "%arena", *_argument_values(entry.plan)]
+    given = ", ".join(f"ptr {v}" for v in values)
+    return f"call i32 @{_crew_name(entry)}({given}, i64 {worker}, i64 {workers})"
 
 
 def _float_literal(program: Program) -> tuple[str, str]:

@@ -16,26 +16,32 @@ from nncompiler.ir.model import Program
 from nncompiler.ir.types import F32
 
 
-def fit_function(program: Program, fit: Fit, attributes: str) -> str:
-    return _FitText(program, fit).text(attributes)
+def fit_function(program: Program, fit: Fit, attributes: str, parallel: bool = False) -> str:
+    """The function; `parallel` is the one that takes a pool and hands it on."""
+    return _FitText(program, fit, parallel).text(attributes)
 
 
 class _FitText:
-    def __init__(self, program: Program, fit: Fit) -> None:
+    def __init__(self, program: Program, fit: Fit, parallel: bool) -> None:
         self._fit = fit
         self._rows = fit.entry.rows
         self._step = abi.symbol(program, fit.entry.function, fit.entry.suffix)
+        name, self._first = fit.symbol, ["%state", "%arena"]
+        if parallel:
+            self._step = abi.parallel_symbol(program, fit.entry)
+            name = abi.parallel_symbol(program, fit.entry, fit=True)
+            self._first = ["%pool", *self._first]
         self._names = {s.argument.buffer: f"%a{n}" for n, s in enumerate(fit.given)}
-        pointers = ["%state", "%arena", *self._names.values(), "%order"]
+        pointers = [*self._first, *self._names.values(), "%order"]
         parameters = [*(f"ptr {p}" for p in pointers), "i64 %rows", "ptr %loss_sum"]
-        self._f = FunctionText(fit.symbol, parameters)
+        self._f = FunctionText(name, parameters)
         self._stages: dict[str, str] = {}
         self._totals: list[str] = []
 
     def text(self, attributes: str) -> str:
         f, fit = self._f, self._fit
         given = [(self._names[s.argument.buffer], s.type.dtype.bytes) for s in fit.given]
-        f.require([("%state", 64), ("%arena", 64), *given, ("%loss_sum", 8)])
+        f.require([*((p, 64) for p in self._first), *given, ("%loss_sum", 8)])
         for s in fit.arguments:
             if s.offset is not None:
                 self._stages[s.argument.buffer] = f.offset("%arena", s.offset)
@@ -71,7 +77,7 @@ class _FitText:
             chosen = f.assign(f"phi ptr [ {stage}, %picked ], [ {at}, %direct ]")
             values[s.argument.buffer] = chosen
         arguments = [values[a.buffer] for a in self._fit.entry.plan.arguments]
-        code = f.assign(call_entry("i32", self._step, ["%state", "%arena", *arguments]))
+        code = f.assign(call_entry("i32", self._step, [*self._first, *arguments]))
         f.line(f"br i1 {f.assign(f'icmp eq i32 {code}, {abi.OK}')}, label %add, label %failed")
         f.label("failed")
         f.line(f"ret i32 {code}")

@@ -124,8 +124,8 @@ def call_entry(result: str, function: str, pointers: Sequence[str]) -> str:
 class FunctionText:
     """A function that returns a code; each refusal returns early, the end returns 0."""
 
-    def __init__(self, name: str, parameters: Sequence[str]) -> None:
-        self._head = f"define i32 @{name}({', '.join(parameters)})"
+    def __init__(self, name: str, parameters: Sequence[str], linkage: str = "") -> None:
+        self._head = f"define {linkage}i32 @{name}({', '.join(parameters)})"
         self._lines = ["entry:"]
         self.block = "entry"
         self._count = 0
@@ -173,6 +173,17 @@ class FunctionText:
         self.line(f"br i1 {condition}, label %code{code}, label %{go_on}")
         self._codes.append(code)
         self.label(go_on)
+
+    @contextmanager
+    def when(self, condition: str) -> Iterator[None]:
+        """What is written inside runs where the condition holds; its values stay inside."""
+        self._count += 1
+        n = self._count
+        self.line(f"br i1 {condition}, label %then{n}, label %past{n}")
+        self.label(f"then{n}")
+        yield
+        self.line(f"br label %past{n}")
+        self.label(f"past{n}")
 
     @contextmanager
     def loop(self, extent: int, reverse: bool) -> Iterator[str]:

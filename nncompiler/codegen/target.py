@@ -102,6 +102,7 @@ def machine(target: Target) -> Any:
     """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()  # for system calls
     return llvm.Target.from_triple(TRIPLE).create_target_machine(
         cpu=target.cpu, features="", opt=3, reloc="pic", codemodel="small"
     )

@@ -81,6 +81,9 @@ class Schedule:
     axes of the register tile of `tile` = (rows, vectors); `order` lists the parallel axes outside
     the tile, then the reduction axes, both from the outside in. When `vector` is a reduction
     axis, lanes are partial sums added up at the end.
+
+    `parallel`: the outermost loops whose steps the workers of a step share out among them, from
+    the outside in; without any, worker 0 runs the kernel alone.
     """
 
     strategy: str = "loops"
@@ -89,18 +92,20 @@ class Schedule:
     tile: tuple[int, int] | None = None
     order: tuple[str, ...] = ()
     unroll: tuple[str, ...] = ()
+    parallel: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One function of the generated code. `nodes` are the graph values it implements, `spans`
-    their sources."""
+    their sources. With `barrier`, all workers meet before it."""
 
     name: str
     body: tuple[Stmt, ...]
     schedule: Schedule = Schedule()
     nodes: tuple[str, ...] = ()
     spans: tuple[Span, ...] = ()
+    barrier: bool = False
 
 
 #: Where a buffer's bytes are. `arena`: at `offset` of the arena. `state`: at `offset` of the

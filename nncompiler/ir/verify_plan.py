@@ -23,6 +23,7 @@ from nncompiler.ir.text.scan import NAME
 from nncompiler.ir.types import I32
 from nncompiler.ir.verify import Diagnostic, render, report, type_problem
 from nncompiler.ir.verify_kernel import verify_kernel
+from nncompiler.ir.verify_workers import verify_workers
 
 ROLES = ("input", "target", "output")
 
@@ -38,7 +39,7 @@ def verify_plan(plan: Plan) -> list[Diagnostic]:
         verifier.steps(plan.steps, {})
     if not verifier.found:
         verifier.order()
-    return verifier.found
+    return verifier.found or verify_workers(plan)
 
 
 def check_plan(plan: Plan) -> None:

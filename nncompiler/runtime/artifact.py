@@ -96,8 +96,7 @@ def open_artifact(
         function.restype = ctypes.c_int
         return function
 
-    symbols = [manifest.symbol(part) for part in ("init", "load")]
-    for symbol in (*symbols, *manifest.fit.values(), *(e.symbol for e in manifest.entries)):
+    for symbol in manifest.symbols:
         lookup(symbol)
     return Artifact(manifest, lookup, data)
 

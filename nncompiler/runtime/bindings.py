@@ -17,6 +17,7 @@ from nncompiler.runtime import checks
 from nncompiler.runtime.artifact import Artifact, Native
 from nncompiler.runtime.call import ALIGNMENT, aligned
 from nncompiler.runtime.checks import Array
+from nncompiler.runtime.crew import Crew
 from nncompiler.runtime.manifest import Entry
 
 Compiler = Callable[[int], Artifact]
@@ -42,11 +43,16 @@ class Piece:
 
 
 class Bindings:
-    """All compiled entry points; `arena` is large enough for each of them."""
+    """All compiled entry points; `arena` is large enough for each of them.
 
-    def __init__(self, artifact: Artifact, compiler: Compiler | None) -> None:
+    With more than one of `threads`, the functions are those that run on all of them.
+    """
+
+    def __init__(self, artifact: Artifact, compiler: Compiler | None, threads: int) -> None:
         self._manifest = artifact.manifest
         self._compiler = compiler
+        self._threads = threads
+        self._crew: Crew | None = None
         self._entries: dict[tuple[str, int], Binding] = {}
         self._fits: dict[int, Native] = {}
         self.arena = aligned(ALIGNMENT)
@@ -65,11 +71,21 @@ class Bindings:
             )  # fmt: skip
         for entry in artifact.manifest.entries:
             key = entry.function, entry.rows
-            self._entries.setdefault(key, Binding(entry, artifact.lookup(entry.symbol)))
+            native = self._native(artifact, entry.symbol, entry.parallel)
+            self._entries.setdefault(key, Binding(entry, native))
         for rows, symbol in artifact.manifest.fit.items():
-            self._fits.setdefault(rows, artifact.lookup(symbol))
+            parallel = artifact.manifest.parallel_fit.get(rows, "")
+            self._fits.setdefault(rows, self._native(artifact, symbol, parallel))
         if artifact.manifest.arena_bytes > self.arena.size:
             self.arena = aligned(artifact.manifest.arena_bytes)
+
+    def _native(self, artifact: Artifact, symbol: str, parallel: str) -> Native:
+        """A function on as many threads as are wanted, if it gains by more than one."""
+        if self._threads == 1 or not parallel:
+            return artifact.lookup(symbol)
+        if self._crew is None:
+            self._crew = Crew(artifact, self._threads)
+        return self._crew.native(artifact.lookup(parallel))
 
     def sizes(self, function: str) -> list[int]:
         """The compiled batch sizes of a function, largest first."""

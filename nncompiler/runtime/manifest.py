@@ -25,6 +25,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 HEADER_BYTES = 64
 HEADER = ("step", "draws", "seed", "rate")
+#: Functions of the pool of threads, in artifacts with parallel functions.
+POOL = ("pool_bytes", "pool", "worker", "pool_stop")
 _KINDS = ("header", "param", "state", "slot")
 _ROLES = ("input", "target", "output")
 
@@ -46,7 +48,10 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An exported function over the state; `rows` is the batch size it was compiled for."""
+    """An exported function over the state; `rows` is the batch size it was compiled for.
+
+    `parallel` is the function that takes a pool of threads; empty where it would not help.
+    """
 
     symbol: str
     function: str
@@ -54,6 +59,7 @@ class Entry:
     rows: int
     arena_bytes: int
     arguments: tuple[Argument, ...]
+    parallel: str = ""
 
     @property
     def given(self) -> tuple[Argument, ...]:
@@ -95,6 +101,7 @@ class Manifest:
     arena_bytes: int
     entries: tuple[Entry, ...]
     fit: dict[int, str]
+    parallel_fit: dict[int, str]
     inputs: tuple[str, ...]
     targets: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -107,6 +114,15 @@ class Manifest:
     def rows(self) -> dict[str, tuple[int, ...]]:
         """The shape of one row of each input and target that has rows."""
         return {a.name: a.shape[1:] for e in self.entries for a in e.given if a.batched}
+
+    @property
+    def symbols(self) -> list[str]:
+        """Every function that the runtime may call."""
+        parallel = [e.parallel for e in self.entries if e.parallel]
+        parallel += self.parallel_fit.values()
+        parts = ["init", "load", *(POOL if parallel else ())]
+        plain = [*self.fit.values(), *(e.symbol for e in self.entries)]
+        return [*map(self.symbol, parts), *plain, *parallel]
 
     def symbol(self, part: str) -> str:
         """The name of a function that all artifacts have, such as `init`."""
@@ -149,6 +165,7 @@ def _manifest(reader: Reader) -> Manifest:
     entries = _batch_outputs([_entry(r) for r in reader.records("entries")])
     suffixes = {e.suffix: e.rows for e in entries if e.function == "train_step"}
     fit = reader.record("fit")
+    shared = Reader(reader.optional("parallel_fit", dict, {}), reader.where, "parallel_fit")
     return Manifest(
         name=reader.identifier("name"), dtype=_dtype(reader), cpu=target.text("cpu"),
         features=target.texts("features"),
@@ -157,6 +174,9 @@ def _manifest(reader: Reader) -> Manifest:
         arena_bytes=max([reader.size("arena_bytes"), *(e.arena_bytes for e in entries)]),
         entries=entries,
         fit={suffixes[s]: fit.identifier(s) for s in fit.items if s in suffixes},
+        parallel_fit={
+            suffixes[s]: shared.identifier(s) for s in shared.items if s in suffixes
+        },
         inputs=reader.texts("inputs"), targets=reader.texts("targets"),
         outputs=reader.texts("outputs"), losses=reader.texts("losses"),
         metrics=reader.texts("metrics"), train=reader.optional("train", dict, {}),
@@ -169,6 +189,7 @@ def _entry(reader: Reader) -> Entry:
         reader.identifier("symbol"), reader.text("function"), reader.optional("suffix", str, ""),
         reader.size("rows"), reader.size("arena_bytes"),
         tuple(_argument(r) for r in reader.records("arguments")),
+        reader.identifier("parallel") if reader.items.get("parallel") else "",
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import nncompiler
-from nncompiler.errors import Limitation, UserError
+from nncompiler.errors import UserError
 from nncompiler.runtime import datasets
 from tests.cli.conftest import DIGITS, LINE, MODELS, REPOSITORY, Nnc
 
@@ -275,7 +275,8 @@ def test_compile_options(cache_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "error", "code"), [
-    ({"threads": 2}, Limitation, "NN0905"), ({"batch": 0}, UserError, "NN0904"),
+    ({"threads": 0}, UserError, "NN0709"), ({"threads": 257}, UserError, "NN0709"),
+    ({"batch": 0}, UserError, "NN0904"),
     ({"batch": True}, UserError, "NN0904"), ({"batch": 2.0}, UserError, "NN0904"),
     ({"batch": "8"}, UserError, "NN0904"), ({"dtype": float}, UserError, "NN0903"),
     ({"functions": "bogus"}, UserError, "NN0902.*'bogus'"),

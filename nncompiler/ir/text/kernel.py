@@ -9,9 +9,10 @@
         }
         %2[i,j] = max(acc + dense1.b[j], 0.0)
       }
-      schedule contract: vector j, register i, tile 8x48, order j i | k
+      schedule contract: vector j, register i, tile 8x48, order j i | k, parallel j
 
-``ordered for`` keeps its order; ``sum k < 3 from 0.5`` starts a reduction from another value.
+``barrier`` stands before a kernel that all workers must reach before it runs. ``ordered for``
+keeps its order; ``sum k < 3 from 0.5`` starts a reduction from another value.
 """
 
 from __future__ import annotations
@@ -43,12 +44,15 @@ from nncompiler.ir.text.scan import (
 _NAME = r"(?:%[\w.']+|[A-Za-z_][\w.']*)"
 _BINDING = re.compile(rf"{_NAME}(?:\s*,\s*{_NAME})*\s*=(?!=)")
 _NEXT_AXIS = re.compile(r"[ \t]*(?:\|[ \t]*)?(?=[%A-Za-z_])")
+_ITEM = re.compile(r"vector|register|tile|order|unroll|parallel")
 _INLINE = 88
 
 # --- printer ------------------------------------------------------------------------------------
 
 
 def kernel_lines(lines: Lines, depth: int, kernel: Kernel) -> None:
+    if kernel.barrier:
+        lines.add(depth, "barrier")
     nodes = ", ".join(f"%{n}" for n in kernel.nodes)
     head = f"kernel {name_text(kernel.name)}" + (f": {nodes}" if nodes else "")
     lines.add(depth, head + spans_text(kernel.spans), kernel)
@@ -108,6 +112,8 @@ def schedule_text(kernel: Kernel) -> str:
         items.append(f"order {_names(s.order[:outer] if inner else s.order)}{inner}")
     if s.unroll:
         items.append(f"unroll {_names(s.unroll)}")
+    if s.parallel:
+        items.append(f"parallel {_names(s.parallel)}")
     return f"schedule {s.strategy}" + (f": {', '.join(items)}" if items else "")
 
 
@@ -118,7 +124,7 @@ def _names(names: Sequence[str]) -> str:
 # --- parser ------------------------------------------------------------------------------------
 
 
-def parse_kernel(scan: Scanner, scope: Scope) -> Kernel:
+def parse_kernel(scan: Scanner, scope: Scope, barrier: bool = False) -> Kernel:
     """A kernel, behind the word ``kernel``."""
     name = scan.name("the kernel's name")
     nodes = []
@@ -129,10 +135,10 @@ def parse_kernel(scan: Scanner, scope: Scope) -> Kernel:
     spans = scan.spans()
     scope = scope.inner()
     body = []
-    while not scan.at("kernel", "loop", "schedule", "}"):
+    while not scan.at("barrier", "kernel", "loop", "schedule", "}"):
         body.append(parse_statement(scan, scope))
     schedule = _schedule(scan) if scan.accept("schedule") else Schedule()
-    return Kernel(name, tuple(body), schedule, tuple(nodes), spans)
+    return Kernel(name, tuple(body), schedule, tuple(nodes), spans, barrier)
 
 
 def parse_statement(scan: Scanner, scope: Scope) -> Stmt:
@@ -251,7 +257,7 @@ def _schedule(scan: Scanner) -> Schedule:
         return schedule
     seen: list[str] = []
     while not seen or scan.accept(","):
-        word = scan.need(re.compile(r"vector|register|tile|order|unroll"), "a schedule item")
+        word = scan.need(_ITEM, "a schedule item")
         if word[0] in seen:
             scan.fail("NN0304", f"'{word[0]}' is given twice", word.start())
         seen.append(word[0])
@@ -270,6 +276,8 @@ def _item(scan: Scanner, schedule: Schedule, item: str) -> Schedule:
             return replace(schedule, vector=_axis_names(scan))
         case "order":
             return replace(schedule, order=_axis_names(scan))
+        case "parallel":
+            return replace(schedule, parallel=_axis_names(scan))
         case _:
             return replace(schedule, unroll=_axis_names(scan))
 

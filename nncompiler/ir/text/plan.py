@@ -194,10 +194,13 @@ def _parse_steps(scan: Scanner, scope: Scope) -> tuple[Step, ...]:
     while not scan.at("}"):
         if scan.accept("kernel"):
             steps.append(parse_kernel(scan, scope))
+        elif scan.accept("barrier"):
+            scan.expect("kernel", " behind 'barrier'")
+            steps.append(parse_kernel(scan, scope, barrier=True))
         elif scan.accept("loop"):
             steps.append(_loop(scan, scope))
         else:
-            scan.fail_expected("a step ('kernel' or 'loop') or '}'")
+            scan.fail_expected("a step ('kernel', 'loop' or 'barrier') or '}'")
     return tuple(steps)
 
 

@@ -34,8 +34,9 @@ _SPAN = re.compile(r"(.+?):(\d+):(\d+)(?:, |\s*$)")
 
 KEYWORDS = frozenset(
     {
-        "and", "bitcast", "else", "false", "for", "from", "if", "index", "inf", "inff64", "kernel",
-        "loop", "nan", "nanf64", "not", "or", "ordered", "reverse", "schedule", "true",
+        "and", "barrier", "bitcast", "else", "false", "for", "from", "if", "index", "inf",
+        "inff64", "kernel", "loop", "nan", "nanf64", "not", "or", "ordered", "reverse", "schedule",
+        "true",
     }
 )  # fmt: skip
 RESERVED = KEYWORDS | frozenset(PRIMITIVES) | frozenset(COMBINES) | frozenset(DTYPES)

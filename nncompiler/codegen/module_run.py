@@ -1,0 +1,154 @@
+"""LLVM text that runs the kernels of a plan, at addresses known at compile time.
+
+Without a crew it runs every kernel where it is. With one it is the program that every worker of a
+step runs: split kernels are told who they are, the others are left to worker 0, and all meet at
+the barriers and at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from nncompiler.codegen.module_text import FunctionText
+from nncompiler.codegen.share import WORKER, WORKERS
+from nncompiler.errors import CompilerBug
+from nncompiler.ir.kernel import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One kernel of a plan: the function, the buffer whose address each parameter takes, and the
+    counters behind; whether workers share it, and whether they meet before it."""
+
+    function: str
+    name: str
+    nodes: tuple[str, ...]
+    buffers: tuple[str, ...]
+    counters: tuple[str, ...] = ()
+    split: bool = False
+    barrier: bool = False
+
+    @property
+    def parameters(self) -> list[str]:
+        """Their types in LLVM."""
+        return ["ptr"] * len(self.buffers) + ["i64"] * (len(self.counters) + 2 * self.split)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A loop over calls: `counter` runs from 0 to extent - 1, or down with `reverse`."""
+
+    counter: str
+    extent: int
+    reverse: bool
+    calls: tuple[Call | Repeat, ...]
+
+
+def flat(calls: Iterable[Call | Repeat]) -> Iterator[Call]:
+    """Every call once, in the order in which it first runs."""
+    for call in calls:
+        if isinstance(call, Repeat):
+            yield from flat(call.calls)
+        else:
+            yield call
+
+
+class Constants:
+    """Read-only data as private globals, each once."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def add(self, data: bytes) -> str:
+        """The global that holds `data`."""
+        name = f"@c_{hashlib.sha256(data).hexdigest()[:16]}"
+        if name not in self.texts:
+            body = data.hex("\\")
+            value = f'c"\\{body}"' if data else "zeroinitializer"
+            self.texts[name] = (
+                f"{name} = private unnamed_addr constant [{len(data)} x i8] {value}, align 64"
+            )
+        return name
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where the calls are written: `arguments` are the values of the plan's arguments by buffer.
+
+    With `crew`, the function has the values `%pool`, `%worker` and `%workers`. With `timed`, the
+    time after each kernel is stamped, by worker 0 (see `ticks`).
+    """
+
+    f: FunctionText
+    buffers: Mapping[str, Buffer]
+    arguments: Mapping[str, str]
+    constants: Constants
+    crew: bool = False
+    timed: bool = False
+
+    def run(self, calls: tuple[Call | Repeat, ...]) -> None:
+        """Call every kernel, in order."""
+        slots = {call.name: n for n, call in enumerate(flat(calls), 1)}
+        if self.crew:
+            self.f.line(f"%first = icmp eq i64 {WORKER}, 0")
+        if self.timed:
+            with self._alone():
+                self.f.line("call void @nn.stamp()")
+        self._steps(calls, {}, slots)
+        if self.crew:
+            self._meet()
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return self.f.when("%first") if self.crew else nullcontext()
+
+    def _meet(self) -> None:
+        self.f.line(f"call void @nn.meet(ptr %pool, i64 {WORKERS})")
+
+    def _steps(
+        self,
+        calls: Iterable[Call | Repeat],
+        counters: Mapping[str, str],
+        slots: Mapping[str, int],
+    ) -> None:
+        for call in calls:
+            if isinstance(call, Call):
+                self._call(call, counters, slots)
+                continue
+            # addresses first: what a loop computes for itself would not reach the code behind it
+            for inner in flat(call.calls):
+                for name in inner.buffers:
+                    self._address(name)
+            with self.f.loop(call.extent, call.reverse) as value:
+                self._steps(call.calls, {**counters, call.counter: value}, slots)
+
+    def _call(self, call: Call, counters: Mapping[str, str], slots: Mapping[str, int]) -> None:
+        f = self.f
+        f.line(f"; {call.name}")
+        values = [f"ptr {self._address(name)}" for name in call.buffers]
+        values += [f"i64 {counters[c]}" for c in call.counters]
+        if call.split:
+            values += [f"i64 {w}" for w in ((WORKER, WORKERS) if self.crew else (0, 1))]
+        if call.barrier and self.crew:
+            self._meet()
+        with nullcontext() if call.split else self._alone():
+            f.line(f"call void @{call.function}({', '.join(values)})")
+        if self.timed:
+            with self._alone():
+                f.line(f"call void @nn.tick(i64 {slots[call.name]})")
+
+    def _address(self, name: str) -> str:
+        f, shift = self.f, 0
+        buffer = self.buffers[name]
+        while buffer.space == "view" and buffer.base is not None:
+            shift += buffer.offset or 0
+            buffer = self.buffers[buffer.base]
+        if buffer.space in ("arena", "state") and buffer.offset is not None:
+            return f.offset(f"%{buffer.space}", buffer.offset + shift)
+        if buffer.name in self.arguments:
+            return f.offset(self.arguments[buffer.name], shift)
+        if buffer.data is not None:
+            return f.offset(self.constants.add(buffer.data), shift)
+        raise CompilerBug("NN0580", f"buffer '{name}' has no place in memory")

@@ -1,0 +1,77 @@
+"""The part of a kernel that one worker runs: steps of its outermost loops, by number.
+
+The split loops of a nest count as one, their steps numbered from 0 as they follow each other. Of U
+steps worker w of W runs those from U w / W to U (w + 1) / W. So the steps themselves, and with
+them the bits, do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+from nncompiler.codegen.writer import Body, Counter, Value, Writer
+
+WORKER, WORKERS = "%worker", "%workers"
+
+
+class Share:
+    """`steps` are the split loops from the outside in, with the number of their steps."""
+
+    def __init__(self, writer: Writer, steps: dict[str, int]) -> None:
+        self._w = writer
+        self._inside: dict[str, int] = {}
+        total = 1
+        for name in reversed(steps):
+            self._inside[name] = total
+            total *= steps[name]
+        following = writer.assign(f"add nuw nsw i64 {WORKER}, 1")
+        self._range = self._bound(total, WORKER), self._bound(total, following)
+
+    def __contains__(self, axis: str) -> bool:
+        return axis in self._inside
+
+    def _bound(self, total: int, worker: str) -> str:
+        return self._w.assign(
+            f"udiv i64 {self._w.assign(f'mul nuw nsw i64 {worker}, {total}')}, {WORKERS}"
+        )
+
+    def loop(
+        self, axis: str, first: int, counters: range, body: Body
+    ) -> None:
+        """Run `body` for those of the `counters` that are this worker's; the first of them is step
+        `first` of the axis.
+        """
+        if not counters:
+            return
+        w, inside, (low, high) = self._w, self._inside[axis], self._range
+        begin, end = low, high
+        if inside > 1:
+            begin = w.assign(f"udiv i64 {low}, {inside}")
+            last = w.assign(f"add nuw nsw i64 {high}, {inside - 1}")
+            end = w.assign(f"udiv i64 {last}, {inside}")
+        begin = self._either("umax", begin, first)
+        end = self._either("umin", end, first + len(counters))
+
+        def step(number: Counter, _: list[Value]) -> list[Value]:
+            if inside > 1:
+                start = w.assign(f"mul nuw nsw i64 {number}, {inside}")
+                self._range = (
+                    w.assign(f"call i64 @llvm.usub.sat.i64(i64 {low}, i64 {start})"),
+                    self._either("umin", w.assign(f"sub nsw i64 {high}, {start}"), inside),
+                )
+                w.declarations.add("declare i64 @llvm.usub.sat.i64(i64, i64)")
+            body(counters[0] if len(counters) == 1 else self._counter(number, first, counters), [])
+            self._range = low, high
+            return []
+
+        w.span(begin, end, [], step)
+
+    def _either(self, name: str, a: str, b: int) -> str:
+        return self._w.intrinsic(f"llvm.{name}.i64", "i64", [("i64", a), ("i64", str(b))])
+
+    def _counter(self, number: Counter, first: int, counters: range) -> str:
+        w = self._w
+        text = str(number)
+        if first:
+            text = w.assign(f"sub nuw nsw i64 {text}, {first}")
+        if counters.step > 1:
+            text = w.assign(f"mul nuw nsw i64 {text}, {counters.step}")
+        return w.assign(f"add nuw nsw i64 {text}, {counters.start}") if counters.start else text

@@ -1,0 +1,134 @@
+"""What several workers may do at once.
+
+All workers run the same plan. A kernel with `Schedule.parallel` is split: the steps of its
+outermost loops are shared out by number. Any other kernel is worker 0's. Nobody waits for anybody
+but at the kernels with `barrier`, so two kernels with none between them must not get in each
+other's way:
+
+    kernel k0: %1[i] = …        parallel i       a barrier is needed: another worker wrote %1[i]
+    barrier
+    kernel k1: y[j] = … %1[i]   parallel j
+    kernel k2: loss = … y[j]                     missing here: worker 0 reads y of all
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nncompiler.ir.kernel import (
+    Axis,
+    Buffer,
+    Fold,
+    For,
+    Kernel,
+    Let,
+    Schedule,
+    Stmt,
+    Store,
+    expressions,
+    statements,
+)
+from nncompiler.ir.scalar import Expr, Load, children
+
+#: Bytes of one block of memory: what tells the block apart, from, to.
+Stretch = tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """The bytes that statements read and write."""
+
+    reads: tuple[Stretch, ...]
+    writes: tuple[Stretch, ...]
+
+    def clashes(self, other: Touched) -> bool:
+        """Whether one writes what the other touches, so that their order matters."""
+        return (
+            _overlap(self.writes, other.reads)
+            or _overlap(self.writes, other.writes)
+            or _overlap(self.reads, other.writes)
+        )
+
+
+def touched(body: tuple[Stmt, ...], buffers: Mapping[str, Buffer]) -> Touched:
+    reads: dict[str, None] = {}
+    writes: dict[str, None] = {}
+    todo: list[Expr] = []
+    for s in statements(body):
+        todo += expressions(s)
+        if isinstance(s, Store):
+            writes[s.buffer] = None
+    seen: set[int] = set()
+    while todo:
+        e = todo.pop()
+        if id(e) not in seen:
+            seen.add(id(e))
+            todo += children(e)
+            if isinstance(e, Load):
+                reads[e.buffer] = None
+    return Touched(
+        tuple(stretch(buffers[n], buffers) for n in reads),
+        tuple(stretch(buffers[n], buffers) for n in writes),
+    )
+
+
+def stretch(buffer: Buffer, buffers: Mapping[str, Buffer]) -> Stretch:
+    """Where a buffer's bytes are, views looked through; a block of its own without an offset."""
+    start, size = 0, buffer.nbytes
+    while buffer.space == "view" and buffer.base is not None:
+        start += buffer.offset or 0
+        buffer = buffers[buffer.base]
+    if buffer.space in ("arena", "state") and buffer.offset is not None:
+        return buffer.space, start + buffer.offset, start + buffer.offset + size
+    return f"{buffer.space} {buffer.name}", start, start + size
+
+
+def _overlap(some: tuple[Stretch, ...], others: tuple[Stretch, ...]) -> bool:
+    return any(a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a in some for b in others)
+
+
+def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:
+    """The axes of a loop and those directly nested in it, as they run from the outside in."""
+    place = {name: n for n, name in enumerate(schedule.order)}
+    axes = tuple(sorted(loop.axes, key=lambda a: place.get(a.name, 0)))
+    inner = loop.body
+    while len(inner) == 1 and isinstance(inner[0], For) and not inner[0].ordered:
+        axes += tuple(sorted(inner[0].axes, key=lambda a: place.get(a.name, 0)))
+        inner = inner[0].body
+    if schedule.strategy == "contract":
+        return tuple(sorted(axes, key=lambda a: place.get(a.name, -1)))
+    return axes
+
+
+def shared_loops(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[For, ...]:
+    """The loops that make up a kernel if their steps may be shared out; else none.
+
+    What stands beside them is run by every worker: it must not store, nor read what the loops
+    write; and no loop may touch what another writes.
+    """
+    loops = tuple(s for s in kernel.body if isinstance(s, For))
+    beside = tuple(s for s in kernel.body if isinstance(s, (Let, Fold)))
+    if len(loops) + len(beside) < len(kernel.body) or any(loop.ordered for loop in loops):
+        return ()
+    parts = [touched((loop,), buffers) for loop in loops]
+    rest = touched(beside, buffers)
+    if rest.writes or any(rest.clashes(p) for p in parts):
+        return ()
+    if any(a.clashes(b) for n, a in enumerate(parts) for b in parts[:n]):
+        return ()
+    return loops
+
+
+def split_problem(kernel: Kernel, buffers: Mapping[str, Buffer]) -> str | None:
+    """Why the steps of a kernel cannot be shared out as its schedule says, if they cannot."""
+    wanted = set(kernel.schedule.parallel)
+    loops = shared_loops(kernel, buffers)
+    if not loops:
+        return "its statements do not allow that workers share it"
+    for loop in loops:
+        names = [a.name for a in chain(loop, kernel.schedule)]
+        count = len(wanted.intersection(names))
+        if not count or set(names[:count]) - wanted:
+            return f"workers share outermost loops, but here they are {' '.join(names)}"
+    return None

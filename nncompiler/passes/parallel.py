@@ -1,0 +1,167 @@
+"""Share the work of a plan among workers: which loops they split, and where they meet.
+
+    kernel k0                                  kernel k0
+      for i < 64, j < 512 { … %1[i,j] … }        …
+      schedule contract: … order j i | k  ──▶    schedule contract: … order j i | k, parallel j i
+    kernel k1                                  barrier
+      for i < 64 { … %1[i,j] … }               kernel k1
+                                                 …
+                                                 schedule loops: vector j, parallel i
+
+Only steps of independent loops are shared out, by their number: every sum is added up by one
+worker in the same order as ever, so the bits are the same for any number of workers. What is too
+small to share is left to worker 0; a barrier stands only where a kernel touches bytes that another
+worker may have written or still needs since the last one. Needs the places of all buffers
+(`memory`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from nncompiler.ir.kernel import (
+    Axis,
+    Buffer,
+    Fold,
+    For,
+    Kernel,
+    Loop,
+    Plan,
+    Step,
+    Stmt,
+    expressions,
+)
+from nncompiler.ir.scalar import PRIMITIVES, Apply, Expr, children
+from nncompiler.ir.workers import Touched, chain, shared_loops, touched
+
+#: Cycles (about) below which a kernel is not worth sharing, and a whole plan.
+KERNEL, PLAN = 2_000.0, 20_000.0
+#: Loops are split from the outside in until there are so many steps to share out.
+STEPS = 32
+#: Cycles of an expression on all lanes: in a register tile, over lanes, one by one; and of a
+#: transcendental function over any other.
+_TILE, _VECTOR, _SCALAR, _TRANSCENDENTAL = 1 / 64, 1 / 12, 1.0, 12
+#: What every worker does itself must be less than this part of a kernel.
+_BESIDE = 1 / 16
+
+
+def share(plan: Plan) -> Plan:
+    """The plan with loops to split and barriers; unchanged where one worker does as well."""
+    buffers = plan.table()
+    found: list[float] = []
+
+    def visit(step: Step, times: int) -> Step:
+        if isinstance(step, Loop):
+            inner = tuple(visit(s, times * step.extent) for s in step.body)
+            return replace(step, body=inner)
+        cycles = _work(step.body) * _speed(step)
+        if cycles < KERNEL or not (axes := _axes(step, buffers)):
+            return step
+        found.append(cycles * times)
+        return replace(step, schedule=replace(step.schedule, parallel=axes))
+
+    steps = tuple(visit(s, 1) for s in plan.steps)
+    if sum(found) < PLAN:
+        return plan
+    accesses = {k.name: touched(k.body, buffers) for k in plan.kernels()}
+    return replace(plan, steps=_Barriers(accesses).place(steps, {})[0])
+
+
+def _axes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[str, ...]:
+    """The loops to split, from the outside in; none where that is not possible or not enough."""
+    loops = shared_loops(kernel, buffers)
+    whole, inside = _work(kernel.body), _work(loops)
+    if whole - inside > _BESIDE * whole:
+        return ()
+    names: dict[str, None] = {}
+    most = 0
+    for loop in loops:
+        steps = 1
+        for axis in chain(loop, kernel.schedule):
+            names[axis.name] = None
+            steps *= _steps(axis, kernel)
+            if steps >= STEPS or axis.name in kernel.schedule.vector:
+                break
+        most = max(most, steps)
+    return tuple(names) if most > 1 else ()
+
+
+def _steps(axis: Axis, kernel: Kernel) -> int:
+    """About how many steps a loop has."""
+    schedule = kernel.schedule
+    rows, columns = schedule.tile or (1, 16)
+    step = rows if axis.name == schedule.register else 1
+    step = columns if axis.name in schedule.vector else step
+    return -(-axis.extent // step)
+
+
+def _speed(kernel: Kernel) -> float:
+    if kernel.schedule.strategy == "contract":
+        return _TILE
+    return _VECTOR if kernel.schedule.vector else _SCALAR
+
+
+def _work(body: tuple[Stmt, ...]) -> float:
+    """The expressions that statements compute, each as often as it runs."""
+    total = 0.0
+    for s in body:
+        here = _weight(expressions(s))
+        if isinstance(s, (For, Fold)):
+            points = math.prod(a.extent for a in s.axes)
+            total += points * (here + _work(s.body) + isinstance(s, Fold))
+        else:
+            total += here + 1
+    return total
+
+
+def _weight(roots: tuple[Expr, ...]) -> float:
+    """Every distinct expression once."""
+    total, todo, seen = 0.0, list(roots), set[int]()
+    while todo:
+        e = todo.pop()
+        if id(e) not in seen:
+            seen.add(id(e))
+            todo += children(e)
+            slow = isinstance(e, Apply) and PRIMITIVES[e.op].transcendental
+            total += _TRANSCENDENTAL if slow else 1
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Barriers:
+    """`at_once`, below: the kernels that ran since the last barrier, in which other workers may
+    still be."""
+
+    accesses: Mapping[str, Touched]
+
+    def place(
+        self, steps: tuple[Step, ...], at_once: dict[str, Kernel]
+    ) -> tuple[tuple[Step, ...], dict[str, Kernel]]:
+        """The steps with barriers, and what may run at once with what follows."""
+        found: list[Step] = []
+        for step in steps:
+            if isinstance(step, Loop):
+                step, at_once = self._loop(step, at_once)
+            else:
+                if step.barrier or any(self._clash(k, step) for k in at_once.values()):
+                    step, at_once = replace(step, barrier=True), {}
+                at_once = at_once | {step.name: step}
+            found.append(step)
+        return tuple(found), at_once
+
+    def _loop(self, loop: Loop, before: dict[str, Kernel]) -> tuple[Loop, dict[str, Kernel]]:
+        """The first step of a loop follows what is before it, the others follow the last."""
+        if loop.extent == 0:
+            return loop, before
+        at_once = before
+        while True:
+            body, behind = self.place(loop.body, at_once)
+            if body == loop.body and behind.keys() <= at_once.keys():
+                return loop, behind
+            loop, at_once = replace(loop, body=body), before | at_once | behind
+
+    def _clash(self, a: Kernel, b: Kernel) -> bool:
+        alone = not a.schedule.parallel and not b.schedule.parallel
+        return not alone and self.accesses[a.name].clashes(self.accesses[b.name])
