@@ -149,7 +149,7 @@ def _weights(path: str) -> dict[str, Array]:
 
 def kept_objects(store: Cache) -> Compile:
     """Compiles modules to objects, but for those that are in the cache: models share kernels."""
-    from nncompiler.codegen.emit import compile_modules
+    from nncompiler.codegen.processes import compile_modules
 
     def objects(texts: Sequence[str], target: Target) -> Sequence[bytes]:
         fixed = [b"object", repr(target).encode(), *environment(target.cpu)]

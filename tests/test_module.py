@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 
 from nncompiler.codegen import abi
-from nncompiler.codegen.emit import Artifact, assembly, build, compile_modules, llvm_text
+from nncompiler.codegen.emit import Artifact, assembly, build, llvm_text
 from nncompiler.codegen.module import lower
+from nncompiler.codegen.processes import compile_modules
 from nncompiler.codegen.target import host, select
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import (

@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import llvmlite.binding as llvm
-
 from nncompiler.codegen import abi
 from nncompiler.codegen.elf import link
 from nncompiler.codegen.header import header_text
 from nncompiler.codegen.manifest import NO_DIGEST, manifest
 from nncompiler.codegen.module import lower
-from nncompiler.codegen.target import Target, machine
+from nncompiler.codegen.object_code import assembly_of
+from nncompiler.codegen.processes import compile_modules
+from nncompiler.codegen.target import Target
 from nncompiler.ir.model import Network, Program
 
 #: Object code of LLVM modules; `compile_modules` is the plain one.
@@ -80,28 +80,6 @@ def build(
     return Artifact(image, header_text(program, target, weights is not None), record)
 
 
-def compile_modules(texts: Sequence[str], target: Target) -> list[bytes]:
-    """An object for each module of LLVM text."""
-    return [compile_module(text, target) for text in texts]
-
-
-def compile_module(text: str, target: Target) -> bytes:
-    return bytes(machine(target).emit_object(_optimised(text, target)))
-
-
-def _optimised(text: str, target: Target) -> Any:
-    """The module after LLVM's scalar optimisations; vectors and unrolling are the emitter's."""
-    chip = machine(target)
-    module = llvm.parse_assembly(text)
-    module.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
-    tuning.loop_vectorization = tuning.slp_vectorization = False
-    tuning.loop_unrolling = tuning.loop_interleaving = False
-    passes = llvm.create_pass_builder(chip, tuning)
-    passes.getModulePassManager().run(module, passes)
-    return module
-
-
 def llvm_text(program: Program, target: Target) -> dict[str, str]:
     """LLVM IR as emitted: ``entries``, ``helpers``, then each kernel under its function's name."""
     return lower(program, target).parts
@@ -109,6 +87,5 @@ def llvm_text(program: Program, target: Target) -> dict[str, str]:
 
 def assembly(program: Program, target: Target) -> dict[str, str]:
     """Assembly after optimisation, in the same parts."""
-    chip = machine(target)
     parts = lower(program, target).parts
-    return {n: str(chip.emit_assembly(_optimised(text, target))) for n, text in parts.items()}
+    return {n: assembly_of(text, target) for n, text in parts.items()}

@@ -1,0 +1,187 @@
+"""Object code of many modules, made by this process and by helpers beside it.
+
+LLVM takes most of the time of a compilation, and llvmlite lets one thread of a process into it.
+Where there is enough to do, helpers are started that read modules from a pipe and answer with
+objects. All take the largest module that is left, so a slow or late helper costs nothing; the
+result does not depend on who made what. Nobody waits for a helper that did not report. One that
+fails loses its module to this process, which then raises the error, if there is one.
+
+NNCOMPILER_JOBS is the largest number of processes, this one included; without it, that of the
+processors this process may use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
+from typing import IO
+
+import llvmlite
+
+from nncompiler.codegen.object_code import compile_module
+from nncompiler.codegen.target import Target, select
+from nncompiler.errors import UserError
+
+_HELPER_BYTES = 250_000  # so much text takes some 0.3 s: three times what starting a helper takes
+_MOST = 8
+_LONGEST = 2**32
+_READY = b"ready"
+_START = (
+    "import sys; sys.path += sys.argv[1:]; from nncompiler.codegen.processes import serve; serve()"
+)
+
+
+def compile_modules(texts: Sequence[str], target: Target) -> list[bytes]:
+    """An object for each module of LLVM text."""
+    count = min(_jobs() - 1, sum(map(len, texts)) // _HELPER_BYTES)
+    work = _Work(texts, target)
+    if count > 0 and _startable():
+        work.share(count)
+    else:
+        work.run()
+    return [work.objects[k] for k in range(len(texts))]
+
+
+def _jobs() -> int:
+    given = os.environ.get("NNCOMPILER_JOBS")
+    if given is None:
+        return min(len(os.sched_getaffinity(0)), _MOST)
+    if not given.isdecimal() or int(given) < 1:
+        raise UserError(
+            "NN0503", f"expected NNCOMPILER_JOBS to be a number above 0, but found '{given}'"
+        )
+    return int(given)
+
+
+def _startable() -> bool:
+    """Whether what runs here is a Python interpreter of its own, no program that contains one."""
+    name = os.path.basename(sys.executable or "")
+    return name.startswith("python") and not getattr(sys, "frozen", False)
+
+
+class _Work:
+    """Modules to be compiled, and the objects so far by number."""
+
+    def __init__(self, texts: Sequence[str], target: Target) -> None:
+        self.texts, self.target = texts, target
+        self.objects: dict[int, bytes] = {}
+        self.left = sorted(range(len(texts)), key=lambda k: len(texts[k]))
+
+    def take(self) -> int | None:
+        """The largest module that is left: threads may call this at the same time."""
+        try:
+            return self.left.pop()
+        except IndexError:
+            return None
+
+    def run(self) -> None:
+        """Compile what is left in this process."""
+        while (k := self.take()) is not None:
+            self.objects[k] = compile_module(self.texts[k], self.target)
+
+    def share(self, count: int) -> None:
+        """Compile everything with `count` helpers."""
+        helpers: list[_Helper] = []
+        try:
+            while len(helpers) < count and (helper := _Helper.start(self)):
+                helpers.append(helper)
+            self.run()
+            for helper in helpers:
+                helper.finish()
+            self.run()  # what a helper gave back
+        finally:
+            for helper in helpers:
+                helper.kill()
+
+
+class _Helper:
+    """A process that compiles, and the thread that talks to it."""
+
+    def __init__(self, work: _Work, process: subprocess.Popen[bytes]) -> None:
+        self.work, self.process = work, process
+        self.ready = False
+        self.thread = Thread(target=self._talk, daemon=True)
+        self.thread.start()
+
+    @staticmethod
+    def start(work: _Work) -> _Helper | None:
+        """A helper at work, or None where the system does not let us have one."""
+        roots = [str(Path(f).parents[n]) for f, n in ((__file__, 2), (llvmlite.__file__, 1))]
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _START, *roots],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        except OSError:
+            return None
+        return _Helper(work, process)
+
+    def _talk(self) -> None:
+        to, answers = self.process.stdin, self.process.stdout
+        assert to is not None and answers is not None
+        k = None
+        try:
+            _send(to, self.work.target.cpu.encode())
+            self.ready = _receive(answers) == _READY
+            while self.ready and (k := self.work.take()) is not None:
+                _send(to, self.work.texts[k].encode())
+                self.work.objects[k] = _receive(answers)
+        except (OSError, EOFError, ValueError):
+            pass  # it is gone
+        finally:
+            if k is not None and k not in self.work.objects:
+                self.work.left.append(k)
+
+    def finish(self) -> None:
+        """Wait until it has answered; at once where it has not even begun."""
+        if not self.ready:
+            self.process.kill()
+        self.thread.join()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.thread.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was not sent has no reader
+                    pipe.close()
+        self.process.wait()
+
+
+def serve() -> None:
+    """What a helper does: a level, then modules until there are no more; an error ends it."""
+    source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what anybody prints is no answer
+    target = select(_receive(source).decode())
+    _send(answers, _READY)
+    while True:
+        try:
+            text = _receive(source).decode()
+        except EOFError:
+            return
+        _send(answers, compile_module(text, target))
+
+
+def _send(to: IO[bytes], data: bytes) -> None:
+    to.write(len(data).to_bytes(8, "little") + data)
+    to.flush()
+
+
+def _receive(source: IO[bytes]) -> bytes:
+    """The next message; `EOFError` where it is not whole, or is none of ours."""
+    size = int.from_bytes(_exactly(source, 8), "little")
+    if size > _LONGEST:
+        raise EOFError
+    return _exactly(source, size)
+
+
+def _exactly(source: IO[bytes], size: int) -> bytes:
+    data = source.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data

@@ -1,0 +1,138 @@
+"""Object code made by several processes: the same bytes, whatever becomes of the helpers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nncompiler.codegen import processes
+from nncompiler.codegen.object_code import compile_module
+from nncompiler.codegen.processes import compile_modules
+from nncompiler.codegen.target import host
+from nncompiler.errors import UserError
+
+TEXTS = [
+    f"define i64 @f{n}(i64 %x) {{\n  %y = mul i64 %x, {n + 2}\n  ret i64 %y\n}}\n"
+    for n in range(40)
+]
+Started = list[subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    """Two helpers for any amount of work; the processes that were started."""
+    found: Started = []
+    start = subprocess.Popen
+
+    def recorded(*arguments: object, **settings: object) -> subprocess.Popen[bytes]:
+        found.append(start(*arguments, **settings))  # type: ignore[call-overload]
+        return found[-1]
+
+    monkeypatch.setattr(processes, "_HELPER_BYTES", 1)
+    monkeypatch.setenv("NNCOMPILER_JOBS", "3")
+    monkeypatch.setattr(subprocess, "Popen", recorded)
+    return found
+
+
+def interpreter(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """Make `sys.executable` a program that does something else than Python."""
+    program = folder / "python3"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+
+def plain() -> list[bytes]:
+    return [compile_module(text, host()) for text in TEXTS]
+
+
+def check_all_ended(started: Started) -> None:
+    """No helper is left, and none is a zombie."""
+    assert all(p.returncode is not None for p in started)
+
+
+def test_helpers_give_the_bytes_of_one_process(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every module is made by a helper here: this process waits until they have begun."""
+    monkeypatch.setattr(processes._Work, "run", lambda work: _until_ready(work, len(TEXTS)))
+    assert compile_modules(TEXTS, host()) == plain()
+    assert len(started) == 2
+    check_all_ended(started)
+
+
+def _until_ready(work: processes._Work, count: int) -> None:
+    for _ in range(6_000):
+        if len(work.objects) == count:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"the helpers made {len(work.objects)} of {count} modules")
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["exit 1", "sleep 60", "echo hello; sleep 60", "head -c 100000 /dev/zero; cat > /dev/null"],
+)
+def test_helpers_that_do_nothing_useful_cost_nothing(
+    started: Started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
+) -> None:
+    """One that ends at once, hangs, or answers nonsense: this process compiles everything."""
+    interpreter(monkeypatch, tmp_path, script)
+    assert compile_modules(TEXTS, host()) == plain()
+    assert len(started) == 2
+    check_all_ended(started)
+
+
+def test_a_helper_that_dies_gives_its_module_back(
+    started: Started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It reports, takes a module, and ends without an answer."""
+    ready = r"\005\000\000\000\000\000\000\000ready"
+    interpreter(monkeypatch, tmp_path, f"printf '{ready}'; sleep 0.2")
+    assert compile_modules(TEXTS, host()) == plain()
+    check_all_ended(started)
+
+
+def test_a_program_that_cannot_be_started(
+    started: Started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without helpers, this process compiles everything."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python-is-not-here"))
+    assert compile_modules(TEXTS, host()) == plain()
+    assert not started
+
+
+def test_a_program_that_contains_python_is_not_started(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sys.executable` of an application would open its window."""
+    monkeypatch.setattr(sys, "executable", "/usr/bin/painter")
+    assert compile_modules(TEXTS, host()) == plain()
+    assert not started
+
+
+def test_a_module_that_is_wrong_raises_here(started: Started) -> None:
+    """The error is that of LLVM, whoever met it first; the helpers are gone."""
+    with pytest.raises(RuntimeError, match="parsing"):
+        compile_modules([*TEXTS, "define nonsense " * 100], host())
+    check_all_ended(started)
+
+
+def test_little_work_starts_nothing(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper takes longer to start than a few small modules take."""
+    monkeypatch.setattr(processes, "_HELPER_BYTES", 250_000)
+    assert compile_modules(TEXTS, host()) == plain()
+    assert not started
+
+
+@pytest.mark.parametrize("given", ["0", "many", "-1", ""])
+def test_jobs_must_be_a_number(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    """NN0503 names the variable."""
+    monkeypatch.setenv("NNCOMPILER_JOBS", given)
+    with pytest.raises(UserError, match="NNCOMPILER_JOBS") as error:
+        compile_modules(TEXTS, host())
+    assert error.value.code == "NN0503"
