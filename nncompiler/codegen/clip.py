@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, apply, rewrite, walk
+from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, apply, rewrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,39 +30,49 @@ class Bounds:
 
 
 def clip(value: Expr, axis: str, known: Iterable[str]) -> tuple[Expr, Bounds]:
-    """`value`, a product that is 0 where a guard in it fails, with the guards that a loop over
-    `axis` can take over removed, and that loop's bounds.
+    """`value`, a factor of what is summed, without the guards that a loop over `axis` can take
+    over, and that loop's bounds.
     """
     known = frozenset(known)
-    low: dict[Affine, None] = {}
-    high: dict[Affine, None] = {}
+    found = {c: b for c in _needed(value) if (b := _bound(c, axis, known)) is not None}
+    low = tuple(dict.fromkeys(form for is_low, form in found.values() if is_low))
+    high = tuple(dict.fromkeys(form for is_low, form in found.values() if not is_low))
 
     def change(e: Expr) -> Expr:
-        if not isinstance(e, Load) or e.guard is None or e.fill is None or e.fill.value != 0:
+        if not isinstance(e, Load) or e.guard is None:
             return e
-        left = []
-        for condition in _conjuncts(e.guard):
-            found = _bound(condition, axis, known)
-            if found is None:
-                left.append(condition)
-            else:
-                is_low, form = found
-                (low if is_low else high)[form] = None
-        guard = left[0] if left else None
+        left = [c for c in _conjuncts(e.guard) if c not in found]
+        if not left:
+            return replace(e, guard=None, fill=None)
+        guard = left[0]
         for condition in left[1:]:
-            guard = apply("and", guard, condition) if guard is not None else condition
-        return replace(e, guard=guard, fill=None if guard is None else e.fill)
+            guard = apply("and", guard, condition)
+        return replace(e, guard=guard)
 
-    factors = [x for x in walk(value) if isinstance(x, Load) and x.guard is not None]
-    return (rewrite(value, change) if factors else value), Bounds(tuple(low), tuple(high))
+    return (rewrite(value, change) if found else value), Bounds(low, high)
 
 
-def _conjuncts(guard: Expr) -> list[Expr]:
+def _needed(value: Expr) -> tuple[Expr, ...]:
+    """Conditions without which `value` is zero."""
+    match value:
+        case Load(guard=guard, fill=Const(fill)) if guard is not None and fill == 0:
+            return _conjuncts(guard)
+        case Apply("mul", (a, b)):
+            return tuple(dict.fromkeys(_needed(a) + _needed(b)))
+        case Apply("select", (condition, a, Const(0))):
+            return tuple(dict.fromkeys(_conjuncts(condition) + _needed(a)))
+        case Apply("select", (_, a, b)):
+            return tuple(c for c in _needed(a) if c in _needed(b))
+        case _:
+            return ()
+
+
+def _conjuncts(guard: Expr) -> tuple[Expr, ...]:
     match guard:
         case Apply("and", (a, b)):
             return _conjuncts(a) + _conjuncts(b)
         case _:
-            return [guard]
+            return (guard,)
 
 
 def _bound(condition: Expr, axis: str, known: frozenset[str]) -> tuple[bool, Affine] | None:

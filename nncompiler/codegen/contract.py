@@ -10,6 +10,10 @@ reduction loops.
 - vector axis reduced: lanes are partial sums. A tile is rows x columns; each step loads vectors of
   both, and at the end transposing additions turn the sums of a row into one vector of columns.
 
+Where the order puts a reduction axis before parallel ones, its loop runs around theirs: of few
+elements of the factors, still in cache, all tiles inside take their share, and the accumulators
+wait in scratch memory from one round to the next.
+
 The epilogue (every statement but the fold) runs once per vector of finished sums through the same
 emitter.
 """
@@ -27,7 +31,15 @@ from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.share import Share
-from nncompiler.codegen.writer import Counter, Value, active_mask, literal
+from nncompiler.codegen.writer import (
+    Counter,
+    Value,
+    Writer,
+    active_mask,
+    literal,
+    memory_type,
+    vector_of,
+)
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, Kernel, Schedule
 from nncompiler.ir.nests import (
@@ -38,7 +50,7 @@ from nncompiler.ir.nests import (
     contraction,
 )
 from nncompiler.ir.scalar import Affine, Const, Expr, Load, Ref, axes_of
-from nncompiler.ir.types import row_major
+from nncompiler.ir.types import DType, row_major
 
 Loops: TypeAlias = tuple[tuple[Axis, Bounds], ...]
 
@@ -77,6 +89,38 @@ class Tile:
     row: At
     column: At
     panels: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """A reduction axis whose loop runs around those of the parallel axes `inside`."""
+
+    axis: Axis
+    inside: tuple[Axis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Vectors in scratch memory."""
+
+    w: Writer
+    memory: str
+    dtype: DType
+    lanes: int
+
+    def pointers(self, first: Counter, count: int) -> list[str]:
+        """The addresses of `count` vectors from number `first` on."""
+        wide = vector_of(memory_type(self.dtype), self.lanes)
+        base = self.w.assign(f"getelementptr {wide}, ptr {self.memory}, i64 {first}")
+        return [self.w.assign(f"getelementptr {wide}, ptr {base}, i64 {n}") for n in range(count)]
+
+    def load(self, at: list[str]) -> list[Value]:
+        wide = vector_of(memory_type(self.dtype), self.lanes)
+        return [self.w.value(f"load {wide}, ptr {p}", self.dtype, self.lanes) for p in at]
+
+    def store(self, at: list[str], values: list[Value]) -> None:
+        for pointer, value in zip(at, values, strict=True):
+            self.w.line(f"store {value.typed}, ptr {pointer}")
 
 
 def emit_contraction(kernel: Kernel, emitter: Emitter) -> None:
@@ -135,6 +179,19 @@ def _column_axis(parallel: tuple[Axis, ...], roles: Roles) -> str:
     return found[-1]
 
 
+def _around(
+    form: Contraction, schedule: Schedule, parallel: tuple[Axis, ...]
+) -> Around | None:
+    """The reduction axis that the order puts before parallel axes, if there is one."""
+    place = {name: n for n, name in enumerate(schedule.order)}
+    for axis in form.products[0].reduction if len(form.products) == 1 else ():
+        first = place.get(axis.name, len(place))
+        inside = tuple(a for a in parallel if place.get(a.name, -1) > first)
+        if inside:
+            return Around(axis, inside)
+    return None
+
+
 def _ordered(axes: tuple[Axis, ...], schedule: Schedule) -> tuple[Axis, ...]:
     """In the order of the schedule; axes it leaves out come first."""
     place = {name: n for n, name in enumerate(schedule.order)}
@@ -150,6 +207,7 @@ class _Tiles:
         self.w = emitter.w
         self.body = form.body
         self.parallel = _ordered(form.parallel, schedule)
+        self.around = _around(form, schedule, self.parallel)
         self.products = {id(p.fold): _roles(p, self.parallel, schedule) for p in form.products}
         self.vector, self.rows, self.tile = schedule.vector[0], schedule.register, schedule.tile
         self.reduced = all(a.name != self.vector for a in self.parallel)
@@ -169,22 +227,27 @@ class _Tiles:
 
     # --- loops over tiles ---
 
-    def _outer(self, axes: tuple[Axis, ...], tile: Tile) -> None:
+    def _outer(
+        self, axes: tuple[Axis, ...], tile: Tile, visit: Callable[[Tile], None] | None = None
+    ) -> None:
         """Loops over the parallel axes; rows and columns advance by tiles, their remainders
         follow.
         """
+        if visit is None and self.around and axes == self.around.inside:
+            self._rounds(self.around, tile)
+            return
         if not axes:
-            self._tile(tile)
+            (visit or self._tile)(tile)
             return
         axis, rest = axes[0], axes[1:]
 
         def inner(at: At, count: int) -> None:
             if axis.name == self.columns:
-                self._outer(rest, self._pack(replace(tile, width=count, column=at), rest))
+                self._outer(rest, self._pack(replace(tile, width=count, column=at), rest), visit)
             elif axis.name == self.rows:
-                self._outer(rest, replace(tile, rows=count, row=at))
+                self._outer(rest, replace(tile, rows=count, row=at), visit)
             else:
-                self._outer(rest, tile)
+                self._outer(rest, tile, visit)
 
         self._steps(axis, inner)
 
@@ -206,6 +269,55 @@ class _Tiles:
                 share.loop(axis.name, start // step, range(start, stop, count or 1), body)
             else:
                 self.w.loop(start, stop, count or 1, [], body)
+
+    # --- a reduction around tiles ---
+
+    def _rounds(self, around: Around, tile: Tile) -> None:
+        """Clear the accumulators of all tiles inside, add to them round by round, finish them."""
+        (product,) = self.products.values()
+        lanes = self._width(tile)
+        each = self.tile[0] * self.tile[1]
+        count = math.prod(a.extent for a in around.inside) * each
+        memory = self.w.scratch(count * lanes * self.dtype.bytes)
+        wide = Slots(self.w, memory, self.dtype, lanes)
+
+        def slots(tile: Tile) -> list[str]:
+            place = Affine()
+            for axis in around.inside:
+                place = place * axis.extent + Affine.axis(axis.name)
+            first = self.e.integer(place * each)
+            return wide.pointers(first, tile.rows * tile.width)
+
+        def clear(tile: Tile) -> None:
+            wide.store(slots(tile), [literal(self.zero, lanes)] * (tile.rows * tile.width))
+
+        def add(tile: Tile) -> None:
+            at = slots(tile)
+            start, stop = self.e.clamp(around.axis.extent, product.loops[0][1])
+            now = self.e.integer(Affine.axis(around.axis.name))
+
+            def body(_: Counter, __: list[Value]) -> list[Value]:
+                found = self._reduce(
+                    product.loops[1:], wide.load(at),
+                    lambda acc: self._step(product, tile, tile.width, acc),
+                )  # fmt: skip
+                wide.store(at, found)
+                return []
+
+            self.w.when(now, start, stop, body)
+
+        def finish(tile: Tile) -> None:
+            found = wide.load(slots(tile))
+            self._finish(tile, {id(product.fold): self._joined(found, tile.width)})
+
+        def round_(at: Counter, _: list[Value]) -> list[Value]:
+            with self.e.scope({around.axis.name: At.of(at)}):
+                self._outer(around.inside, tile, add)
+            return []
+
+        self._outer(around.inside, tile, clear)
+        self.w.loop(0, around.axis.extent, 1, [], round_)
+        self._outer(around.inside, tile, finish)
 
     # --- packing ---
 
@@ -271,8 +383,11 @@ class _Tiles:
     # --- one tile ---
 
     def _tile(self, tile: Tile) -> None:
-        """All sums of a tile, then its epilogue, vector by vector."""
-        sums = {key: self._sums(product, tile) for key, product in self.products.items()}
+        """All sums of a tile, then its epilogue."""
+        self._finish(tile, {k: self._sums(product, tile) for k, product in self.products.items()})
+
+    def _finish(self, tile: Tile, sums: dict[int, list[Value]]) -> None:
+        """The epilogue, vector by vector."""
         lanes = next(iter(sums.values()))[0].lanes
         across = -(-tile.width // lanes)
         for r in range(tile.rows):
@@ -292,6 +407,10 @@ class _Tiles:
         )
         if not self.reduced:
             return sums
+        return self._joined(sums, across)
+
+    def _joined(self, sums: list[Value], across: int) -> list[Value]:
+        """Lanes added up: of the sums of a row one vector."""
         return [transpose_add(self.w, sums[n : n + across]) for n in range(0, len(sums), across)]
 
     def _width(self, tile: Tile) -> int:

@@ -237,6 +237,19 @@ class Writer:
             found.append(Value(joined, phi.dtype, phi.lanes))
         return found
 
+    def when(self, at: Counter, start: Counter, stop: Counter, body: Body) -> None:
+        """Run ``body`` if start <= at < stop; nothing is asked where that is known."""
+        inside = "true"
+        for word, bound in (("sge", start), ("slt", stop)):
+            test = self.assign(f"icmp {word} i64 {at}, {bound}")
+            inside = self.assign(f"and i1 {inside}, {test}")
+        then, after = self.fresh("then"), self.fresh("after")
+        self.line(f"br i1 {inside}, label %{then}, label %{after}")
+        self.enter(then)
+        body(at, [])
+        self.line(f"br label %{after}")
+        self.enter(after)
+
     def enter(self, label: str) -> None:
         self.lines.append(f"{label}:")
         self.block = label

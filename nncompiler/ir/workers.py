@@ -89,7 +89,9 @@ def _overlap(some: tuple[Stretch, ...], others: tuple[Stretch, ...]) -> bool:
 
 
 def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:
-    """The axes of a loop and those directly nested in it, as they run from the outside in."""
+    """The axes of a loop and those directly nested in it, as they run from the outside in; in a
+    contraction those outside of all reductions.
+    """
     place = {name: n for n, name in enumerate(schedule.order)}
     axes = tuple(sorted(loop.axes, key=lambda a: place.get(a.name, 0)))
     inner = loop.body
@@ -97,6 +99,9 @@ def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:
         axes += tuple(sorted(inner[0].axes, key=lambda a: place.get(a.name, 0)))
         inner = inner[0].body
     if schedule.strategy == "contract":
+        names = {a.name for a in axes}
+        inside = next((n for n, x in enumerate(schedule.order) if x not in names), len(place))
+        axes = tuple(a for a in axes if place.get(a.name, -1) < inside)
         return tuple(sorted(axes, key=lambda a: place.get(a.name, -1)))
     return axes
 

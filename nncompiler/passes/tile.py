@@ -52,6 +52,10 @@ _LANE, _PACKED_LANE, _PACKED_VECTOR = 1.5, 0.75, 1.5
 #: The same for an epilogue, which is not a loop: its size counts too.
 _SCATTERED = 4.0
 _LATENCY = 4
+#: Cycles of a guard that differs between the rows, columns or lanes of a tile.
+_GUARD = 2.0
+#: Bytes of the first-level data cache.
+CACHE = 32 * 1024
 
 
 def tile_plan(plan: Plan, vector_bytes: int, registers: int) -> Plan:
@@ -175,6 +179,8 @@ class _Contract:
         steps = sum(self.size(p.reduction) for p in self.form.products)
         read_by = {x for _, b in products for x in axes_of(b)}
         sharing = self.size(a for a in self.form.parallel if a.name not in (*read_by, row))
+        masked = sum(_GUARD * guarded(b, columns) for _, b in products) / len(products)
+        masks = sum(_GUARD * guarded(a, row) for a, _ in products) / len(products)
         panel = max(self.size(p.reduction) for p in self.form.products) * len(products)
         for rows, vectors in self.tiles(lambda r, v: r * v + v + 1, m, -(-n // self.lanes)):
 
@@ -185,7 +191,8 @@ class _Contract:
                 copy = (_PACKED_VECTOR if unit else _PACKED_LANE * self.lanes) / readers
 
             def step(r: int, v: int, copy: float = copy) -> float:
-                return max(r * v / 2, (r + v) / 2, _LATENCY) + _pressure(r, v) + copy * v
+                guards = masks * r + masked * v
+                return max(r * v / 2, (r + v) / 2, _LATENCY) + _pressure(r, v) + copy * v + guards
 
             cycles = steps * others * _over_tiles(m, rows, -(-n // self.lanes), vectors, step)
             cycles += others * m * n * (1 / self.lanes + scattered * _SCATTERED)
@@ -203,13 +210,16 @@ class _Contract:
             if self.stride(a, k.name) != 1 or self.stride(b, k.name) != 1:
                 continue
             steps = self.size(product.reduction) / k.extent * -(-k.extent // self.lanes)
+            masks = _GUARD * (guarded(a, row) or guarded(a, k.name))
+            masked = _GUARD * (guarded(b, columns) or guarded(b, k.name))
             for rows, cols in self.tiles(lambda r, c: r * c + min(r, c), m, n):
                 if cols > 4 and cols % 4:
                     continue
 
                 def step(r: int, c: int, steps: float = steps) -> float:
                     shuffles = r * (1.5 * (-(-c // 4) * 4) + 4) / steps
-                    return max(r * c / 2, (r + c) / 2, _LATENCY) + shuffles + _pressure(r, c)
+                    loads = 0.2 * (r + c) + masks * r + masked * c
+                    return max(r * c / 2, (r + c) / 2, _LATENCY) + shuffles + loads
 
                 cycles = steps * others * _over_tiles(m, rows, n, cols, step)
                 yield _Choice(cycles, k.name, columns, row, (rows, cols))
@@ -248,7 +258,31 @@ class _Contract:
         reduction.sort(key=lambda x: (x == choice.vector, x not in shifted))
         rows = [choice.rows] if choice.rows else []
         order = (*outer, choice.columns, *inner, *rows, *dict.fromkeys(reduction))
+        if (around := self.around(choice, shifted, reduction)) is not None:
+            order = around
         return Schedule("contract", (choice.vector,), choice.rows, choice.tile, order)
+
+    def around(
+        self, choice: _Choice, shifted: set[str], reduction: list[str]
+    ) -> tuple[str, ...] | None:
+        """The order in which the outermost reduction loop, over positions, runs around the loops
+        over places in the window: these read the same rows, which are then still in cache. Worth
+        it where the factors of one tile are too large for that as a whole.
+        """
+        if choice.vector not in reduction or len(self.form.products) != 1:
+            return None
+        product, names = self.form.products[0], [a.name for a in self.form.parallel]
+        first = next((x for x in reduction if x != choice.vector and x in shifted), None)
+        inside = [x for x in names if x in shifted and x not in (choice.columns, choice.rows)]
+        if first is None or not inside:
+            return None
+        lines = sum(choice.tile) * self.size(product.reduction) * product.a.dtype.bytes
+        slots = math.prod(choice.tile) * self.vector_bytes * math.prod(map(self.extent, inside))
+        if lines < CACHE or slots > CACHE // 2:
+            return None
+        outside = [choice.columns, *([choice.rows] if choice.rows else [])]
+        outside = [x for x in names if x not in (*inside, *outside)] + outside
+        return (*outside, first, *inside, *(x for x in reduction if x != first))
 
     def extent(self, name: str | None) -> int:
         return next((a.extent for a in self.form.parallel if a.name == name), 1)
@@ -283,6 +317,14 @@ def _pressure(rows: int, across: int) -> float:
     rows' scalars.
     """
     return 0.1 * rows + 0.25 * across
+
+
+def guarded(expr: Expr, axis: str | None) -> bool:
+    """Whether a guard tells apart what `axis` runs over; others become bounds of loops."""
+    return any(
+        isinstance(x, Load) and x.guard is not None and axis in axes_of(x.guard)
+        for x in _nodes([expr])
+    )
 
 
 def _over_tiles(
