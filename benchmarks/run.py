@@ -16,46 +16,50 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import chart, machine, report, workload
-from harness.implementation import PEERS
-from harness.measure import Result, Settings, bandwidths, measure
+from harness.implementation import KINDS, PEERS
+from harness.measure import Contestant, Result, Settings, bandwidths, measure
 from harness.pool import PEERS as PYTHON
-from harness.pool import Pool
-from harness.workload import Row
+from harness.pool import Pool, WorkerFailed
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ["train", "infer"]
-Run = tuple[list[Result], dict[int, dict[int, float]], dict[str, str]]
-FULL = Settings(turn=0.075, rounds=41)
-QUICK = Settings(turn=0.05, rounds=9)
+Memory = dict[int, dict[int, float]]
+Run = tuple[list[Result], Memory, dict[str, str]]
+FULL = Settings(turn=0.075, rounds=41, seconds=45, least=11)
+QUICK = Settings(turn=0.03, rounds=5, seconds=4, least=3)
+#: Compiling with it takes longer than a quick run may.
+SLOW = "compile"
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--quick", action="store_true", help="a few short rounds, one thread, "
+                        f"without {SLOW} unless it is named")  # fmt: skip
     parser.add_argument("--model", metavar="NAME[,NAME...]", help="these workloads only")
-    parser.add_argument("--kind", metavar="KIND[,KIND...]", help="train or infer only")
+    parser.add_argument("--kind", metavar="KIND[,KIND...]", help=f"of {', '.join(KINDS)}")
     parser.add_argument("--peer", metavar="NAME[,NAME...]", help=f"of {', '.join(PEERS)}")
-    parser.add_argument("--threads", default="1", metavar="N[,N...]", help="default: %(default)s")
+    parser.add_argument("--threads", metavar="N[,N...]", help="default: 1,2; quick: 1")
     parser.add_argument("--out", type=Path, help="folder of speed.json, speed.md and speed.svg")
     options = parser.parse_args()
+    cores = [str(n + 1) for n in range(len(os.sched_getaffinity(0)))]
+    usual = ["1"] if options.quick else cores[:2]
+    peers = [p for p in PEERS if not (options.quick and p == SLOW)]
+    part = options.quick or any((options.model, options.kind, options.peer, options.threads))
     options.model = chosen(parser, "--model", options.model, workload.names())
     options.kind = chosen(parser, "--kind", options.kind, KINDS)
-    options.peer = chosen(parser, "--peer", options.peer, PEERS)
-    cores = [str(n + 1) for n in range(len(os.sched_getaffinity(0)))]
-    options.threads = [int(n) for n in chosen(parser, "--threads", options.threads, cores)]
-    everything = [workload.names(), KINDS, list(PEERS)]
-    part = options.quick or [options.model, options.kind, options.peer] != everything
+    options.peer = chosen(parser, "--peer", options.peer, PEERS, peers)
+    options.threads = [int(n) for n in chosen(parser, "--threads", options.threads, cores, usual)]
     # What is committed comes from full runs.
     options.out = options.out or ROOT / ("out" if part else "docs") / "benchmarks"
     return options
 
 
 def chosen(
-    parser: argparse.ArgumentParser, option: str, text: str | None, known: Sequence[str]
-) -> list[str]:
-    names = list(known) if text is None else text.split(",")
+    parser: argparse.ArgumentParser, option: str, text: str | None, known: Sequence[str],
+    usual: Sequence[str] | None = None,
+) -> list[str]:  # fmt: skip
+    names = list(known if usual is None else usual) if text is None else text.split(",")
     for name in names:
         if name not in known:
             parser.error(f"{option}: expected one of {', '.join(known)}, but found '{name}'")
@@ -69,29 +73,36 @@ def say(text: str) -> None:
 
 
 def run(options: argparse.Namespace) -> Run:
-    """All rows, the bandwidths by number of threads, and the versions."""
+    """All cases, the bandwidths by number of threads, and the versions."""
     cores = sorted(os.sched_getaffinity(0))
     settings = QUICK if options.quick else FULL
-    names = ["ours", "checked", *options.peer]
+    names = ["ours", *options.peer]
+    contestants = [(name, threads) for name in names for threads in options.threads]
     results: list[Result] = []
-    memory: dict[int, dict[int, float]] = {}
-    versions: dict[str, str] = {}
+    memory: Memory = {}
     with Pool(cores) as pool, tempfile.TemporaryDirectory() as folder:
         os.sched_setaffinity(0, {cores[0]})
+        versions = found_versions(pool, [("limits", 1), ("export", 1), *contestants])
         for threads in options.threads:
             say("bandwidth")
             memory[threads] = bandwidths(pool, threads)
-            for name in ("limits", *names):
-                versions |= pool.get(name, threads).ask("versions")
-            for model in options.model:
-                for kind, batch in workload.find(model).cases:
-                    if kind in options.kind:
-                        row = Row(model, kind, batch, threads)
-                        results.append(measure(
-                            pool, row, names, memory[threads], Path(folder), settings, say
-                        ))  # fmt: skip
+        for case in workload.cases(options.model, options.kind):
+            results.append(
+                measure(pool, case, contestants, memory, Path(folder), settings, say)
+            )
     say("")
     return results, memory, versions
+
+
+def found_versions(pool: Pool, contestants: Sequence[Contestant]) -> dict[str, str]:
+    """Of those that run; why the others do not stands at every row."""
+    versions: dict[str, str] = {}
+    for contestant in contestants:
+        try:
+            versions |= pool.get(*contestant).ask("versions")
+        except WorkerFailed as error:
+            print(f"warning: {contestant[0]}: {error}", file=sys.stderr)
+    return versions
 
 
 def main() -> int:
@@ -103,7 +114,6 @@ def main() -> int:
     if busy := machine.busy(before):
         print(f"warning: {busy}", file=sys.stderr)
     results, memory, versions = run(options)
-    results.sort(key=lambda r: not r.loses(options.peer))
     made = report.Report(results, memory, versions, before, options.peer, options.quick)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "speed.json").write_text(report.as_json(made))

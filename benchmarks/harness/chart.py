@@ -5,13 +5,15 @@ from __future__ import annotations
 from html import escape
 
 from harness.implementation import IMPLEMENTATIONS
-from harness.measure import Result
+from harness.measure import Contestant, Row, Summary
 from harness.report import Report, microseconds
 
-WIDTH, LEFT, RIGHT = 760, 150, 110
+WIDTH, LEFT, RIGHT = 760, 150, 130
 BAR, GAP, HEAD, TOP = 15, 4, 26, 44
-COLOURS = {"ours": "#1b7f5c", "torch": "#d9603b", "jax": "#6d6bb3"}
-OTHERS = "#888888"
+COLOURS = {
+    "ours": "#1b7f5c", "torch": "#d9603b", "compile": "#e8a33d", "jax": "#6d6bb3",
+    "ort": "#3f88c5", "openvino": "#8d5a97",
+}  # fmt: skip
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #222 }
   .title { font-weight: 600 }
@@ -25,14 +27,15 @@ STYLE = """
 
 def bars(report: Report) -> str:
     """The chart; a dashed line is the machine's limit."""
-    names = ["ours", *report.peers]
     parts: list[str] = []
     y = TOP
-    for result in report.results:
-        timed = [name for name in names if name in result.timings]
-        if timed:
-            parts += group(result, timed, y)
-            y += HEAD + len(timed) * (BAR + GAP) + 8
+    for row in report.rows:
+        if row.ours is None:
+            continue
+        best = (row.best(name) for name in report.peers)
+        timed = [("ours", row.threads), *(c for c in best if c is not None)]
+        parts += group(row, timed, y)
+        y += HEAD + len(timed) * (BAR + GAP) + 8
     title = "Time of one step in µs, shorter is better; the dashed line is the machine's limit"
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" role="img">',
@@ -42,26 +45,25 @@ def bars(report: Report) -> str:
     ])  # fmt: skip
 
 
-def group(result: Result, timed: list[str], y: int) -> list[str]:
+def group(row: Row, timed: list[Contestant], y: int) -> list[str]:
     """The bars of a row, its name above them."""
-    slowest = max(result.timings[name].seconds.median for name in timed)
-    scale = (WIDTH - LEFT - RIGHT) / slowest
-    parts = [f'<text class="title" x="12" y="{y + 16}">{escape(str(result.row))}</text>']
-    for k, name in enumerate(timed):
-        timing = result.timings[name]
+    medians = {c: Summary.of(row.result.seconds[c]).median for c in timed}
+    scale = (WIDTH - LEFT - RIGHT) / max(medians.values())
+    parts = [f'<text class="title" x="12" y="{y + 16}">{escape(str(row))}</text>']
+    for k, c in enumerate(timed):
         top = y + HEAD + k * (BAR + GAP)
-        long = max(1.0, timing.seconds.median * scale)
-        label = microseconds(timing.seconds.median)
-        if name != "ours":
-            label += f"  ({timing.ratio.median:.2f} ×)"
+        long = max(1.0, medians[c] * scale)
+        label = microseconds(medians[c])
+        if c[0] != "ours":
+            label += f"  ({row.ratio(c).median:.2f} ×)"
         parts += [
             f'<text x="{LEFT - 8}" y="{top + 12}" text-anchor="end">'
-            f"{escape(IMPLEMENTATIONS[name].title)}</text>",
+            f"{escape(IMPLEMENTATIONS[c[0]].title)}</text>",
             f'<rect x="{LEFT}" y="{top}" width="{long:.1f}" height="{BAR}" rx="2" '
-            f'fill="{COLOURS.get(name, OTHERS)}"/>',
+            f'fill="{COLOURS[c[0]]}"/>',
             f'<text x="{LEFT + long + 6:.1f}" y="{top + 12}">{label}</text>',
         ]
-    x = LEFT + result.limit * scale
+    x = LEFT + row.limit * scale
     end = y + HEAD + len(timed) * (BAR + GAP)
     ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{y + HEAD - 2}" y2="{end - 2}"'
     return [*parts, f'<line class="limit" {ends}/>']

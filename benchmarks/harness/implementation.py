@@ -12,7 +12,7 @@ from harness.workload import Array, Arrays, Workload
 
 
 class Implementation(ABC):
-    """Prepared for one row at a time. `call` does one step; nothing else is timed."""
+    """Prepared for one case at a time. `call` does one step; nothing else is timed."""
 
     call: Callable[[], object]
 
@@ -25,19 +25,22 @@ class Implementation(ABC):
 
     @abstractmethod
     def prepare(
-        self, workload: Workload, kind: str, batch: int, weights: Arrays | None, data: Arrays
-    ) -> str:
-        """Make ready for a row; the configuration chosen, where there was a choice."""
+        self, workload: Workload, kind: str, batch: int, weights: Arrays | None, data: Arrays,
+        onnx: str,
+    ) -> str:  # fmt: skip
+        """Make ready for a case; the configuration chosen, where there was a choice.
 
-    @abstractmethod
-    def reset(self) -> None:
+        `onnx` is the file of the model for those that want one.
+        """
+
+    def reset(self) -> None:  # noqa: B027
         """Back to the initial weights and an empty optimizer: all turns do the same work."""
 
     @abstractmethod
     def value(self) -> Array:
-        """Of the last call: the loss in training, else the output."""
+        """Of the last call: the loss in training, in a loop the sum of all, else the output."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027
         """Wait until all calls are done."""
 
     def context(self) -> AbstractContextManager[object]:
@@ -49,6 +52,21 @@ class Implementation(ABC):
         raise NotImplementedError
 
 
+def trial(step: Callable[[], object], rounds: int = 5, seconds: float = 0.02) -> float:
+    """Seconds for one step: the fastest of a few short rounds."""
+    import time
+
+    step()
+    best = float("inf")
+    for _ in range(rounds):
+        start, calls = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            step()
+            calls += 1
+        best = min(best, (time.perf_counter() - start) / calls)
+    return best
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """Where an implementation is, what its process needs, and what the tables call it."""
@@ -56,7 +74,13 @@ class Entry:
     module: str
     name: str
     title: str
+    kinds: tuple[str, ...] = ()
     peer: bool = True
+    """One of those that we compare with."""
+    ours: bool = False
+    """Runs with the Python of the harness rather than that of `.peers`."""
+    onnx: bool = False
+    """Takes the model as an ONNX file."""
     single: Mapping[str, str] = field(default_factory=dict)
     """The environment with one thread."""
 
@@ -66,14 +90,19 @@ class Entry:
         return made
 
 
+KINDS = ("train", "loop", "infer")
+STEPS = ("train", "infer")
+INFER = ("infer",)
 XLA = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
 
-#: The peers run with the Python of `.peers`, the others with that of the harness.
 IMPLEMENTATIONS = {
-    "limits": Entry("limits", "Limits", "FMA limit", peer=False),
-    "ours": Entry("ours", "Prepared", "nncompiler", peer=False),
-    "checked": Entry("ours", "Checked", "nncompiler, checked call", peer=False),
-    "torch": Entry("torch_eager", "TorchEager", "PyTorch eager"),
-    "jax": Entry("jax_jit", "JaxJit", "JAX jit", single=XLA),
+    "limits": Entry("limits", "Limits", "FMA limit", peer=False, ours=True),
+    "export": Entry("onnx_export", "Export", "ONNX export", peer=False),
+    "ours": Entry("ours", "Prepared", "nncompiler", KINDS, peer=False, ours=True),
+    "torch": Entry("torch_module", "Eager", "PyTorch eager", STEPS),
+    "compile": Entry("torch_module", "Compiled", "torch.compile", STEPS),
+    "jax": Entry("jax_jit", "JaxJit", "JAX jit", KINDS, single=XLA),
+    "ort": Entry("onnx_runtime", "OnnxRuntime", "ONNX Runtime", INFER, onnx=True),
+    "openvino": Entry("openvino_cpu", "OpenVino", "OpenVINO", INFER, onnx=True),
 }
 PEERS = tuple(name for name, entry in IMPLEMENTATIONS.items() if entry.peer)

@@ -1,4 +1,4 @@
-"""JAX: one jitted function per step, the state donated."""
+"""JAX: one jitted function per step, or per loop of steps, the state donated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 from jax import numpy as jnp
 
 from harness.implementation import Implementation
-from harness.workload import Array, Arrays, Sgd, Workload
+from harness.workload import LOOP_STEPS, Adam, Array, Arrays, Jax, Optimizer, Sgd, Workload
+
+Tree = dict[str, Any]
 
 
 class JaxJit(Implementation):
@@ -28,27 +30,23 @@ class JaxJit(Implementation):
         return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
 
     def prepare(
-        self, workload: Workload, kind: str, batch: int, weights: Arrays | None, data: Arrays
-    ) -> str:
+        self, workload: Workload, kind: str, batch: int, weights: Arrays | None, data: Arrays,
+        onnx: str,
+    ) -> str:  # fmt: skip
         assert weights is not None
         functions = workload.jax()
-        if kind == "train":
-            slots = [weights] * workload.optimizer.slots
-            state = (weights, *(jax.tree.map(np.zeros_like, s) for s in slots))
-            step = training_step(functions.loss, workload.optimizer)
-            self.run(step, state, [*data], [*data.values()], donate=True)
-        else:
-            inputs = [data[name] for name in workload.inputs]
+        if kind == "infer":
+            inputs = {name: data[name] for name in workload.inputs}
             infer: Callable[..., Any] = lambda p, **given: (p, functions.infer(p, **given))  # noqa: E731
-            self.run(infer, weights, [*workload.inputs], inputs, donate=False)
-        return ""
+            self.run(infer, weights, inputs, donate=False)
+            return ""
+        state, step = training(functions, workload.optimizer, weights)
+        self.run(step if kind == "train" else looped(step, batch), state, data, donate=True)
+        return "lax.scan" if kind == "loop" else ""
 
-    def run(
-        self, step: Callable[..., Any], state: Any, names: list[str], values: list[Array],
-        donate: bool,
-    ) -> None:  # fmt: skip
+    def run(self, step: Callable[..., Any], state: Any, data: Arrays, donate: bool) -> None:
         self.initial, structure = jax.tree.flatten(state)
-        given = [jax.device_put(value) for value in values]
+        names, given = [*data], [jax.device_put(value) for value in data.values()]
 
         def flat(leaves: list[Any], given: list[Any]) -> Any:
             new, result = step(structure.unflatten(leaves), **dict(zip(names, given, strict=True)))
@@ -75,18 +73,68 @@ class JaxJit(Implementation):
         jax.block_until_ready((self.state, self.last))
 
     def value(self) -> Array:
-        return np.array(self.last)
+        return np.array(self.last[0] if isinstance(self.last, tuple) else self.last)
 
 
-def training_step(loss: Callable[..., Any], optimizer: Sgd) -> Callable[..., Any]:
-    """(state, data) to (state, loss); the state is the parameters and the optimizer's slots."""
+def training(
+    functions: Jax, optimizer: Optimizer, weights: Arrays
+) -> tuple[Any, Callable[..., Any]]:
+    """The state (parameters, states, count, slots), and (state, data) to (state, loss)."""
+    trained = {n: a for n, a in weights.items() if n not in functions.states}
+    states = {n: weights[n] for n in functions.states}
+    zeros = {n: np.zeros_like(a) for n, a in trained.items()}
+    slots = tuple(dict(zeros) for _ in range(optimizer.slots))
 
-    def step(state: tuple[Any, ...], **data: Any) -> tuple[tuple[Any, ...], Any]:
-        value, change = jax.value_and_grad(partial(loss, **data))(state[0])
-        slots = state[1:]
-        if optimizer.momentum:
-            change = jax.tree.map(lambda m, g: optimizer.momentum * m + g, slots[0], change)
+    def step(state: Any, **data: Any) -> tuple[Any, Any]:
+        parameters, states, count, slots = state
+
+        def loss(parameters: Tree) -> tuple[Any, Tree]:
+            found = functions.loss(parameters | states, **data)
+            return found if functions.states else (found, {})
+
+        (value, states), change = jax.value_and_grad(loss, has_aux=True)(parameters)
+        parameters, slots = updated(optimizer, parameters, change, slots, count + 1)
+        return (parameters, states, count + 1, slots), value
+
+    return (trained, states, np.int32(0), slots), step
+
+
+def updated(
+    o: Optimizer, parameters: Tree, change: Tree, slots: tuple[Tree, ...], count: Any
+) -> tuple[Tree, tuple[Tree, ...]]:
+    """Parameters and slots after a step of the optimizer."""
+    tree = partial(jax.tree.map)
+    if isinstance(o, Sgd):
+        if o.momentum:
+            change = tree(lambda m, g: o.momentum * m + g, slots[0], change)
             slots = (change,)
-        return (jax.tree.map(lambda w, d: w - optimizer.lr * d, state[0], change), *slots), value
+        return tree(lambda w, d: w - o.lr * d, parameters, change), slots
+    assert isinstance(o, Adam)
+    if o.clip_norm is not None:
+        norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(change)))
+        change = tree(lambda g: g * jnp.minimum(1.0, o.clip_norm / (norm + 1e-6)), change)
+    m = tree(lambda m, g: o.beta1 * m + (1 - o.beta1) * g, slots[0], change)
+    v = tree(lambda v, g: o.beta2 * v + (1 - o.beta2) * g * g, slots[1], change)
+    first, second = 1 - o.beta1**count, 1 - o.beta2**count
 
-    return step
+    def move(w: Any, m: Any, v: Any) -> Any:
+        return w - o.lr * (m / first) / (jnp.sqrt(v / second) + o.eps)
+
+    return tree(move, parameters, m, v), (m, v)
+
+
+def looped(step: Callable[..., Any], batch: int) -> Callable[..., Any]:
+    """`LOOP_STEPS` steps over as many batches as one `lax.scan`; the sum of the losses."""
+
+    def loop(state: Any, **data: Any) -> tuple[Any, Any]:
+        batches = {n: a.reshape(LOOP_STEPS, batch, *a.shape[1:]) for n, a in data.items()}
+
+        def body(carry: Any, one: Tree) -> tuple[Any, None]:
+            state, total = carry
+            state, loss = step(state, **one)
+            return (state, total + loss), None
+
+        carry, _ = jax.lax.scan(body, (state, jnp.float32(0)), batches)
+        return carry
+
+    return loop

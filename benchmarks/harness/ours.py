@@ -1,7 +1,8 @@
-"""nncompiler: one native call per step, prepared once or checked every time."""
+"""nncompiler: one native call per step, or per loop of steps, its arguments bound before."""
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,14 @@ import numpy as np
 import nncompiler
 from harness.implementation import Implementation
 from harness.workload import Array, Arrays, Workload
+from nncompiler.runtime.call import check_code, pointer
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 1
 
 
 class Prepared(Implementation):
-    """`model.bind(function, ...)`: all arguments are fixed."""
+    """`model.bind(function, ...)`, and for a loop the native loop of `model.fit`."""
 
     def versions(self) -> dict[str, str]:
         return {
@@ -27,22 +29,39 @@ class Prepared(Implementation):
         }  # fmt: skip
 
     def prepare(
-        self, workload: Workload, kind: str, batch: int, weights: Arrays | None, data: Arrays
-    ) -> str:
-        path = ROOT / workload.path
-        self.function = {"train": "train_step", "infer": "infer"}[kind]
+        self, workload: Workload, kind: str, batch: int, weights: Arrays | None, data: Arrays,
+        onnx: str,
+    ) -> str:  # fmt: skip
+        function = "infer" if kind == "infer" else "train_step"
         self.model = nncompiler.compile(
-            path, batch=batch, threads=self.threads, functions=(self.function,)
+            ROOT / workload.path, batch=batch, threads=self.threads, functions=(function,)
         )
         self.initial = weights
-        self.result = workload.output if kind == "infer" else self.model.manifest.losses[0]
-        self.given = data if kind == "train" else {n: data[n] for n in workload.inputs}
-        self.call = self.make_call()
+        given = {n: data[n] for n in workload.inputs} if kind == "infer" else data
+        if kind == "loop":
+            self.call = self.loop(batch, given)
+        else:
+            bound = self.model.bind(function, **given)
+            result = workload.output if kind == "infer" else self.model.manifest.losses[0]
+            self.call, self.found = bound, bound.results[result]
         return ""
 
-    def make_call(self) -> Callable[[], object]:
-        call = self.model.bind(self.function, **self.given)
-        self.found = call.results[self.result]
+    def loop(self, batch: int, data: Arrays) -> Callable[[], None]:
+        """One call of the native loop over all rows, in order."""
+        entry, native = self.model.bindings.fit(batch)
+        arrays = [data[a.name] for a in entry.given]
+        self.found = np.zeros(1)
+        rows = len(arrays[0])
+        arguments = (
+            *self.model.memory("train_step"), *map(pointer, arrays), None,
+            ctypes.c_int64(rows), pointer(self.found),
+        )  # fmt: skip
+
+        def call() -> None:
+            self.found[:] = 0
+            check_code(native(*arguments), "fit", data, entry.given)
+            self.found /= batch
+
         return call
 
     def reset(self) -> None:
@@ -56,22 +75,3 @@ class Prepared(Implementation):
     def weights(self) -> Arrays:
         self.model.init(SEED)
         return self.model.state_dict()
-
-
-class Checked(Prepared):
-    """`model.train_step(...)`, `model.predict(...)`: all is checked every time."""
-
-    def make_call(self) -> Callable[[], object]:
-        step = self.model.train_step if self.function == "train_step" else self.predict
-
-        def call() -> None:
-            self.last = step(**self.given)
-
-        return call
-
-    def predict(self, **inputs: Array) -> Array:
-        outputs = self.model.predict(inputs)
-        return np.asarray(outputs[self.result] if isinstance(outputs, dict) else outputs)
-
-    def value(self) -> Array:
-        return np.asarray(self.last)

@@ -26,7 +26,7 @@ class Process:
 
     def __init__(self, name: str, threads: int, cores: list[int]) -> None:
         entry = IMPLEMENTATIONS[name]
-        python = str(PEERS) if entry.peer else sys.executable
+        python = sys.executable if entry.ours else str(PEERS)
         libraries = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         environment = {
             **os.environ, **dict.fromkeys(libraries, str(threads)),

@@ -31,11 +31,11 @@ class Worker:
         return self.it.versions()
 
     def prepare(
-        self, workload: str, kind: str, batch: int, data: str, weights: str | None
+        self, workload: str, kind: str, batch: int, data: str, weights: str | None, onnx: str
     ) -> str:
         """`data` and `weights` are `.npz` files."""
         initial = None if weights is None else read(weights)
-        return self.it.prepare(find(workload), kind, batch, initial, read(data))
+        return self.it.prepare(find(workload), kind, batch, initial, read(data), onnx)
 
     def write_weights(self, path: str) -> None:
         np.savez(path, **self.it.weights())  # type: ignore[arg-type]
@@ -55,12 +55,14 @@ class Worker:
                 found.append(self.it.value().tolist())
         return found
 
-    def calibrate(self, seconds: float) -> int:
-        """How many calls take that long, after a warm-up of as long."""
+    def calibrate(self, seconds: float) -> tuple[int, float]:
+        """How many calls take that long, after a warm-up of as long; seconds of such a turn."""
         calls = 1
         while (took := self.turn(calls)) < seconds / 2:
             calls *= 2
-        return max(1, round(calls * seconds / took))
+        each = took / calls
+        calls = max(1, round(seconds / each))
+        return calls, each * (calls + warm_up(calls))
 
     def turn(self, calls: int) -> float:
         """Seconds for so many calls from the initial state, after a few that warm the caches."""
@@ -69,7 +71,7 @@ class Worker:
         gc.collect()
         gc.disable()
         with self.it.context():
-            for _ in repeat(None, 1 + calls // 10):
+            for _ in repeat(None, warm_up(calls)):
                 call()
             self.it.finish()
             start = time.perf_counter()
@@ -79,6 +81,11 @@ class Worker:
             took = time.perf_counter() - start
         gc.enable()
         return took
+
+
+def warm_up(calls: int) -> int:
+    """Calls before those that are timed."""
+    return 1 + calls // 10
 
 
 def read(path: str) -> Arrays:

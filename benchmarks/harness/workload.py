@@ -9,15 +9,18 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
+
+#: Training steps in one call of the case 'loop'.
+LOOP_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,31 @@ class Sgd:
 
 
 @dataclass(frozen=True, slots=True)
+class Adam:
+    """Kingma and Ba 2015. `clip_norm`: gradients are scaled so that their common norm is at most
+    that."""
+
+    lr: float
+    clip_norm: float | None = None
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    @property
+    def slots(self) -> int:
+        return 2
+
+
+Optimizer: TypeAlias = Sgd | Adam
+
+
+@dataclass(frozen=True, slots=True)
 class Torch:
-    """A workload for PyTorch; `infer` and `loss` take the data by name."""
+    """A workload for PyTorch; `infer` and `loss` take the data by name.
+
+    `infer` gives the output that is compared, or a tuple that begins with it. Parameters that have
+    no counterpart in our model do not require gradients.
+    """
 
     module: Any
     infer: Callable[..., Any]
@@ -46,25 +72,27 @@ class Torch:
 
 @dataclass(frozen=True, slots=True)
 class Jax:
-    """A workload for JAX: pure functions of our parameters by name, and of the data by name."""
+    """A workload for JAX: pure functions of our parameters by name, and of the data by name.
+
+    With `states`, names of what is not trained, `loss` gives the loss and their new values.
+    """
 
     infer: Callable[..., Any]
     loss: Callable[..., Any]
+    states: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table. `kind` is 'train' (forward, backward, optimizer) or 'infer'."""
+class Case:
+    """What is timed. `kind` is 'train' (one step: forward, backward, optimizer), 'infer', or
+    'loop' (`LOOP_STEPS` training steps in one call)."""
 
     workload: str
     kind: str
     batch: int
-    threads: int
 
     def __str__(self) -> str:
-        name = "training step" if self.kind == "train" else "inference"
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.workload}, {name}, batch {self.batch}, {threads}"
+        return f"{self.workload}, {self.kind}, {self.batch}"
 
 
 class Workload(ABC):
@@ -74,11 +102,13 @@ class Workload(ABC):
     path: str
     #: (kind, batch) of each row.
     cases: tuple[tuple[str, int], ...]
-    optimizer: Sgd
+    optimizer: Optimizer
     #: The data that inference takes; training takes all.
     inputs: tuple[str, ...]
     #: The output that is compared.
     output: str
+    #: Relative error up to which losses and outputs agree.
+    tolerance: float = 1e-4
 
     @abstractmethod
     def data(self, batch: int, random: np.random.Generator) -> Arrays:
@@ -86,7 +116,7 @@ class Workload(ABC):
 
     @abstractmethod
     def flops(self, kind: str, batch: int) -> int:
-        """Operations in contractions, a multiply-add being two."""
+        """Operations in contractions of one step, a multiply-add being two."""
 
     @abstractmethod
     def torch(self) -> Torch: ...
@@ -95,17 +125,24 @@ class Workload(ABC):
     def jax(self) -> Jax: ...
 
 
+def contraction_flops(products: Iterable[int], kind: str, first: int = 0) -> int:
+    """Of contractions with so many multiply-adds forward; in training each has two gradients, but
+    for `first` multiply-adds, whose input needs none."""
+    count = sum(products)
+    return 2 * (count if kind == "infer" else 3 * count - first)
+
+
 def dense_flops(sizes: tuple[int, ...], kind: str, batch: int) -> int:
-    """Of dense layers in a row; in training each has two gradients, the first layer only one."""
-    products = [a * b for a, b in zip(sizes, sizes[1:], strict=False)]
-    count = sum(products) if kind == "infer" else 3 * sum(products) - products[0]
-    return 2 * batch * count
+    """Of dense layers in a row."""
+    products = [batch * a * b for a, b in zip(sizes, sizes[1:], strict=False)]
+    return contraction_flops(products, kind, products[0])
 
 
 def names() -> list[str]:
-    """All workloads."""
+    """All workloads, small ones first."""
     package = importlib.import_module("workloads")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    found = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return sorted(found, key=lambda n: (find(n).flops("train", 1), n))
 
 
 def find(name: str) -> Workload:
@@ -113,3 +150,9 @@ def find(name: str) -> Workload:
     workload = importlib.import_module(f"workloads.{name}").WORKLOAD
     assert isinstance(workload, Workload)
     return workload
+
+
+def cases(names: Iterable[str], kinds: Iterable[str]) -> list[Case]:
+    """All cases of these workloads and kinds."""
+    every = [Case(name, kind, batch) for name in names for kind, batch in find(name).cases]
+    return [case for kind in kinds for case in every if case.kind == kind]

@@ -8,7 +8,7 @@ from harness.workload import Arrays, Jax, Sgd, Torch, Workload, dense_flops
 
 class Tiny(Workload):
     path = "models/tiny.nn"
-    cases = (("train", 4), ("infer", 1))
+    cases = (("train", 4), ("loop", 4), ("infer", 1))
     optimizer = Sgd(lr=0.2)
     inputs = ("x",)
     output = "prediction"
@@ -30,7 +30,7 @@ class Tiny(Workload):
         )  # fmt: skip
         return Torch(
             model,
-            infer=model,
+            infer=lambda x: model(x),
             loss=lambda x, t: mse_loss(model(x), t),
             state=lambda w: {
                 "0.weight": w["h1.W"].T, "0.bias": w["h1.b"],

@@ -70,30 +70,66 @@ def profile(c: Compilation, function: str, seconds: float, threads: int) -> Time
     """The times of the kernels of one function, measured for about so many seconds."""
     import numpy as np
 
-    from nncompiler.api import kept_objects
-    from nncompiler.cache import standard
     from nncompiler.cli.limits import Limits
-    from nncompiler.driver import build_artifact
-    from nncompiler.report import accounts, timing
-    from nncompiler.runtime.artifact import open_artifact
-    from nncompiler.runtime.model import Model
+    from nncompiler.report import timing
 
-    store = standard()
-    objects = None if store is None else kept_objects(store)
-    so = build_artifact([c], objects=objects, timed=True).so
-    model = Model(open_artifact(so), threads=threads)
-    costs = next(p for p in accounts.analyse(c, (function,)).profiles)
+    clocked = Clocked(c, function, threads)
     machine = Limits(threads).machine()
     if c.network.dtype.bytes == 8:
         machine = timing.Machine(machine.peak / 2, machine.bandwidth, threads)
-    rounds = _rounds(model, prepared(model, c, function), len(costs.kernels), seconds)
+    rounds = clocked.rounds(seconds)
     medians, fastest = np.median(rounds, axis=0), rounds.min(axis=0)
     whole = rounds.sum(axis=1)
     return timing.TimeProfile(
         c.network.source, c.network.name, function, c.network.sizes, machine, len(rounds),
         float(np.median(whole)), float(whole.min()),
-        timing.timed(costs, machine, medians.tolist(), fastest.tolist()),
+        timing.timed(clocked.costs, machine, medians.tolist(), fastest.tolist()),
     )  # fmt: skip
+
+
+class Clocked:
+    """A function with clocks built in, ready to be called; `costs` is what its kernels do."""
+
+    def __init__(self, c: Compilation, function: str, threads: int) -> None:
+        import numpy as np
+
+        from nncompiler.api import kept_objects
+        from nncompiler.cache import standard
+        from nncompiler.driver import build_artifact
+        from nncompiler.report import accounts
+        from nncompiler.runtime.artifact import open_artifact
+        from nncompiler.runtime.model import Model
+
+        store = standard()
+        objects = None if store is None else kept_objects(store)
+        so = build_artifact([c], objects=objects, timed=True).so
+        model = Model(open_artifact(so), threads=threads)
+        (self.costs,) = accounts.analyse(c, (function,)).profiles
+        self.call = prepared(model, c, function)
+        self._clock = model.artifact.lookup(model.manifest.symbol("ticks"))
+        self._clock.restype = ctypes.c_void_p  # type: ignore[attr-defined]
+        address = ctypes.cast(self._clock(), ctypes.POINTER(ctypes.c_int64))
+        self._table = np.ctypeslib.as_array(address, (1 + len(self.costs.kernels),))
+
+    def rounds(self, seconds: float) -> Any:
+        """Seconds of every kernel in every round, after one that is left out."""
+        import numpy as np
+
+        table = self._table
+        self.call()
+        found: list[Any] = []
+        first, start = self._now(), time.perf_counter()
+        least, most = ROUNDS
+        while len(found) < least or (time.perf_counter() < start + seconds and len(found) < most):
+            table[1:] = 0
+            self.call()
+            found.append(table[1:].copy())
+        ticks, passed = self._now() - first, time.perf_counter() - start
+        return np.array(found) * (passed / ticks)
+
+    def _now(self) -> int:
+        self._clock()
+        return int(self._table[0])
 
 
 def prepared(model: Model, c: Compilation, function: str) -> Callable[[], None]:
@@ -109,24 +145,3 @@ def prepared(model: Model, c: Compilation, function: str) -> Callable[[], None]:
     arrays = random_arguments(c.graphs[function])
     given = model.bindings.any(function).given
     return model.bind(function, **{a.name: arrays[a.name] for a in given})
-
-
-def _rounds(model: Model, call: Callable[[], None], kernels: int, seconds: float) -> Any:
-    """Seconds of every kernel in every round, the first of which is left out."""
-    import numpy as np
-
-    clock = model.artifact.lookup(model.manifest.symbol("ticks"))
-    clock.restype = ctypes.c_void_p  # type: ignore[attr-defined]
-    address = ctypes.cast(clock(), ctypes.POINTER(ctypes.c_int64))
-    table = np.ctypeslib.as_array(address, (1 + kernels,))
-    call()
-    found: list[Any] = []
-    start, first = time.perf_counter(), int(table[0])
-    least, most = ROUNDS
-    while len(found) < least or (time.perf_counter() < start + seconds and len(found) < most):
-        table[1:] = 0
-        call()
-        found.append(table[1:].copy())
-    passed = time.perf_counter() - start
-    clock()
-    return np.array(found) * (passed / (int(table[0]) - first))

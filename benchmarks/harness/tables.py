@@ -1,0 +1,46 @@
+"""Tables as Markdown, on standard output and in `docs/benchmarks/`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import machine
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "benchmarks"
+
+
+def parser(text: str) -> argparse.ArgumentParser:
+    """With the flag that all scripts have."""
+    found = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--write", action="store_true", help="into docs/benchmarks/ too")
+    return found
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """The first `left` columns flush left, the others right."""
+    rule = "|" + "---|" * left + "---:|" * (len(heads) - left)
+    lines = ["| " + " | ".join(heads) + " |", rule]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def publish(name: str, text: str, write: bool, facts: dict[str, str]) -> None:
+    """The page with what it was measured on at its end."""
+    page = text.rstrip() + "\n\n" + "\n".join(f"- {n}: {fact}" for n, fact in facts.items()) + "\n"
+    print(page)
+    if write:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        (FOLDER / f"{name}.md").write_text(page)
+
+
+def facts() -> dict[str, str]:
+    """What is known of the machine; a warning if it is busy."""
+    found = machine.describe()
+    if busy := machine.busy(found):
+        print(f"warning: {busy}", file=sys.stderr)
+    return found
