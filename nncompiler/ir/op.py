@@ -18,7 +18,8 @@ import numpy as np
 
 from nncompiler.errors import CompilerBug, UserError, nearest
 from nncompiler.ir.graph import Attr, Builder, Node, Value
-from nncompiler.ir.scalar import Affine, Const, Expr, Index, apply, const
+from nncompiler.ir.kernel import Stmt, Store
+from nncompiler.ir.scalar import Affine, Const, Expr, Index, Load, apply, const
 from nncompiler.ir.types import I32, Array, TensorType
 
 
@@ -51,6 +52,20 @@ class Lowering(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """What `Operator.nest` may ask for: the operands and the result as memory holds them."""
+
+    def load(self, k: int, index: Sequence[Index]) -> Load:
+        """The element of operand `k` at `index`."""
+        ...
+
+    def result(self, index: Sequence[Index]) -> Load:
+        """What was stored to the result at `index`."""
+        ...
+
+    def store(self, index: Sequence[Index], value: Expr) -> Store: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A test case: input types, attributes, and the range (low, high) from which random inputs
@@ -73,7 +88,7 @@ class Operator(ABC):
     `map`: each output element is a scalar expression of input elements; `fold`: it reduces over
     new axes;
     `contract`: a sum of products; `view`: the same bytes under another shape; `region`: it owns a
-    body.
+    body; `nest`: it writes its own loops, which nothing joins.
     """
 
     name: ClassVar[str]
@@ -93,7 +108,8 @@ class Operator(ABC):
             raise CompilerBug(
                 "NN0393", f"operator '{cls.name}' has no gradient and does not say so"
             )
-        if cls.kind != "region" and cls.lower is Operator.lower:
+        own = cls.nest is not Operator.nest if cls.kind == "nest" else cls.kind == "region"
+        if not own and cls.lower is Operator.lower:
             raise CompilerBug("NN0393", f"operator '{cls.name}' has no lowering")
         missing = [
             m for m in ("infer", "reference", "samples") if getattr(cls, m) is getattr(Operator, m)
@@ -127,6 +143,10 @@ class Operator(ABC):
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
         """The element of the (single) result at `index`, in terms of the inputs' elements."""
         raise CompilerBug("NN0393", f"operator '{self.name}' cannot be lowered by itself")
+
+    def nest(self, node: Node, memory: Memory) -> tuple[Stmt, ...]:
+        """The whole kernel, for what no expression of one element says well."""
+        raise CompilerBug("NN0393", f"operator '{self.name}' has no loops of its own")
 
     def simplify(self, b: Builder, node: Node, definitions: dict[Value, Node]) -> Value | None:
         """An equal value by fewer means, or None. `definitions` are of the function under

@@ -124,12 +124,15 @@ class _Verifier:
         found = s.value.dtype
         wanted = buffer.type.dtype
         _expect(found == wanted, f"expected a value of type {wanted}, but found {found}")
-        if all(isinstance(i, Affine) for i in s.index):
-            moving = {n for i in s.index if isinstance(i, Affine) for n in i.axes}
-            for axis in sorted(scope.parallel - moving):
+        moving = {n for i in s.index if isinstance(i, Affine) for n in i.axes}
+        computed = not all(isinstance(i, Affine) for i in s.index)
+        for axis in sorted(scope.parallel - moving):
+            if computed:
                 raise _Problem(
-                    f"every iteration of '{axis}' writes the same element of '{s.buffer}'"
+                    f"iterations of '{axis}' may write the same element of '{s.buffer}'; an "
+                    "`ordered` loop may do so"
                 )
+            raise _Problem(f"every iteration of '{axis}' writes the same element of '{s.buffer}'")
 
     def _fold(self, s: Fold, scope: _Scope) -> None:
         # names are bound whatever is found, so that one mistake is reported once

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from nncompiler.errors import CompilerBug, Span
 from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.kernel import Axis, Buffer, For, Kernel, Step, Store
-from nncompiler.ir.scalar import Affine, Load
-from nncompiler.passes.grouping import find_frame
+from nncompiler.ir.op import lookup
+from nncompiler.ir.scalar import Affine, Expr, Index, Load
+from nncompiler.passes.grouping import find_frame, has_nest
 from nncompiler.passes.hazards import may_overwrite
 from nncompiler.passes.lower import AXIS_NAMES, Place, lower_group
 from nncompiler.passes.order import best_order
@@ -81,6 +82,8 @@ class Block:
         Gives those (old, new) whose write in place would disturb a read: they are in the arena
         instead.
         """
+        if has_nest(node):
+            return self._add_nest(node, in_place)
         nodes = node.body.nodes if node.body else (node,)
         outputs = [v for _, v in node.body.results] if node.body else list(node.outputs)
         frame = find_frame(nodes, outputs)
@@ -110,6 +113,19 @@ class Block:
         reads = frozenset(self.root(v) for v in operands)
         self.items.append(Item(kernel, reads, frozenset(outputs), frozenset(written.values())))
         return refused
+
+    def _add_nest(self, node: Node, in_place: dict[Value, Value]) -> list[tuple[Value, Value]]:
+        """The kernel that an operator writes itself; it never writes over what others read."""
+        value = node.output
+        target, *others = self.at(value)
+        memory = _Memory(node, [self.at(v)[0] for v in node.inputs], target)
+        body = lookup(node.op).nest(node, memory)
+        kernel = Kernel("k", body, nodes=(value.name,), spans=_spans((node,)))
+        reads = frozenset(self.root(v) for v in node.inputs)
+        self.items.append(Item(kernel, reads, frozenset((value,))))
+        for place in others:
+            self.copy(place, value)
+        return [(in_place[value], value)] if value in in_place else []
 
     def _scratch(self, value: Value) -> Place:
         return Place(self.prefix + value.name)
@@ -151,6 +167,25 @@ class Block:
             need |= {m for m, other in enumerate(self.items) if other.reads & item.overwrites}
             found.append(frozenset(need - {k}))
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """The operands and the result of a node that writes its own nest (`ir.op.Memory`)."""
+
+    node: Node
+    places: Sequence[Place]
+    target: Place
+
+    def load(self, k: int, index: Sequence[Index]) -> Load:
+        place = self.places[k]
+        return Load(place.buffer, place.index(tuple(index)), self.node.inputs[k].dtype)
+
+    def result(self, index: Sequence[Index]) -> Load:
+        return Load(self.target.buffer, self.target.index(tuple(index)), self.node.output.dtype)
+
+    def store(self, index: Sequence[Index], value: Expr) -> Store:
+        return Store(self.target.buffer, self.target.index(tuple(index)), value)
 
 
 def _spans(nodes: Sequence[Node]) -> tuple[Span, ...]:

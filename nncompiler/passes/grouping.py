@@ -83,8 +83,14 @@ def is_loop(node: Node) -> bool:
 
 
 def is_closed(node: Node) -> bool:
-    """A node with a body, a loop or a group: nothing joins it, and what it reads is in memory."""
-    return node.body is not None
+    """A node with a body, a loop or a group, or with a nest of its own: nothing joins it, and
+    what it reads is in memory."""
+    return node.body is not None or has_nest(node)
+
+
+def has_nest(node: Node) -> bool:
+    """A node whose operator writes its kernel itself."""
+    return lookup(node.op).kind == "nest"
 
 
 def expensive(node: Node) -> bool:

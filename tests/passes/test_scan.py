@@ -13,7 +13,7 @@ from nncompiler.ir.kernel import Loop
 from nncompiler.ir.model import EntryPoint, Program
 from nncompiler.ir.ops.scan import emit_scan
 from nncompiler.ir.sampling import random_arguments
-from nncompiler.ir.types import F32, F64, DType, TensorType
+from nncompiler.ir.types import F32, F64, I32, DType, TensorType
 from nncompiler.passes.autodiff import differentiate
 from nncompiler.passes.pipelines import OPTIMISE
 from tests.differential import Compiled, differences
@@ -166,6 +166,32 @@ def test_nested_scans() -> None:
     """A loop in a loop: gradient by differences, then compiled, forward and gradient."""
     check_by_differences(nested(F64), "loss", random_arguments(nested(F64), 4), ["w"])
     g = gradient_of(nested())
+    values = random_arguments(g, 4)
+    assert differences(g, values, Compiled([g]).run(g.name, values)) == []
+
+
+def lookups(dtype: DType = F32) -> Function:
+    """Each step adds the rows of a table that its symbols name: h = tanh(h + table[k])."""
+    body = Builder("body")
+    k, h = body.operand("k", TensorType(I32, (3,))), body.operand("h", TensorType(dtype, (3, 5)))
+    table = body.operand("table", TensorType(dtype, (4, 5)))
+    row = body.emit("gather", table, k, axis=0)
+    after = body.emit("tanh", body.emit("add", h, row))
+    step = body.finish([("h", after), ("y", after)])
+    b = Builder("lookups")
+    text = b.param("input", "text", TensorType(I32, (3, 7)))
+    weight = b.param("param", "table", TensorType(dtype, (4, 5)))
+    start = b.full(0.0, TensorType(dtype, (3, 5)))
+    _, ys = emit_scan(b, step, [(text, 1)], [start], [weight], [1], 7)
+    loss = b.emit("reduce_sum", b.emit("mul", ys, ys), axes=(0, 1, 2), keepdims=False)
+    return b.finish([("loss", loss)])
+
+
+def test_table_looked_up_in_every_step() -> None:
+    """The table's gradient is one scatter behind the loop; by differences and in machine code."""
+    check_by_differences(lookups(F64), "loss", random_arguments(lookups(F64), 4), ["table"])
+    g = gradient_of(lookups())
+    assert g.definitions()[g.result("grad.table")].op == "scatter_add"
     values = random_arguments(g, 4)
     assert differences(g, values, Compiled([g]).run(g.name, values)) == []
 

@@ -10,6 +10,7 @@ from nncompiler.ir.ops import (  # noqa: F401
     random,
     reduce,
     scan,
+    scatter,
     shape,
     unary,
     window,

@@ -9,9 +9,8 @@ import numpy as np
 from nncompiler.ir.graph import Builder, Node
 from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, expect_inputs, index_expr
 from nncompiler.ir.ops.common import Cotangents, Grads, expect_axis, integer, only
-from nncompiler.ir.ops.contract_spec import make_spec
 from nncompiler.ir.ops.shape import dtype_of
-from nncompiler.ir.scalar import Affine, Expr, Index, apply, cast, const
+from nncompiler.ir.scalar import Expr, Index, apply, cast, const
 from nncompiler.ir.types import F32, F64, I32, Array, TensorType
 
 
@@ -49,16 +48,11 @@ class Gather(Operator):
         ]
 
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
-        """A contraction with the one-hot indices: deterministic, however it is scheduled."""
         (data, indices), axis = node.inputs, integer(node, "axis")
-        top = b.const(data.shape[axis] - 1, I32)
-        clamped = b.emit("min", b.emit("max", indices, b.const(0, I32)), top)
-        hot = b.emit("one_hot", clamped, depth=data.shape[axis], dtype=data.dtype.name)
-        names = [f"d{k}" for k in range(data.type.rank)]
-        looked = [f"t{k}" for k in range(indices.type.rank)]
-        maps = ([*looked, names[axis]], [*names[:axis], *looked, *names[axis + 1 :]])
-        spec = make_spec(tuple(tuple(Affine.axis(a) for a in m) for m in maps), names)
-        return (b.emit("contract", hot, only(cotangents), spec=str(spec)), None)
+        found = b.emit(
+            "scatter_add", only(cotangents), indices, axis=axis, extent=data.shape[axis]
+        )
+        return (found, None)
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
         (data, indices), axis = node.inputs, integer(node, "axis")

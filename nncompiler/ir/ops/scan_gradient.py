@@ -4,9 +4,9 @@ The forward scan is given further stacks: the values its reverse needs (saved, n
 unless they are mere data movement). With `recompute` these are its carries and what is stacked
 anyway; from them each reverse step first computes the other values of its forward step.
 
-A captured weight's gradient is a sum over steps: where the step's share is a contraction or a sum,
-its operands are stacked and the sum over all steps is one contraction behind the loop; any other
-share is a carry.
+A captured weight's gradient is a sum over steps: where the step's share is a contraction, a sum
+or a scatter, its operands are stacked and the sum over all steps is one such node behind the loop;
+any other share is a carry.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from nncompiler.ir.graph import Builder, Function, Node, Param, Value
 from nncompiler.ir.op import lookup
-from nncompiler.ir.ops.common import Cotangents, Grads
+from nncompiler.ir.ops.common import Cotangents, Grads, integer
 from nncompiler.ir.ops.contract import spec_of
 from nncompiler.ir.ops.contract_spec import make_spec
 from nncompiler.ir.ops.scan import ScanParts, emit_scan, scan_parts
@@ -130,7 +130,7 @@ class _Reverse:
             return self._can_hoist(node.inputs[0])
         if node.op == "contract":
             return spec_of(node).is_bare and all(self._varies(v) for v in node.inputs)
-        return node.op == "reduce_sum" and self._varies(node.inputs[0])
+        return node.op in ("reduce_sum", "scatter_add") and all(map(self._varies, node.inputs))
 
     def _varies(self, value: Value) -> bool:
         _, _, captured = self.s.split(self.s.params)
@@ -165,6 +165,13 @@ class _Reverse:
                 if total.shape == value.shape
                 else b.emit("reshape", total, shape=value.shape)
             )
+        if node.op == "scatter_add":
+            (parts, at), (indices, steps) = operands
+            axis = integer(node, "axis")
+            # the steps come in front of the indices in both, so they are looked up step by step
+            parts, indices = _moved(b, parts, at, axis), _moved(b, indices, steps, 0)
+            extent = integer(node, "extent")
+            return b.emit("scatter_add", parts, indices, axis=axis, extent=extent)
         spec = spec_of(node)
         t = next(name for n in range(99) if (name := f"t{n}") not in spec.axes)
         maps = [
@@ -290,3 +297,10 @@ class _Reverse:
         stack_of.update((p, (v, a)) for p, v, a in zip(steps, x_values, s.axes, strict=True))
         by_param.update((p, self._hoist(b, v, stack_of)) for p, v in hoisted.items())
         return [by_param.get(p) for p in s.params]
+
+
+def _moved(b: Builder, value: Value, source: int, target: int) -> Value:
+    """`value` with its axis `source` at `target`, the others in order."""
+    perm = [d for d in range(value.type.rank) if d != source]
+    perm.insert(target, source)
+    return b.emit("transpose", value, perm=tuple(perm)) if source != target else value
