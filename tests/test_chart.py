@@ -55,7 +55,7 @@ def test_any_values(values: list[float]) -> None:
     drawn = chart([Panel("p", [Series("s", values)])], "t <&>")
     (points,) = paths(drawn)
     assert len(points) == sum(map(math.isfinite, values))
-    assert all(62 <= x <= 570 and 34 <= y <= 284 for x, y in points)
+    assert all(62 <= x <= 572 and 34 <= y <= 284 for x, y in points)
     assert "t <&>" in texts(drawn)
 
 

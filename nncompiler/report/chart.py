@@ -14,8 +14,10 @@ from itertools import groupby
 
 _LIGHT = ("#2f6fb5", "#d9730d", "#3a923a", "#c03d3e", "#7f5fb0", "#0f8f8f", "#8a6a1f")
 _DARK = ("#74aef0", "#f5a55a", "#76c476", "#ef8182", "#b79be6", "#58c8c8", "#d0ae5c")
-_WIDTH, _HEIGHT = 720.0, 250.0  # of the whole, and of a panel's plot
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 150.0, 34.0, 42.0
+_WIDTH, _HEIGHT = 510.0, 250.0  # of a panel's plot
+_LEFT, _TOP, _BOTTOM = 62.0, 34.0, 42.0
+_END = _LEFT + _WIDTH  # where labels of series begin
+_CHARACTER = 6.6  # width of one of their characters
 _LABEL = 14.0  # from one label of a series to the next
 #: Positive values that differ by more than this factor are drawn on a logarithmic axis.
 _LOGARITHMIC = 30.0
@@ -56,11 +58,13 @@ def chart(panels: Sequence[Panel], title: str = "") -> str:
     for panel in panels:
         parts.append(f'<g transform="translate(0,{y:.1f})">{_panel(panel)}</g>')
         y += _TOP + _HEIGHT + _BOTTOM
+    names = [len(_about(s)) for panel in panels for s in panel.series]
+    width = _END + 20 + _CHARACTER * max(names, default=0)
     head = (
-        f'<svg class="c" xmlns="http://www.w3.org/2000/svg" width="{_WIDTH:.0f}" '
-        f'height="{y:.0f}" viewBox="0 0 {_WIDTH:.0f} {y:.0f}">'
+        f'<svg class="c" xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" '
+        f'height="{y:.0f}" viewBox="0 0 {width:.0f} {y:.0f}">'
     )
-    page = f'<rect class="page" width="{_WIDTH:.0f}" height="{y:.0f}"/>'
+    page = f'<rect class="page" width="{width:.0f}" height="{y:.0f}"/>'
     return "\n".join([head, f"<style>{_style()}</style>", page, *parts, "</svg>"]) + "\n"
 
 
@@ -100,21 +104,29 @@ def _panel(panel: Panel) -> str:
     spread = min(ys) > 0 and max(ys) / min(ys) > _LOGARITHMIC
     logarithmic = spread if panel.logarithmic is None else panel.logarithmic and min(ys) > 0
     xs = [x for x, _ in points] or [0.0, 1.0]
-    x = _scale(min(xs), max(xs), _LEFT, _WIDTH - _RIGHT, False)
+    x = _scale(min(xs), max(xs), _LEFT, _END, False)
     floor, ceiling = _range(min(ys), max(ys), logarithmic)
     y = _scale(floor, ceiling, _TOP + _HEIGHT, _TOP, logarithmic)
     parts = [_text(_LEFT, _TOP - 10, panel.title, "title")]
     parts += _grid(x, y, (min(xs), max(xs)), (floor, ceiling), logarithmic)
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(_text(middle, _TOP + _HEIGHT + 32, panel.across, "", "middle"))
+    parts.append(_text((_LEFT + _END) / 2, _TOP + _HEIGHT + 32, panel.across, "", "middle"))
     ends = []
     for k, series in enumerate(panel.series):
         colour = (k if series.colour is None else series.colour) % len(_LIGHT)
         parts.append(f'<path class="line s{colour}" d="{_path(series, x, y)}"/>')
-        last = next((p for p in reversed(series.points()) if math.isfinite(p[1])), None)
-        about = series.name if last is None else f"{series.name} {_number(last[1])}"
-        ends.append((_TOP if last is None else y(last[1]), colour, about))
+        last = _last(series)
+        ends.append((_TOP if last is None else y(last), colour, _about(series)))
     return "".join([*parts, *_labels(ends)])
+
+
+def _last(series: Series) -> float | None:
+    """The last value that is a number."""
+    return next((y for _, y in reversed(series.points()) if math.isfinite(y)), None)
+
+
+def _about(series: Series) -> str:
+    last = _last(series)
+    return series.name if last is None else f"{series.name} {_number(last)}"
 
 
 def _range(low: float, high: float, logarithmic: bool) -> tuple[float, float]:
@@ -148,7 +160,7 @@ def _labels(ends: Sequence[tuple[float, int, str]]) -> list[str]:
     for k, (y, colour, name) in enumerate(sorted(ends)):
         place = max(min(y, room + k * _LABEL), below + _LABEL)
         below = place
-        parts.append(_text(_WIDTH - _RIGHT + 8, place + 4, name, f"label t{colour}"))
+        parts.append(_text(_END + 8, place + 4, name, f"label t{colour}"))
     return parts
 
 
@@ -156,7 +168,7 @@ def _grid(
     x: Callable[[float], float], y: Callable[[float], float], across: tuple[float, float],
     along: tuple[float, float], logarithmic: bool,
 ) -> list[str]:  # fmt: skip
-    left, right, bottom = _LEFT, _WIDTH - _RIGHT, _TOP + _HEIGHT
+    left, right, bottom = _LEFT, _END, _TOP + _HEIGHT
     parts = []
     for value in _decades(*along) if logarithmic else _ticks(*along):
         parts.append(_line("grid", left, right, y(value), y(value)))
