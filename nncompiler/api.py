@@ -11,7 +11,7 @@ import operator
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -151,12 +151,19 @@ def kept_objects(store: Cache) -> Compile:
     """Compiles modules to objects, but for those that are in the cache: models share kernels."""
     from nncompiler.codegen.processes import compile_modules
 
-    def objects(texts: Sequence[str], target: Target) -> Sequence[bytes]:
+    def objects(texts: Iterable[str], target: Target) -> Sequence[bytes]:
         fixed = [b"object", repr(target).encode(), *environment(target.cpu)]
-        keys = [key_of([*fixed, text.encode()]) for text in texts]
-        found = [store.get(key) for key in keys]
-        missing = [text for text, data in zip(texts, found, strict=True) if data is None]
-        made = iter(compile_modules(missing, target))
+        keys: list[str] = []
+        found: list[bytes | None] = []
+
+        def missing() -> Iterator[str]:
+            for text in texts:
+                keys.append(key_of([*fixed, text.encode()]))
+                found.append(store.get(keys[-1]))
+                if found[-1] is None:
+                    yield text
+
+        made = iter(compile_modules(missing(), target))
         for k, data in enumerate(found):
             if data is None:
                 found[k] = new = next(made)

@@ -380,7 +380,7 @@ def test_embedded_weights() -> None:
 def test_same_bytes_twice() -> None:
     """Building is deterministic, and a caller's way of compiling changes nothing."""
     def backwards(texts: Any, target: Any) -> list[bytes]:
-        return compile_modules(list(reversed(texts)), target)[::-1]
+        return compile_modules(list(texts)[::-1], target)[::-1]
 
     options: dict[str, Any] = {"texts": {"graph": {"infer": "graph text"}},
                                "source_sha256": "ab" * 32, "version": "1.2"}

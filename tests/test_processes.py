@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,18 +60,18 @@ def test_helpers_give_the_bytes_of_one_process(
     started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every module is made by a helper here: this process waits until they have begun."""
-    monkeypatch.setattr(processes._Work, "run", lambda work: _until_ready(work, len(TEXTS)))
+    monkeypatch.setattr(processes._Work, "run", _until_done)
     assert compile_modules(TEXTS, host()) == plain()
     assert len(started) == 2
     check_all_ended(started)
 
 
-def _until_ready(work: processes._Work, count: int) -> None:
+def _until_done(work: processes._Work) -> None:
     for _ in range(6_000):
-        if len(work.objects) == count:
+        if len(work.objects) == len(work.texts):
             return
         time.sleep(0.01)
-    raise AssertionError(f"the helpers made {len(work.objects)} of {count} modules")
+    raise AssertionError(f"the helpers made {len(work.objects)} of {len(work.texts)} modules")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,19 @@ def test_a_module_that_is_wrong_raises_here(started: Started) -> None:
     """The error is that of LLVM, whoever met it first; the helpers are gone."""
     with pytest.raises(RuntimeError, match="parsing"):
         compile_modules([*TEXTS, "define nonsense " * 100], host())
+    check_all_ended(started)
+
+
+def test_texts_that_fail_to_come_leave_no_helper(started: Started) -> None:
+    """The error passes through while helpers wait for more."""
+
+    def broken() -> Iterator[str]:
+        yield from TEXTS
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError, match="broken"):
+        compile_modules(broken(), host())
+    assert len(started) == 2
     check_all_ended(started)
 
 

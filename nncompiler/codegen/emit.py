@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -18,14 +18,14 @@ from nncompiler.codegen import abi
 from nncompiler.codegen.elf import link
 from nncompiler.codegen.header import header_text
 from nncompiler.codegen.manifest import NO_DIGEST, manifest
-from nncompiler.codegen.module import lower
+from nncompiler.codegen.module import Modules, lower, lowering
 from nncompiler.codegen.object_code import assembly_of
 from nncompiler.codegen.processes import compile_modules
 from nncompiler.codegen.target import Target
 from nncompiler.ir.model import Network, Program
 
-#: Object code of LLVM modules; `compile_modules` is the plain one.
-Compile: TypeAlias = Callable[[Sequence[str], Target], Sequence[bytes]]
+#: Object code of LLVM modules, taken as they come; `compile_modules` is the plain one.
+Compile: TypeAlias = Callable[[Iterable[str], Target], Sequence[bytes]]
 
 #: Texts of the compiler's stages: stage -> function -> text.
 Texts: TypeAlias = Mapping[str, Mapping[str, str]]
@@ -62,8 +62,14 @@ def build(
     gives these parameters instead of random ones. With `timed`, a table of the kernels' times is
     built in, and `NAME_ticks` gives it (see `ticks`).
     """
-    modules = lower(program, target, weights, timed)
-    objects = (compile or compile_modules)(list(modules.parts.values()), target)
+    found: list[Modules] = []
+
+    def modules_of() -> Iterator[str]:
+        found.append((yield from lowering(program, target, weights, timed)))
+
+    made = (compile or compile_modules)(modules_of(), target)
+    (modules,) = found
+    objects = [*made[-2:], *made[:-2]]  # what everybody calls is first
     record = manifest(
         program, target, networks, modules.calls, source_sha256, version, weights is not None
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nncompiler.codegen import abi, workers
@@ -55,13 +55,27 @@ def lower(
 
     With `timed`, every kernel's time is added up in a table (see `ticks`).
     """
+    steps = lowering(program, target, weights, timed)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            modules: Modules = end.value
+            return modules
+
+
+def lowering(
+    program: Program, target: Target, weights: bytes | None = None, timed: bool = False
+) -> Generator[str, None, Modules]:
+    """The same step by step: every module's text when it is there, ``entries`` and ``helpers``
+    last."""
     kernels: dict[str, str] = {}
     calls = {}
     for entry in program.entries:
         key = (entry.function, entry.suffix)
         if key in calls:
             raise CompilerBug("NN0580", f"two entry points '{entry.function}_{entry.suffix}'")
-        calls[key] = _calls(entry.plan.steps, entry.plan.table(), target, kernels)
+        calls[key] = yield from _calls(entry.plan.steps, entry.plan.table(), target, kernels)
     entries = _EntryModule(program, target, calls, weights, timed).text()
     parts = [HELPERS.replace("ATTRIBUTES", target.attributes)]
     if abi.parallel_exports(program):
@@ -70,20 +84,25 @@ def lower(
         most = max((len(list(flat(found))) for found in calls.values()), default=0)
         parts.append(table_text(abi.symbol(program, "ticks"), most, target.attributes))
     helpers = module_text(parts)
+    yield entries
+    yield helpers
     return Modules(entries, helpers, kernels, calls)
 
 
 def _calls(
     steps: Sequence[Step], buffers: Mapping[str, Buffer], target: Target, kernels: dict[str, str]
-) -> tuple[Call | Repeat, ...]:
+) -> Generator[str, None, tuple[Call | Repeat, ...]]:
     found: list[Call | Repeat] = []
     for step in steps:
         match step:
             case Loop(counter, extent, body, reverse):
-                inner = _calls(body, buffers, target, kernels)
+                inner = yield from _calls(body, buffers, target, kernels)
                 found.append(Repeat(counter, extent, reverse, inner))
             case Kernel():
-                found.append(_kernel_call(step, buffers, target, kernels))
+                known = len(kernels)
+                found.append(call := _kernel_call(step, buffers, target, kernels))
+                if len(kernels) > known:
+                    yield kernels[call.function]
     return tuple(found)
 
 

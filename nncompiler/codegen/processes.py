@@ -16,9 +16,10 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from bisect import insort
+from collections.abc import Iterable
 from pathlib import Path
-from threading import Thread
+from threading import Condition, Thread
 from typing import IO
 
 import llvmlite
@@ -27,7 +28,7 @@ from nncompiler.codegen.object_code import compile_module
 from nncompiler.codegen.target import Target, select
 from nncompiler.errors import UserError
 
-_HELPER_BYTES = 250_000  # so much text takes some 0.3 s: three times what starting a helper takes
+_HELPER_BYTES = 200_000  # so much text takes some 0.25 s: twice what starting a helper takes
 _MOST = 8
 _LONGEST = 2**32
 _READY = b"ready"
@@ -36,15 +37,16 @@ _START = (
 )
 
 
-def compile_modules(texts: Sequence[str], target: Target) -> list[bytes]:
-    """An object for each module of LLVM text."""
-    count = min(_jobs() - 1, sum(map(len, texts)) // _HELPER_BYTES)
-    work = _Work(texts, target)
-    if count > 0 and _startable():
-        work.share(count)
-    else:
-        work.run()
-    return [work.objects[k] for k in range(len(texts))]
+def compile_modules(texts: Iterable[str], target: Target) -> list[bytes]:
+    """An object for each module of LLVM text; helpers begin while texts are still to come."""
+    work = _Work(target, _jobs() - 1 if _startable() else 0)
+    try:
+        for text in texts:
+            work.add(text)
+        work.finish()
+    finally:
+        work.end()
+    return [work.objects[k] for k in range(len(work.texts))]
 
 
 def _jobs() -> int:
@@ -65,38 +67,66 @@ def _startable() -> bool:
 
 
 class _Work:
-    """Modules to be compiled, and the objects so far by number."""
+    """Modules to be compiled, and the objects so far by number; `most` helpers may take part."""
 
-    def __init__(self, texts: Sequence[str], target: Target) -> None:
-        self.texts, self.target = texts, target
+    def __init__(self, target: Target, most: int) -> None:
+        self.target, self.most = target, most
+        self.texts: list[str] = []
         self.objects: dict[int, bytes] = {}
-        self.left = sorted(range(len(texts)), key=lambda k: len(texts[k]))
+        self.helpers: list[_Helper] = []
+        self.bytes = 0
+        self.complete = False
+        self.left: list[tuple[int, int]] = []  # size and number, in order
+        self.changed = Condition()
+
+    def add(self, text: str) -> None:
+        """One more module, and one more helper where there is enough for it."""
+        self.texts.append(text)
+        self.put(len(self.texts) - 1)
+        self.bytes += len(text)
+        if len(self.helpers) < min(self.most, self.bytes // _HELPER_BYTES):
+            helper = _Helper.start(self)
+            if helper is None:
+                self.most = 0
+            else:
+                self.helpers.append(helper)
+
+    def put(self, k: int) -> None:
+        with self.changed:
+            insort(self.left, (len(self.texts[k]), k))
+            self.changed.notify()
 
     def take(self) -> int | None:
-        """The largest module that is left: threads may call this at the same time."""
-        try:
-            return self.left.pop()
-        except IndexError:
-            return None
+        """The largest module that is left; None where none is and none will come."""
+        with self.changed:
+            while not self.left and not self.complete:
+                self.changed.wait()
+            return self.left.pop()[1] if self.left else None
+
+    def finish(self) -> None:
+        """All texts are there: compile what is left together with the helpers."""
+        self.close()
+        self.run()
+        for helper in self.helpers:
+            helper.finish()
+        self.run()  # what a helper gave back
 
     def run(self) -> None:
-        """Compile what is left in this process."""
         while (k := self.take()) is not None:
             self.objects[k] = compile_module(self.texts[k], self.target)
 
-    def share(self, count: int) -> None:
-        """Compile everything with `count` helpers."""
-        helpers: list[_Helper] = []
-        try:
-            while len(helpers) < count and (helper := _Helper.start(self)):
-                helpers.append(helper)
-            self.run()
-            for helper in helpers:
-                helper.finish()
-            self.run()  # what a helper gave back
-        finally:
-            for helper in helpers:
-                helper.kill()
+    def close(self) -> None:
+        with self.changed:
+            self.complete = True
+            self.changed.notify_all()
+
+    def end(self) -> None:
+        """No helper is left after this."""
+        with self.changed:
+            self.left.clear()
+        self.close()
+        for helper in self.helpers:
+            helper.kill()
 
 
 class _Helper:
@@ -135,7 +165,7 @@ class _Helper:
             pass  # it is gone
         finally:
             if k is not None and k not in self.work.objects:
-                self.work.left.append(k)
+                self.work.put(k)
 
     def finish(self) -> None:
         """Wait until it has answered; at once where it has not even begun."""
