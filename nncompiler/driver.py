@@ -266,13 +266,13 @@ class Compilation:
     @cached_property
     def batched(self) -> tuple[str, ...]:
         """Inputs, targets and outputs whose first dimension is the batch: it grows with it."""
-        from nncompiler.lang.elaborate import elaborate
+        from nncompiler.lang.elaborate import interface
 
         if not self.rows:
             return ()
         n = self.network
-        doubled = elaborate(self.file, sizes={**self.given, "batch": 2 * self.rows}, dtype=n.dtype)
-        here, there = (dict((*m.inputs, *m.targets, *m.outputs)) for m in (n, doubled))
+        here = dict((*n.inputs, *n.targets, *n.outputs))
+        there = interface(self.file, sizes={**self.given, "batch": 2 * self.rows}, dtype=n.dtype)
         return tuple(
             name
             for name, t in here.items()

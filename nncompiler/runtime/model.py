@@ -27,7 +27,6 @@ from nncompiler.runtime.bindings import Bindings, Compiler
 from nncompiler.runtime.call import ALIGNMENT, BoundCall, Call, aligned, check_code, pointer
 from nncompiler.runtime.callbacks import Callback
 from nncompiler.runtime.checks import Array, Data, Path
-from nncompiler.runtime.crew import MOST
 from nncompiler.runtime.files import write_atomically
 from nncompiler.runtime.manifest import HEADER_BYTES, StateEntry, describe
 from nncompiler.runtime.progress import Report
@@ -37,29 +36,24 @@ from nncompiler.runtime.weights import read_weights, write_weights
 Loss = float | dict[str, float]
 
 
-def load(path: str | os.PathLike[str], threads: int = 1) -> Model:
+def load(path: str | os.PathLike[str]) -> Model:
     """The model in a compiled file, with its embedded weights, or else initialised with seed 0."""
-    return Model(load_artifact(path), threads=threads)
+    return Model(load_artifact(path))
 
 
 class Model:
     """A compiled model over a state of its own.
 
     `compiler`, where given, compiles the model for a further number of rows when one is needed.
-    Functions that gain by it run on `threads` threads, the caller's among them: to the same bits,
-    whatever their number.
     """
 
-    def __init__(
-        self, artifact: Artifact, compiler: Compiler | None = None, threads: int = 1
-    ) -> None:
-        threads = checks.whole(threads, "threads", 1, MOST)
+    def __init__(self, artifact: Artifact, compiler: Compiler | None = None) -> None:
         self.artifact = artifact
         self.manifest = artifact.manifest
         self.name = artifact.manifest.name
         #: Where training stands; what a checkpoint holds besides the state.
         self.record: Record | None = None
-        self.bindings = Bindings(artifact, compiler, threads)
+        self.bindings = Bindings(artifact, compiler)
         self._memory = aligned(self.manifest.state_bytes)
         self._state = pointer(self._memory)
         self._views = {e.name: self._view(e) for e in self.manifest.state}

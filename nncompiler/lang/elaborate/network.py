@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from nncompiler.errors import Note, Span, UserError, nearest
 from nncompiler.ir.graph import Builder, Function, Value
 from nncompiler.ir.model import Network
-from nncompiler.ir.types import F32, MAX_ELEMENTS, DType
+from nncompiler.ir.types import F32, MAX_ELEMENTS, DType, TensorType
 from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate.body import execute
 from nncompiler.lang.elaborate.checks import check_interface, check_parameter_sizes, check_use
@@ -60,6 +60,17 @@ def elaborate(file: s.File, *, sizes: Mapping[str, int] | None = None,
     """The network that `file` describes for one binding of its free sizes."""
     with _deep_recursion():
         return _elaborate(file, dict(sizes or {}), dtype)
+
+
+def interface(file: s.File, *, sizes: Mapping[str, int] | None = None,
+              dtype: DType = F32) -> dict[str, TensorType]:
+    """The types of inputs, targets and outputs under some sizes: what is cheap of `elaborate`."""
+    with _deep_recursion():
+        model, train = _model(file), next((i for i in file.items if isinstance(i, s.Train)), None)
+        bound = _bind_sizes(file, model, train, dict(sizes or {}), dtype)
+        record = _run(model, module_of(file), bound, dtype, training=False).record
+    groups = (record.inputs, record.targets, record.outputs)
+    return {name: value.type for group in groups for name, value in group.items()}
 
 
 def free_sizes(file: s.File) -> tuple[str, ...]:
