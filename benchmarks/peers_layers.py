@@ -39,7 +39,7 @@ def reference() -> dict[str, Callable[[T], Any]]:
         return lambda a: function(a["x"], a["f.W"], a.get("f.b"), **options)
 
     def transposed(dims: int, **options: Any) -> Callable[[T], Any]:
-        function = (F.conv_transpose1d, F.conv_transpose2d)[dims - 1]
+        function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
         return lambda a: function(a["x"], a["f.W"], a["f.b"], **options)
 
     def of_x(function: Callable[..., Any], *rest: Any, **options: Any) -> Callable[[T], Any]:
@@ -75,6 +75,22 @@ def reference() -> dict[str, Callable[[T], Any]]:
 
         return run
 
+    def recurrent(function: Callable[..., Any], reverse: bool = False) -> Callable[[T], Any]:
+        """All states and the last ones; the second bias of PyTorch is `bh`, of the candidate."""
+
+        def run(a: T) -> Any:
+            x = a["x"].flip(1) if reverse else a["x"]
+            start, more = x.new_zeros(1, 2, 6), torch.zeros_like(a["f.b"])
+            if "f.bh" in a:
+                more = torch.cat([more[:12], a["f.bh"]])
+            weights = [a["f.Wx"].T, a["f.Wh"].T, a["f.b"], more]
+            first = (start, start) if function is torch.lstm else start
+            hs, *last = function(x, first, weights, True, 1, 0.0, False, False, True)
+            hs = hs.flip(1) if reverse else hs
+            return torch.cat([hs.flatten(1), *(s[0] for s in last)], 1)
+
+        return run
+
     def attention(**options: Any) -> Callable[[T], Any]:
         return lambda a: F.scaled_dot_product_attention(a["q"], a["k"], a["v"], **options)
 
@@ -97,6 +113,7 @@ def reference() -> dict[str, Callable[[T], Any]]:
         "conv_transpose2d": transposed(2, stride=2, padding=1),
         "conv_transpose2d_same": transposed(2, stride=2),
         "conv_transpose2d_groups": transposed(2, dilation=2, groups=2),
+        "conv_transpose3d": transposed(3, stride=(1, 2, 2), padding=(0, 1, 0)),
         "max_pool1d": of_x(F.max_pool1d, 2),
         "max_pool2d": of_x(F.max_pool2d, 2),
         "max_pool2d_overlapping": of_x(F.max_pool2d, 3, 2, 1),
@@ -106,6 +123,15 @@ def reference() -> dict[str, Callable[[T], Any]]:
         "avg_pool2d": of_x(F.avg_pool2d, 2),
         "avg_pool2d_overlapping": of_x(F.avg_pool2d, 3, 2, 1),
         "avg_pool3d": of_x(F.avg_pool3d, 2, (1, 2, 2)),
+        "avg_pool1d_inside": of_x(F.avg_pool1d, 3, 2, 1, False, False),
+        "avg_pool2d_inside": of_x(F.avg_pool2d, 3, 2, 1, False, False),
+        "avg_pool3d_inside": of_x(F.avg_pool3d, 2, 2, 1, False, False),
+        "cumsum": of_x(torch.cumsum, 1),
+        "rnn": recurrent(torch.rnn_tanh),
+        "gru": recurrent(torch.gru),
+        "gru_reverse": recurrent(torch.gru, reverse=True),
+        "lstm": recurrent(torch.lstm),
+        "lstm_reverse": recurrent(torch.lstm, reverse=True),
         "global_avg_pool": lambda a: F.adaptive_avg_pool2d(a["x"], 1).flatten(1),
         "global_max_pool": lambda a: F.adaptive_max_pool2d(a["x"], 1).flatten(1),
         "upsample2d": of_x(F.interpolate, scale_factor=(2, 3), mode="nearest"),

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Functions of a compiled model, in ABI order; `init` and `apply` do not depend on the free sizes.
-FUNCTIONS = ("init", "infer", "loss", "grad", "train_step", "apply")
+FUNCTIONS = ("init", "infer", "loss", "grad", "input_grad", "train_step", "apply")
+#: Those that are compiled only where they are named: most models do without.
+NAMED = ("input_grad",)
 UNBOUND = ("init", "apply")
 
 #: What a model must have for a function that not every model has.
@@ -43,6 +45,7 @@ _NEEDS = {
     "infer": "write `output NAME = ...` in the model",
     "loss": "write `loss ...` in the model",
     "grad": "write `loss ...` in the model",
+    "input_grad": "write `loss ...` of an input of floats in the model",
     "train_step": "write `loss ...` in the model, and a block `train { ... }`",
     "apply": "write `loss ...` in the model, and a block `train { ... }`",
 }
@@ -52,7 +55,7 @@ _NEEDS = {
 class Options:
     """What changes the code besides the source: float type, target, pipeline, functions wanted.
 
-    `functions` None means all that the network has; one that is named must be there.
+    `functions` None means all that the network has but `NAMED`; one that is named must be there.
     """
 
     dtype: str = "f32"
@@ -185,9 +188,13 @@ class Compilation:
     def available(self) -> tuple[str, ...]:
         """Functions the network has and the options want; `UserError` NN0924 if one is lacking."""
         n = self.network
+        wanted = self.options.functions or tuple(f for f in FUNCTIONS if f not in NAMED)
         found = ["init", "infer"] if n.outputs else ["init"]
         if n.losses:
             found += ["loss", "grad"]
+        if "input_grad" in wanted and n.losses:
+            read = n.function("loss").params_of("input")
+            found += ["input_grad"] if any(v.dtype.is_float for v in read) else []
         if n.losses and n.train:
             found += ["train_step", "apply"]
         for name in self.options.functions or ():
@@ -195,18 +202,17 @@ class Compilation:
                 raise UserError(
                     "NN0924", f"the model '{n.name}' has no function '{name}'", help=_NEEDS[name]
                 )
-        return tuple(
-            f for f in FUNCTIONS if f in found and f in (self.options.functions or FUNCTIONS)
-        )
+        return tuple(f for f in FUNCTIONS if f in found and f in wanted)
 
     @cached_property
     def graphs(self) -> dict[str, Function]:
         """Every function before optimisation, the backward pass and the optimizer written out."""
-        from nncompiler.passes import optimizer
+        from nncompiler.passes import autodiff, optimizer
 
         network = self.network
         makers = {
             "grad": optimizer.grad,
+            "input_grad": autodiff.input_grad,
             "train_step": optimizer.train_step,
             "apply": optimizer.apply,
         }

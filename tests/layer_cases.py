@@ -87,6 +87,17 @@ def _loss(name: str) -> Case:
     return Case(name, f"y = {name}(p, t)", (), {"p": (4, 3), "t": (4, 3)})
 
 
+def _recurrent(name: str, call: str, gates: int, **own: Shape) -> Case:
+    """A recurrent layer of 6 units: the states of all steps, then the last state, and the cell."""
+    states = ["hs", "h", "cell"] if gates == 4 else ["hs", "h"]
+    parts = ", ".join(["flatten(hs)", *states[1:]])
+    body = f"f = {call}\n{', '.join(states)} = x |> f\ny = concat([{parts}])"
+    parameters = {"Wx": (8, 6 * gates), "Wh": (6, 6 * gates), "b": (6 * gates,), **own}
+    size = 5 * 6 + 6 * (len(states) - 1)
+    named = {f"f.{n}": shape for n, shape in parameters.items()}
+    return Case(name, body, (2, size), {"x": SEQUENCE, **named})
+
+
 IMAGE = (2, 3, 7, 6)
 SEQUENCE = (2, 5, 8)
 HEADS = {
@@ -230,6 +241,14 @@ CASES = [
         W=(4, 3, 3, 3),
         b=(6,),
     ),
+    _layer(
+        "conv_transpose3d",
+        "conv_transpose3d(3, kernel=[2, 3, 2], stride=[1, 2, 2], padding=[0, 1, 0])",
+        (2, 2, 3, 4, 3),
+        (2, 3, 4, 7, 6),
+        W=(2, 3, 2, 3, 2),
+        b=(3,),
+    ),
     _fn("max_pool1d", "max_pool1d(2)", (2, 3, 9), (2, 3, 4)),
     _fn("max_pool2d", "max_pool2d(2)", IMAGE, (2, 3, 3, 3)),
     _fn("max_pool2d_overlapping", "max_pool2d(3, stride=2, padding=1)", IMAGE, (2, 3, 4, 3)),
@@ -239,6 +258,24 @@ CASES = [
     _fn("avg_pool2d", "avg_pool2d(2)", IMAGE, (2, 3, 3, 3)),
     _fn("avg_pool2d_overlapping", "avg_pool2d(3, stride=2, padding=1)", IMAGE, (2, 3, 4, 3)),
     _fn("avg_pool3d", "avg_pool3d(2, stride=[1, 2, 2])", (2, 2, 3, 4, 5), (2, 2, 2, 2, 2)),
+    _fn(
+        "avg_pool1d_inside",
+        "avg_pool1d(3, stride=2, padding=1, count_padding=false)",
+        (2, 3, 9),
+        (2, 3, 5),
+    ),
+    _fn(
+        "avg_pool2d_inside",
+        "avg_pool2d(3, stride=2, padding=1, count_padding=false)",
+        IMAGE,
+        (2, 3, 4, 3),
+    ),
+    _fn(
+        "avg_pool3d_inside",
+        "avg_pool3d(2, padding=1, count_padding=false)",
+        (2, 2, 3, 4, 5),
+        (2, 2, 2, 3, 3),
+    ),
     _fn("global_avg_pool", "global_avg_pool", IMAGE, (2, 3)),
     _fn("global_max_pool", "global_max_pool", IMAGE, (2, 3)),
     _fn("upsample2d", "upsample2d([2, 3])", (2, 3, 3, 2), (2, 3, 6, 6)),
@@ -293,6 +330,12 @@ CASES = [
         SEQUENCE,
         **BLOCK,
     ),
+    _fn("cumsum", "cumsum(axis=1)", SEQUENCE, SEQUENCE),
+    _recurrent("rnn", "rnn(6, last=true)", 1),
+    _recurrent("gru", "gru(6, last=true)", 3, bh=(6,)),
+    _recurrent("gru_reverse", "gru(6, reverse=true, last=true)", 3, bh=(6,)),
+    _recurrent("lstm", "lstm(6, last=true)", 4),
+    _recurrent("lstm_reverse", "lstm(6, reverse=true, last=true)", 4),
     _layer("dense", "dense(5)", (4, 3), (4, 5), W=(3, 5), b=(5,)),
     _layer("prelu", "prelu()", (4, 5), (4, 5), a=()),
     *(

@@ -154,12 +154,12 @@ def test_step_gives_the_same_bits_twice(path: Path) -> None:
 def test_loss_goes_down(path: Path) -> None:
     """20 steps on one random batch bring the loss down; of several, which may pull against each
     other, the first."""
-    model, data = compiled(path), random_data(path, "train_step")
+    model, data = compiled(path), random_data(path, "loss")
     name = model.manifest.losses[0]
-    before = model.call("loss", random_data(path, "loss")).results[name].copy()
+    before = model.call("loss", data).results[name].copy()
     for _ in range(20):
         model.train_step(**data)
-    assert model.call("loss", random_data(path, "loss")).results[name] < before
+    assert model.call("loss", data).results[name] < before
 
 
 @ALL
@@ -203,6 +203,12 @@ def large_digits() -> Arrays:
     small = digits()
     large = np.kron(small["image"].reshape(-1, 8, 8), np.ones((1, 3, 3), np.float32))
     return {**small, "image": np.pad(large, ((0, 0), (2, 2), (2, 2))).reshape(-1, 784)}
+
+
+def large_digit_images() -> Arrays:
+    """The same with their channel and both axes."""
+    large = large_digits()
+    return {**large, "image": large["image"].reshape(-1, 1, 28, 28)}
 
 
 def only_images() -> Arrays:
@@ -294,6 +300,7 @@ RECIPES: Mapping[str, Recipe] = {
     "lenet": Recipe(framed_digits, 40, "accuracy", at_least=1.0),
     "logic_gates": Recipe(lambda: corners(np.bitwise_and), 300, "accuracy", at_least=1.0),
     "mlp": Recipe(large_digits, 30, "accuracy", at_least=1.0),
+    "mnist_cnn": Recipe(large_digit_images, 10, "accuracy", at_least=1.0),
     "mixer": Recipe(digit_images, 40, "accuracy", at_least=1.0),
     "perceptron": Recipe(lambda: corners(np.bitwise_and), 60, "accuracy", at_least=1.0),
     "powerplant": Recipe(plane, 3000, "loss", at_most=1e-3),

@@ -217,7 +217,7 @@ def test_averages_of_weights(accumulate: int) -> None:
 
 
 def test_prediction_with_averages(tmp_path: Path) -> None:
-    """Within `averaged` the model predicts, evaluates and saves with them, and after it as ever."""
+    """Within `averaged` the model predicts and saves with them, and after it as ever."""
     model = compiled("optimizer = sgd(lr=0.3)  ema = 0.8")
     for x, t in batches():
         model.train_step(x=x, t=t)

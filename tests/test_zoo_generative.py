@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nncompiler
+from nncompiler.errors import UserError
 from nncompiler.runtime.model import Model
 from tests.model_support import MODELS, cache_of_run, compile_cache
 
@@ -142,6 +143,21 @@ def test_each_step_draws_anew() -> None:
     model.rate = 0.0
     losses = [model.train_step(**data) for _ in range(4)]
     assert len(set(losses)) == 4
+
+
+def test_training_asks_for_what_it_reads() -> None:
+    """The VAE draws its noise in training: `fit` takes images alone; evaluation reads noise, too,
+    and where it is given to training, it changes nothing."""
+    data, models = data_for("vae"), [compiled(MODELS / "vae.nn") for _ in range(2)]
+    models[0].fit({"image": data["image"]}, epochs=2, batch=BATCH, progress=False)
+    models[1].fit(data, epochs=2, batch=BATCH, progress=False)
+    assert bits(models[0]) == bits(models[1])
+    batch = {"image": data["image"][:BATCH]}
+    assert models[0].train_step(**batch) == models[1].train_step(**data_for("vae", BATCH))
+    assert set(models[0].gradients(batch)) == set(models[0].parameters)
+    with pytest.raises(UserError) as caught:
+        models[0].evaluate({"image": data["image"]})
+    assert caught.value.code == "NN0701"
 
 
 # -- What the losses are

@@ -99,7 +99,7 @@ class Network:
     `functions` holds `init` (header seed -> one result per parameter and state), `infer` (inputs
     -> outputs), `loss` (inputs and targets -> losses, then metrics) and `objective` (like `loss`,
     with `training` true; losses, then `update.NAME` for every state it changes). Each takes just
-    the parameters, states and header values (seed, draws) it reads, after its inputs and targets.
+    the inputs, targets, parameters, states and header values (seed, draws) it reads.
     `states` are what `state` declares: running statistics, a carried state.
     """
 

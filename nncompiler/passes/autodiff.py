@@ -20,11 +20,12 @@ made (`ir.sweep`). The output is plain graph, so it can be differentiated again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Builder, Function, Value
+from nncompiler.ir.model import Network
 from nncompiler.ir.sweep import backpropagate
 
 
@@ -50,6 +51,19 @@ def differentiate(
         found = cotangents.get(value)
         results.append((prefix + value.name, b.full(0.0, value.type) if found is None else found))
     return b.finish(results)
+
+
+def input_grad(network: Network) -> Function:
+    """The losses in prediction, and of each the gradient for every float input it reads:
+    `grad.INPUT`, or `grad.LOSS.INPUT` where there are several losses."""
+    plain = network.function("loss")
+    losses = tuple((n, v) for n, v in plain.results if n in network.losses)
+    found = replace(plain, results=losses)
+    wanted = [v for v in plain.params_of("input") if v.dtype.is_float]
+    for name in network.losses:
+        prefix = "grad." if len(network.losses) == 1 else f"grad.{name}."
+        found = differentiate(found, name, wanted, "input_grad", prefix)
+    return found
 
 
 def _seed(b: Builder, root: Value, loss: str) -> Value:

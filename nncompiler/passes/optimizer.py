@@ -117,15 +117,18 @@ def _train(network: Network) -> TrainSpec:
 
 
 def _signature(network: Network, name: str) -> tuple[Builder, dict[str, Value]]:
-    """A builder with the inputs, targets, parameters, and what else of the state the objective
-    reads."""
+    """A builder with the parameters, and the inputs, targets and what else of the state the
+    objective reads."""
     b = Builder(name)
-    values = {n: b.param("input", n, t) for n, t in network.inputs}
-    values.update({n: b.param("target", n, t) for n, t in network.targets})
-    values.update({n: b.param("param", n, t) for n, t in network.parameters})
-    for p in network.function("objective").params:
-        if p.kind in ("state", "header"):
-            values[p.value.name] = b.param(p.kind, p.value.name, p.value.type)
+    read = network.function("objective").params
+    values: dict[str, Value] = {}
+    for kind in ("input", "target", "param", "state", "header"):
+        if kind == "param":
+            values.update((n, b.param(kind, n, t)) for n, t in network.parameters)
+            continue
+        for p in read:
+            if p.kind == kind:
+                values[p.value.name] = b.param(kind, p.value.name, p.value.type)
     return b, values
 
 

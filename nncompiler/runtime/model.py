@@ -27,6 +27,7 @@ from nncompiler.runtime.bindings import Bindings, Compiler
 from nncompiler.runtime.call import ALIGNMENT, BoundCall, Call, aligned, check_code, pointer
 from nncompiler.runtime.callbacks import Callback
 from nncompiler.runtime.checks import Array, Data, Path
+from nncompiler.runtime.crew import MOST
 from nncompiler.runtime.files import write_atomically
 from nncompiler.runtime.manifest import HEADER_BYTES, StateEntry, describe
 from nncompiler.runtime.progress import Report
@@ -36,24 +37,29 @@ from nncompiler.runtime.weights import read_weights, write_weights
 Loss = float | dict[str, float]
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: str | os.PathLike[str], threads: int = 1) -> Model:
     """The model in a compiled file, with its embedded weights, or else initialised with seed 0."""
-    return Model(load_artifact(path))
+    return Model(load_artifact(path), threads=threads)
 
 
 class Model:
     """A compiled model over a state of its own.
 
     `compiler`, where given, compiles the model for a further number of rows when one is needed.
+    Functions that gain by it run on `threads` threads, the caller's among them: to the same bits,
+    whatever their number.
     """
 
-    def __init__(self, artifact: Artifact, compiler: Compiler | None = None) -> None:
+    def __init__(
+        self, artifact: Artifact, compiler: Compiler | None = None, threads: int = 1
+    ) -> None:
+        threads = checks.whole(threads, "threads", 1, MOST)
         self.artifact = artifact
         self.manifest = artifact.manifest
         self.name = artifact.manifest.name
         #: Where training stands; what a checkpoint holds besides the state.
         self.record: Record | None = None
-        self.bindings = Bindings(artifact, compiler)
+        self.bindings = Bindings(artifact, compiler, threads)
         self._memory = aligned(self.manifest.state_bytes)
         self._state = pointer(self._memory)
         self._views = {e.name: self._view(e) for e in self.manifest.state}
@@ -210,7 +216,8 @@ class Model:
 
     def _prepare(self, function: str, rows: int) -> Call:
         binding = self.bindings.get(function, rows)
-        known = tuple(a.name for a in binding.entry.given)
+        data = (*self.manifest.inputs, *self.manifest.targets)  # not every function reads them all
+        known = (*(a.name for a in binding.entry.given), *(data if function != "apply" else ()))
         call = Call(binding.entry, binding.native, self.memory(function), known)
         return self._calls.setdefault((function, rows), call)
 
@@ -237,6 +244,18 @@ class Model:
         """The gradient of the loss for each parameter, from one batch."""
         results = self.call("grad", data).results
         return {n[5:]: a.copy() for n, a in results.items() if n.startswith("grad.")}
+
+    def input_gradients(self, data: Data) -> dict[str, Any]:
+        """The gradient of the loss of one batch, as in prediction, for each float input (by name
+        of the loss first, if several). For models compiled with the function `input_grad`."""
+        call = self.call("input_grad", data)
+        inputs, losses = self.manifest.inputs, self.manifest.losses
+        found = {loss: {
+            name: call.results[key].copy() for name in inputs
+            if (key := f"grad.{name}" if len(losses) == 1 else f"grad.{loss}.{name}")
+            in call.results
+        } for loss in losses}  # fmt: skip
+        return found[losses[0]] if len(losses) == 1 else found
 
     def apply(self, gradients: Mapping[str, npt.ArrayLike]) -> None:
         """One step of the optimizer with given gradients, by name of the parameter."""

@@ -86,6 +86,18 @@ def test_layer(kind):
     np.testing.assert_allclose(found["d"], masked_reverse(backward, X, LENGTHS), rtol=1e-11)
 
 
+@pytest.mark.parametrize("kind", CELLS)
+def test_last_state(kind):
+    """Behind the last step that counts for a sample; backwards, that is the first."""
+    cell = ", c" if kind == "lstm" else ""
+    net = network(f"cell = {kind}(4, last=true)\nback = {kind}(4, reverse=true, last=true)\n"
+                  f"hs, h{cell} = cell(x, lengths)\nbs, b{cell and ', d'} = back(x, lengths)\n"
+                  "output hs\noutput h\noutput bs\noutput b", head=HEAD)
+    found = run(net.function("infer"), {"x": X, "lengths": LENGTHS, **drawn(net)})
+    np.testing.assert_array_equal(found["h"], found["hs"][np.arange(3), LENGTHS - 1])
+    np.testing.assert_array_equal(found["b"], found["bs"][:, 0])
+
+
 def test_bidirectional():
     """Two layers side by side, their parameters named by direction; gradients by differences."""
     net = network("both = bidirectional(gru, 2)\ny = both(x, lengths)\noutput y\n"

@@ -261,7 +261,8 @@ def _extract(run: Run, name: str, results: Mapping[str, Value], *,
     for kind, group in (("input", run.record.inputs),
                         ("target", run.record.targets if targets else {})):
         for argument, value in group.items():
-            new[value] = b.param(kind, argument, value.type)
+            if value in needed:
+                new[value] = b.param(kind, argument, value.type)
     for kind, declared in (("param", run.parameters), ("state", run.states)):
         for parameter, p in declared:
             if p.value in needed:
