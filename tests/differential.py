@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from threading import Thread
 
 import numpy as np
 
+from nncompiler.codegen.abi import is_parallel
 from nncompiler.codegen.emit import build
 from nncompiler.codegen.target import Target, host
 from nncompiler.ir.graph import Function, Value
@@ -16,8 +19,10 @@ from nncompiler.ir.kernel import Plan
 from nncompiler.ir.model import EntryPoint, Program, StateLayout, lay_out
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import F32, F64, Array, DType
+from nncompiler.ir.verify_workers import verify_workers
 from nncompiler.passes.manager import Pass, run_passes
 from nncompiler.passes.memory import place
+from nncompiler.passes.parallel import share
 from nncompiler.passes.pipelines import OPTIMISE
 from nncompiler.passes.schedule import schedule
 from nncompiler.passes.tile import tile_plan
@@ -36,7 +41,10 @@ def state_of(functions: Sequence[Function], dtype: DType) -> StateLayout:
 
 class Compiled:
     """Functions compiled together. `run` calls one on arrays by name and gives its results by
-    name."""
+    name.
+
+    With several `threads`, all kernels are shared that can be, however small, and run on them.
+    """
 
     def __init__(
         self,
@@ -45,7 +53,9 @@ class Compiled:
         dtype: DType = F32,
         target: Target | None = None,
         layout: StateLayout | None = None,
+        threads: int = 1,
     ) -> None:
+        self.threads = threads
         self.target = target or host()
         self.functions = {f.name: f for f in functions}
         self.layout = layout or state_of(functions, dtype)
@@ -53,10 +63,26 @@ class Compiled:
         entries = tuple(EntryPoint(name, "", plan) for name, plan in self.plans.items())
         program = Program("fuzz", dtype, self.layout, entries)
         self.library = _open(build(program, self.target).so)
+        self.pool = self._pool() if any(map(is_parallel, self.plans.values())) else None
 
     def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
         plan = schedule(run_passes(function, pipeline), self.layout)
-        return place(tile_plan(plan, self.target.vector_bytes, self.target.registers))
+        plan = place(tile_plan(plan, self.target.vector_bytes, self.target.registers))
+        if self.threads > 1:
+            plan = share(plan, 0.0, 0.0)
+            assert verify_workers(plan) == []
+        return plan
+
+    def _pool(self) -> Array:
+        """A pool with its threads, which end with this object."""
+        pool = aligned(np.zeros(self.library["fuzz_pool_bytes"](), np.uint8))
+        pointer = ctypes.c_void_p(pool.ctypes.data)
+        assert self.library["fuzz_pool"](pointer, ctypes.c_int64(self.threads)) == 0
+        for n in range(1, self.threads):
+            given = (pointer, ctypes.c_int64(n))
+            Thread(target=self.library["fuzz_worker"], args=given, daemon=True).start()
+        weakref.finalize(self, _stop, self.library, pool)
+        return pool
 
     def run(self, name: str, values: Mapping[str, Array]) -> dict[str, Array]:
         plan, function = self.plans[name], self.functions[name]
@@ -70,7 +96,11 @@ class Compiled:
             given = values[a.buffer] if a.role != "output" else np.zeros(b.type.shape)
             arrays[a.buffer] = aligned(np.ascontiguousarray(given, b.type.dtype.numpy))
         pointers = [ctypes.c_void_p(x.ctypes.data) for x in (state, arena, *arrays.values())]
-        code = self.library[f"fuzz_{name}"](*pointers)
+        symbol = f"fuzz_{name}"
+        if self.pool is not None and is_parallel(plan):
+            symbol = f"fuzz_parallel_{name}"
+            pointers = [ctypes.c_void_p(self.pool.ctypes.data), *pointers]
+        code = self.library[symbol](*pointers)
         assert code == 0, f"{name} returned {code}"
         found = {}
         for result, value in function.results:
@@ -81,6 +111,10 @@ class Compiled:
                     f"{result}.out" if f"{result}.out" in arrays else result
                 ].reshape(value.shape)
         return found
+
+
+def _stop(library: ctypes.CDLL, pool: Array) -> None:
+    library["fuzz_pool_stop"](ctypes.c_void_p(pool.ctypes.data))
 
 
 def _open(image: bytes) -> ctypes.CDLL:

@@ -2,7 +2,7 @@
 
 For every seed: compiled results = interpreted ones (`differential.differences`), and gradients =
 directional central differences in f64. ``--off PASS`` leaves a pass out; ``--each-off`` leaves
-out each pass in turn.
+out each pass in turn; ``--threads N`` shares every kernel that can be shared among so many.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ def without(name: str) -> tuple[Pass, ...]:
     )
 
 
-def compare(seeds: Sequence[int], pipeline: Sequence[Pass] = OPTIMISE) -> Iterator[str]:
+def compare(
+    seeds: Sequence[int], pipeline: Sequence[Pass] = OPTIMISE, threads: int = 1
+) -> Iterator[str]:
     """Problems of the graphs of these seeds, compiled together."""
     functions = [random_function(s, prefix=f"s{s}_") for s in seeds]
-    compiled = Compiled(functions, pipeline)
+    compiled = Compiled(functions, pipeline, threads=threads)
     for seed, f in zip(seeds, functions, strict=True):
         values = random_arguments(f, seed)
         for problem in differences(f, values, compiled.run(f.name, values)):
@@ -72,11 +74,13 @@ def check_gradient(seed: int) -> Iterator[str]:
         yield f"seed {seed}: slope {slope:.9g}, differences {[f'{e:.9g}' for e in estimates]}"
 
 
-def sweep(first: int, count: int, pipeline: Sequence[Pass], gradients: bool) -> list[str]:
+def sweep(
+    first: int, count: int, pipeline: Sequence[Pass], gradients: bool, threads: int = 1
+) -> list[str]:
     problems: list[str] = []
     for start in range(first, first + count, BATCH):
         seeds = range(start, min(first + count, start + BATCH))
-        problems += compare(seeds, pipeline)
+        problems += compare(seeds, pipeline, threads)
         if gradients:
             problems += [p for s in seeds for p in check_gradient(s)]
     return problems
@@ -88,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--off", choices=[p.name for p in OPTIMISE])
     parser.add_argument("--each-off", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     left_out = [p.name for p in OPTIMISE] if options.each_off else [options.off]
     failed = 0
@@ -97,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.first,
             options.count,
             without(name) if name else OPTIMISE,
-            gradients=name is None,
+            gradients=name is None and options.threads == 1,
+            threads=options.threads,
         )
         print("\n".join(problems))
         what = f"without {name}" if name else "every pass on"

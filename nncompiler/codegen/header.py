@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from nncompiler.codegen import abi
 from nncompiler.codegen.abi import Fit
 from nncompiler.codegen.target import Target
+from nncompiler.codegen.workers import POOL_BYTES
 from nncompiler.ir.model import HEADER_BYTES, EntryPoint, Program
 from nncompiler.ir.types import TensorType
 
@@ -41,6 +42,22 @@ _FIT = (
 )
 
 
+_THREADS = """\
+/*
+ * {name}_parallel_*: the same, to the same bits, on several threads, which the caller brings. A
+ * pool ({upper}_POOL_BYTES, from a multiple of 64) is made for so many `threads`, 1 to 256; then
+ * further threads call {name}_worker with `id` 1 to threads - 1, and stay inside until
+ * {name}_pool_stop. Without them a call waits for ever. The thread that calls {name}_parallel_*
+ * is worker 0: one at a time, a call that finds the pool busy runs alone. Between calls workers
+ * watch for work for about a millisecond, then sleep.
+ */
+size_t {name}_pool_bytes(void);
+int {name}_pool(void *pool, int64_t threads);
+int {name}_worker(void *pool, int64_t id);
+int {name}_pool_stop(void *pool);
+"""
+
+
 def header_text(program: Program, target: Target, weights: bool = False) -> str:
     """The header; `weights` when the artifact embeds trained parameters."""
     name = abi.identifier(program.name)
@@ -58,6 +75,7 @@ def header_text(program: Program, target: Target, weights: bool = False) -> str:
         _fixed_prototypes(name),
         *(_prototype(program, e) for e in abi.public(program)),
         *(_fit_prototype(f) for f in abi.fits(program)),
+        _parallel(program),
         "#ifdef __cplusplus\n}\n#endif\n",
         _example(program),
         f"#endif /* {upper}_H */",
@@ -80,6 +98,8 @@ def _sizes(program: Program, upper: str) -> str:
         "PARAMETERS_OFFSET": HEADER_BYTES,
         "PARAMETERS_BYTES": state.infer_bytes - HEADER_BYTES,
     }
+    if abi.parallel_exports(program):
+        sizes["POOL_BYTES"] = POOL_BYTES
     lines = [f"#define {upper}_{key} ((size_t){value})" for key, value in sizes.items()]
     return "\n".join(["/* Sizes in bytes. */", *lines]) + "\n"
 
@@ -118,31 +138,59 @@ def _pointer(type: TensorType, name: str, written: bool) -> str:
     return f"{qualifier}{abi.c_type(type.dtype)} *{name}"
 
 
+def _parallel(program: Program) -> str:
+    """What callers that bring threads use; nothing where one thread has all the work."""
+    if not abi.parallel_exports(program):
+        return ""
+    name = abi.identifier(program.name)
+    parts = [_THREADS.format(name=name, upper=name.upper())]
+    parts += [
+        _declaration(symbol, ["void *pool", *_parameters_of(e)])
+        for e in abi.public(program)
+        if (symbol := abi.parallel_symbol(program, e))
+    ]
+    parts += [
+        _declaration(symbol, ["void *pool", *_fit_parameters(f)])
+        for f in abi.fits(program)
+        if (symbol := abi.parallel_symbol(program, f.entry, fit=True))
+    ]
+    return "".join(parts)
+
+
 def _prototype(program: Program, entry: EntryPoint) -> str:
     table = entry.plan.table()
-    state = "void *state" if abi.writes_state(entry.plan) else "const void *state"
-    parameters = [state, "void *arena"]
     shapes = []
     for argument, name in zip(entry.plan.arguments, abi.argument_names(entry.plan), strict=True):
-        type = table[argument.buffer].type
-        parameters.append(_pointer(type, name, argument.role == "output"))
-        shapes.append(f"{name} {type}")
+        shapes.append(f"{name} {table[argument.buffer].type}")
     comment = f"/* {', '.join(shapes)} */\n" if shapes else ""
     symbol = abi.symbol(program, entry.function, entry.suffix)
-    return comment + _declaration(symbol, parameters)
+    return comment + _declaration(symbol, _parameters_of(entry))
+
+
+def _parameters_of(entry: EntryPoint) -> list[str]:
+    table = entry.plan.table()
+    state = "void *state" if abi.writes_state(entry.plan) else "const void *state"
+    names = zip(entry.plan.arguments, abi.argument_names(entry.plan), strict=True)
+    given = [_pointer(table[a.buffer].type, name, a.role == "output") for a, name in names]
+    return [state, "void *arena", *given]
 
 
 def _fit_prototype(fit: Fit) -> str:
     plan = fit.entry.plan
     names = dict(zip((a.buffer for a in plan.arguments), abi.argument_names(plan), strict=True))
-    given = [_pointer(s.type, names[s.argument.buffer], False) for s in fit.given]
     losses = ", ".join(names[s.argument.buffer] for s in fit.losses)
     more = f", and so on: {losses}" if len(fit.losses) > 1 else ""
     text = textwrap.wrap(_FIT.format(rows=fit.entry.rows, more=more), 95)
     comment = "\n".join(["/*", *(f" * {line}" for line in text), " */", ""])
-    parameters = ["void *state", "void *arena", *given, "const int64_t *order", "int64_t rows",
-                  "double *loss_sum"]
-    return comment + _declaration(fit.symbol, parameters)
+    return comment + _declaration(fit.symbol, _fit_parameters(fit))
+
+
+def _fit_parameters(fit: Fit) -> list[str]:
+    plan = fit.entry.plan
+    names = dict(zip((a.buffer for a in plan.arguments), abi.argument_names(plan), strict=True))
+    given = [_pointer(s.type, names[s.argument.buffer], False) for s in fit.given]
+    return ["void *state", "void *arena", *given, "const int64_t *order", "int64_t rows",
+            "double *loss_sum"]  # fmt: skip
 
 
 def _declaration(symbol: str, parameters: Sequence[str]) -> str:

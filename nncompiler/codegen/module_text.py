@@ -17,6 +17,8 @@ declare hidden i1 @nn.in_range(ptr, i64, i32)
 #: `nn.zero` takes aligned multiples of 64 bytes; `nn.copy` moves 64 bytes at a time, then words,
 #: then bytes.
 HELPERS = """
+declare i64 @llvm.readcyclecounter()
+
 define hidden void @nn.zero(ptr %to, i64 %bytes) ATTRIBUTES {
 entry:
   br label %head

@@ -51,6 +51,7 @@ class Share:
         end = self._either("umin", end, first + len(counters))
 
         def step(number: Counter, _: list[Value]) -> list[Value]:
+            self._range = "0", "1"
             if inside > 1:
                 start = w.assign(f"mul nuw nsw i64 {number}, {inside}")
                 self._range = (

@@ -12,8 +12,6 @@ DECLARATIONS = "declare hidden void @nn.stamp()\ndeclare hidden void @nn.tick(i6
 _TEXT = """
 @nn.ticks = internal global [SIZE x i64] zeroinitializer, align 64
 
-declare i64 @llvm.readcyclecounter()
-
 define hidden void @nn.stamp() ATTRIBUTES {
   %now = call i64 @llvm.readcyclecounter()
   store i64 %now, ptr @nn.ticks, align 8

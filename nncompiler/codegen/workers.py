@@ -41,7 +41,6 @@ _SYSCALL = (
 )
 
 _HELPERS = """
-declare i64 @llvm.readcyclecounter()
 declare void @llvm.x86.sse2.pause()
 
 ; until the word is no longer what was seen

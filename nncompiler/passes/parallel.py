@@ -29,6 +29,7 @@ from nncompiler.ir.kernel import (
     Kernel,
     Loop,
     Plan,
+    Schedule,
     Step,
     Stmt,
     expressions,
@@ -47,8 +48,10 @@ _TILE, _VECTOR, _SCALAR, _TRANSCENDENTAL = 1 / 64, 1 / 12, 1.0, 12
 _BESIDE = 1 / 16
 
 
-def share(plan: Plan) -> Plan:
-    """The plan with loops to split and barriers; unchanged where one worker does as well."""
+def share(plan: Plan, kernel: float = KERNEL, whole: float = PLAN) -> Plan:
+    """The plan with loops to split and barriers; unchanged where one worker does as well: where
+    what can be shared of the `whole` takes less than so many cycles, with no `kernel` below that.
+    """
     buffers = plan.table()
     found: list[float] = []
 
@@ -57,13 +60,13 @@ def share(plan: Plan) -> Plan:
             inner = tuple(visit(s, times * step.extent) for s in step.body)
             return replace(step, body=inner)
         cycles = _work(step.body) * _speed(step)
-        if cycles < KERNEL or not (axes := _axes(step, buffers)):
+        if cycles < kernel or not (axes := _axes(step, buffers)):
             return step
         found.append(cycles * times)
         return replace(step, schedule=replace(step.schedule, parallel=axes))
 
     steps = tuple(visit(s, 1) for s in plan.steps)
-    if sum(found) < PLAN:
+    if not found or sum(found) < whole:
         return plan
     accesses = {k.name: touched(k.body, buffers) for k in plan.kernels()}
     return replace(plan, steps=_Barriers(accesses).place(steps, {})[0])
@@ -79,22 +82,23 @@ def _axes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[str, ...]:
     most = 0
     for loop in loops:
         steps = 1
-        for axis in chain(loop, kernel.schedule):
+        for axis, size in _sizes(chain(loop, kernel.schedule), kernel.schedule):
             names[axis.name] = None
-            steps *= _steps(axis, kernel)
-            if steps >= STEPS or axis.name in kernel.schedule.vector:
+            steps *= -(-axis.extent // size)
+            over_lanes = kernel.schedule.tile is None and axis.name in kernel.schedule.vector
+            if steps >= STEPS or over_lanes:
                 break
         most = max(most, steps)
     return tuple(names) if most > 1 else ()
 
 
-def _steps(axis: Axis, kernel: Kernel) -> int:
-    """About how many steps a loop has."""
-    schedule = kernel.schedule
+def _sizes(axes: tuple[Axis, ...], schedule: Schedule) -> list[tuple[Axis, int]]:
+    """About how much of each axis one step of its loop takes."""
     rows, columns = schedule.tile or (1, 16)
-    step = rows if axis.name == schedule.register else 1
-    step = columns if axis.name in schedule.vector else step
-    return -(-axis.extent // step)
+    others = [a.name for a in axes if a.name != schedule.register]
+    over = [n for n in others if n in schedule.vector] or others[-1:] * (schedule.tile is not None)
+    sizes = dict.fromkeys(over, columns) | ({schedule.register: rows} if schedule.register else {})
+    return [(a, sizes.get(a.name, 1)) for a in axes]
 
 
 def _speed(kernel: Kernel) -> float:
