@@ -49,6 +49,11 @@ clean:  ## remove what was built, but not .venv and .peers
 	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 $(RUNTIME): pyproject.toml
+.PHONY: tables
+tables: $(RUNTIME) $(PEERS)  ## the further tables of docs/benchmarks/, alone on the machine
+	for table in contraction compile_time startup overhead scaling; do \
+	  $(BIN)/python benchmarks/$$table.py --write || exit 1; done
+
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 	  echo "error: expected Python 3.10 or newer, but found no '$(PYTHON)'"; \
 	  echo "  help: install it, or name one: make PYTHON=/path/to/python3.12"; exit 1; } >&2

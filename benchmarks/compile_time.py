@@ -1,14 +1,14 @@
-"""Wall time of whole processes: compile (cold and warm), import, and load and predict once.
+"""Compile times and the sizes of artifacts, of all workloads.
 
-    python benchmarks/compile_time.py [--rounds 9] [--model models/mlp.nn] [--batch 64]
+    python benchmarks/compile_time.py [--rounds 5] [--model mlp,lenet] [--write]
 
-Prints Markdown. Cold means an empty compile cache and a new process; the file system's cache and
-Python's are warm. All cases take turns, so that a drift of the machine's speed meets them alike.
+Every compilation is a process of its own: `nnc compile`. Cold means an empty compile cache; the
+file system's cache and Python's are warm. All models take turns, so that a drift of the machine's
+speed meets them alike.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -16,142 +16,111 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import llvmlite
-import numpy
-from harness import machine
-
-from nncompiler import __version__
+from harness.tables import facts, parser, publish, table
+from harness.workload import find, names
 
 ROOT = Path(__file__).resolve().parents[1]
-
-PREDICT = """
-import sys, numpy, nncompiler
-model = nncompiler.load(sys.argv[1])
-argument = model.bindings.any("infer").given[0]
-model.predict(numpy.zeros(argument.shape, argument.dtype))
-"""
+#: Seconds to compile a training step cold, by model and otherwise; what is found in the cache.
+TARGETS, TARGET, WARM = {"resnet20": 2.5}, 1.5, 0.050
+#: Bytes of an artifact with train_step and infer, without weights.
+SIZE = 300_000
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One process. `target` is a limit in seconds, `cached` whether it finds the artifact."""
+class Built:
+    """One process. `seconds` is `nnc compile` without start and imports of its own modules."""
 
-    name: str
-    command: list[str]
-    target: float | None = None
-    cached: bool | None = None
-
-
-class Runs:
-    """Runs processes against a cache of its own, empty again for every cold case."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.fresh = 0
-        self.seen: set[str] = set()
-        self.stages: list[dict[str, object]] = []
-
-    def seconds(self, case: Case) -> float:
-        cache = self.folder / "warm"
-        if case.cached is False:
-            self.fresh += 1
-            cache = self.folder / f"cold{self.fresh}"
-        environment = {**os.environ, "NNCOMPILER_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
-        start = time.perf_counter()
-        run = subprocess.run(
-            [sys.executable, *case.command], cwd=ROOT, env=environment, capture_output=True,
-            text=True,
-        )  # fmt: skip
-        took = time.perf_counter() - start
-        if run.returncode:
-            raise SystemExit(f"{case.name}: {run.stderr.strip() or run.returncode}")
-        if case.cached is not None:
-            built = json.loads(run.stdout)
-            self.stages = self.stages or built["stages"]
-            self.check(case, built["cached"])
-        return took
-
-    def check(self, case: Case, cached: bool) -> None:
-        if case.name in self.seen and cached != case.cached:
-            found = "in the cache" if cached else "not in the cache: has a source changed?"
-            raise SystemExit(f"{case.name}: the artifact was {found}")
-        self.seen.add(case.name)
+    process: float
+    seconds: float
+    bytes: int
+    stages: tuple[tuple[str, float], ...]
 
 
-def cases(model: str, batch: int, folder: Path) -> list[Case]:
-    """The first of the cold ones is the one whose stages are listed."""
-    library = str(folder / "predict.so")
+def compiled(model: str, batch: int, functions: str, cache: Path, out: Path) -> Built:
+    """`nnc compile` in a new process."""
+    command = ["compile", str(ROOT / find(model).path), "--json", "-o", str(out)]
+    command += ["--batch", str(batch), "--function", functions]
+    environment = {**os.environ, "NNCOMPILER_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
+    start = time.perf_counter()
+    run = subprocess.run(
+        [sys.executable, "-m", "nncompiler", *command], cwd=ROOT, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    took = time.perf_counter() - start
+    if run.returncode:
+        raise SystemExit(f"{model}: {run.stderr.strip() or run.returncode}")
+    found = json.loads(run.stdout)
+    stages = tuple((s["name"], s["seconds"]) for s in found["stages"])
+    return Built(took, found["seconds"], found["bytes"], stages)
 
-    def compiling(*flags: str, output: str = "out.so") -> list[str]:
-        file = str(folder / output)
-        return ["-m", "nncompiler", "compile", model, "--json", "-o", file, *flags]
 
-    size = ("--batch", str(batch))
-    step, everything = compiling(*size, "--function", "train_step"), compiling(*size)
-    infer = compiling("--batch", "1", "--function", "infer", output="predict.so")
-    return [
-        Case(f"compile train_step, batch {batch}, cold", step, 1.5, cached=False),
-        Case(f"compile everything, batch {batch}, cold", everything, cached=False),
-        Case("compile infer, batch 1, cold", infer, cached=False),
-        Case(f"compile train_step, batch {batch}, warm", step, 0.5, cached=True),
-        Case(f"compile everything, batch {batch}, warm", everything, 0.5, cached=True),
-        Case("`import nncompiler`", ["-c", "import nncompiler"]),
-        Case("`import numpy`", ["-c", "import numpy"]),
-        Case("python alone", ["-c", "pass"]),
-        Case("load the artifact, predict once", ["-c", PREDICT, library], 0.25),
-    ]
+def start_up() -> float:
+    """Seconds of a process that only imports the command line."""
+    start = time.perf_counter()
+    code = "import nncompiler.cli, nncompiler.cli.compile"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    return time.perf_counter() - start
+
+
+def training_batch(model: str) -> int:
+    return next(batch for kind, batch in find(model).cases if kind == "train")
+
+
+def measured(models: Sequence[str], rounds: int, folder: Path) -> list[tuple[str, ...]]:
+    """A row for each model."""
+    cold: dict[str, list[Built]] = {m: [] for m in models}
+    warm: dict[str, list[Built]] = {m: [] for m in models}
+    both: dict[str, Built] = {}
+    for k in range(rounds):
+        for model in models:
+            cache, out, batch = folder / f"{model}{k}", folder / "out.so", training_batch(model)
+            cold[model].append(compiled(model, batch, "train_step", cache, out))
+            warm[model].append(compiled(model, batch, "train_step", cache, out))
+            if not k:
+                both[model] = compiled(model, batch, "train_step,infer", cache, out)
+    return [row(m, cold[m], warm[m], both[m].bytes) for m in models]
+
+
+def row(model: str, cold: Sequence[Built], warm: Sequence[Built], size: int) -> tuple[str, ...]:
+    first, again = (statistics.median(b.seconds for b in found) for found in (cold, warm))
+    process = statistics.median(b.process for b in warm)
+    stages = {n: statistics.median(dict(b.stages)[n] for b in cold) for n, _ in cold[0].stages}
+    slowest = sorted(stages, key=lambda n: -stages[n])[:3]
+    target = TARGETS.get(model, TARGET)
+    return (
+        f"{model}, {training_batch(model)}", marked(f"{first:.2f}", first > target),
+        f"{target:.1f}", ", ".join(f"{n} {stages[n]:.2f}" for n in slowest),
+        marked(f"{1e3 * again:.0f}", again > WARM), f"{process:.2f}",
+        marked(f"{size / 1e3:.0f}", size > SIZE),
+    )  # fmt: skip
+
+
+def marked(text: str, missed: bool) -> str:
+    return f"**{text}**" if missed else text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
-    parser.add_argument("--model", default="models/mlp.nn", help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=64, help="default: %(default)s")
-    options = parser.parse_args()
-    facts = machine.describe()
-    if busy := machine.busy(facts):
-        print(f"warning: {busy}", file=sys.stderr)
+    flags = parser(__doc__ or "")
+    flags.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    flags.add_argument("--model", default=",".join(names()), help="default: all workloads")
+    options = flags.parse_args()
+    known = facts() | {"rounds": str(options.rounds)}
+    known["process that imports the command line"] = f"{start_up():.2f} s"
     with tempfile.TemporaryDirectory() as folder:
-        runs, listed = Runs(Path(folder)), cases(options.model, options.batch, Path(folder))
-        times: dict[str, list[float]] = {case.name: [] for case in listed}
-        for case in listed:
-            runs.seconds(case)  # fills the warm cache, writes the library to load
-        for _ in range(options.rounds):
-            for case in listed:
-                times[case.name].append(runs.seconds(case))
-    print(table(options.model, listed, times))
-    print(stages(listed[0].name, runs.stages))
-    facts |= {"Python": sys.version.split()[0], "nncompiler": __version__}
-    facts |= {"numpy": numpy.__version__, "llvmlite": llvmlite.__version__}
-    print("\n".join(f"- {name}: {fact}" for name, fact in facts.items()))
-
-
-def table(model: str, listed: list[Case], times: dict[str, list[float]]) -> str:
-    lines = [f"Whole processes, `{model}`, {len(next(iter(times.values())))} rounds:", ""]
-    lines += ["| process | median, s | fastest | slowest | target |", "|---|---:|---:|---:|---:|"]
-    for case in listed:
-        found = times[case.name]
-        target = "" if case.target is None else f"< {case.target} s"
-        spread = f"{statistics.median(found):.3f} | {min(found):.3f} | {max(found):.3f}"
-        lines.append(f"| {case.name} | {spread} | {target} |")
-    pairs = zip(times["`import nncompiler`"], times["`import numpy`"], strict=True)
-    more = [ours - numpys for ours, numpys in pairs]
-    spread = f"{statistics.median(more):+.3f} | {min(more):+.3f} | {max(more):+.3f}"
-    lines.append(f"| `import nncompiler` beyond `import numpy` | {spread} | < +0.1 s |")
-    return "\n".join(lines) + "\n"
-
-
-def stages(name: str, found: list[dict[str, object]]) -> str:
-    """Where the time of one compilation went."""
-    lines = [f"Stages of one run of '{name}', without start and imports:", ""]
-    lines += ["| stage | ms | |", "|---|---:|---|"]
-    for stage in found:
-        milliseconds = 1e3 * float(str(stage["seconds"]))
-        lines.append(f"| {stage['name']} | {milliseconds:.1f} | {stage['detail']} |")
-    return "\n".join(lines) + "\n"
+        rows = measured(options.model.split(","), options.rounds, Path(folder))
+    heads = (
+        "model, batch", "cold, s", "target", "slowest stages, s", "warm, ms", "warm process, s",
+        "artifact, kB",
+    )  # fmt: skip
+    text = "# Compile time\n\nOf the training step: medians. *Warm* is what a compilation takes "
+    text += f"that is found in the cache (target {1e3 * WARM:.0f} ms), without the start of the "
+    text += "process. The artifact holds train_step and infer for one batch size, without weights "
+    text += f"(target {SIZE / 1e3:.0f} kB). Targets that are missed are bold.\n\n"
+    publish("compile_time", text + table(heads, rows), options.write, known)
 
 
 if __name__ == "__main__":

@@ -1,142 +1,228 @@
-"""How close contractions come to this machine's FMA peak: ``python benchmarks/contraction.py``.
+"""How close contractions come to this machine's FMA peak.
 
-Every kernel has the schedule that the tiling pass chooses. The f32 peak (independent FMA chains in
-registers) is measured before and after, and each figure is the best of many short runs, so that
-other work on the machine disturbs little. Pins itself to one core.
+    python benchmarks/contraction.py [--threads 2] [--write]
+
+The kernels are those of compiled models, in their real surroundings: products and convolutions on
+their own in all three forms, and every contraction of the workloads. The time is the fastest of
+all calls in ten rounds, which take turns with the peak (independent FMA chains in registers).
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from harness.tables import facts, parser, publish, table
+from harness.workload import find, names
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from nncompiler.cli.limits import Limits
+from nncompiler.cli.profile import Clocked
+from nncompiler.driver import Compilation, Options, read_source
+from nncompiler.errors import Source
+from nncompiler.ir.kernel import For, Kernel
+from nncompiler.report.cost import KernelCost
+from nncompiler.report.timing import Machine
 
-from nncompiler.codegen.kernel import KernelCode  # noqa: E402
-from nncompiler.codegen.target import host  # noqa: E402
-from nncompiler.ir.kernel import Fold, For, Kernel, Store  # noqa: E402
-from nncompiler.ir.scalar import F32, Affine, Ref, apply  # noqa: E402
-from nncompiler.passes.tile import choose_schedule  # noqa: E402
-from tests.nest_harness import Compiled, at, axes, buffer, kernel, load  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS, SECONDS = 10, 0.1
+#: Workloads: what less than this share of the function's multiply-adds does is left out.
+SMALL = 0.002
+#: Share of the peak aimed at where no form says another.
+OTHERS = 0.75
 
-SECONDS = 1.0
-CHAINS, STEPS = 12, 100_000
-
-
-def best(call: Callable[[], None], flops: int) -> float:
-    """FLOP/s of the fastest of many runs of about half a millisecond."""
-    repeat = max(1, int(3e7 / flops))
-    fastest, end = float("inf"), time.perf_counter() + SECONDS
-    while (start := time.perf_counter()) < end:
-        for _ in range(repeat):
-            call()
-        fastest = min(fastest, (time.perf_counter() - start) / repeat)
-    return flops / fastest
-
-
-def peak_code() -> KernelCode:
-    """A function of independent FMA chains."""
-    lanes = host().vector_bytes // 4
-    wide = f"<{lanes} x float>"
-    size = range(CHAINS + 2)
-    lines = [f"%p{n} = getelementptr {wide}, ptr %p, i64 {n}" for n in size]
-    lines += [f"%x{n} = load {wide}, ptr %p{n}, align 4" for n in size]
-    lines += ["br label %head", "head:", "%i = phi i64 [ 0, %entry ], [ %j, %head ]"]
-    chains = range(CHAINS)
-    lines += [f"%a{n} = phi {wide} [ %x{n}, %entry ], [ %b{n}, %head ]" for n in chains]
-    fma = f"call {wide} @llvm.fma.v{lanes}f32"
-    factors = f"{wide} %x{CHAINS}, {wide} %x{CHAINS + 1}"
-    lines += [f"%b{n} = {fma}({wide} %a{n}, {factors})" for n in chains]
-    lines += ["%j = add i64 %i, 1", f"%more = icmp ult i64 %j, {STEPS}"]
-    lines += ["br i1 %more, label %head, label %done", "done:"]
-    lines += [f"store {wide} %b{n}, ptr %p{n}, align 4" for n in chains]
-    head = f"define internal void @kernel(ptr %p) {host().attributes} {{\nentry:\n"
-    declared = f"declare {wide} @llvm.fma.v{lanes}f32({wide}, {wide}, {wide})"
-    text = head + "\n".join([*lines, "ret void", "}"])
-    return KernelCode(text, (("p",),), frozenset([declared]))
+PRODUCT = """model product {{
+    input c : f32[{m}, {n}]
+    param a : f32[{m}, {k}] = normal(0, 1)
+    param b : f32[{k}, {n}] = normal(0, 1)
+    y = a @ b
+    output y
+    loss mse(y, c)
+}}
+"""
+CONVOLUTION = """model convolution {{
+    input x : f32[{batch}, {channels}, {side}, {side}]
+    before = x |> conv2d({channels}, 3, padding=1) |> relu
+    y = before |> conv2d({channels}, 3, padding=1) |> relu
+    z = y |> conv2d({channels}, 3, padding=1)
+    output z
+    loss mean(z * z)
+}}
+"""
 
 
-def peak() -> float:
-    lanes = host().vector_bytes // 4
-    data = np.full(lanes * (CHAINS + 2), 0.5, np.float32)
-    call = Compiled.of_code(peak_code(), host()).bind({"p": data})
-    return best(call, 2 * lanes * CHAINS * STEPS)
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A contraction: the share of the peak aimed at; which kernel of the line it is."""
+
+    title: str
+    text: str
+    line: str
+    points: int
+    """Elements of its result."""
+    target: float
 
 
-def aligned(*shape: int) -> np.ndarray:
-    """Random numbers at a multiple of 64 bytes."""
-    count = int(np.prod(shape))
-    raw = np.random.default_rng(count).standard_normal(count + 16).astype(np.float32)
-    return raw[(-raw.ctypes.data % 64) // 4 :][:count].reshape(shape)
+def forms() -> Iterator[Form]:
+    """Products and convolutions, each forward and as both gradients."""
+    sizes = ((64, 512, 784), (64, 256, 512), (512, 512, 512), (1024, 1024, 1024))
+    for m, n, k in sizes:
+        text, line = PRODUCT.format(m=m, n=n, k=k), "    y = a @ b"
+        target = 0.9 if m == 1024 else 0.93
+        yield Form(f"{m} × {n} × {k}", text, line, m * n, target)
+        yield Form(f"{k} × {n} × {m}, Aᵀ (weight gradient)", text, line, k * n, target)
+        yield Form(f"{m} × {k} × {n}, Bᵀ (input gradient)", text, line, m * k, target)
+    for channels, side in ((16, 32), (32, 16), (64, 8)):
+        text = CONVOLUTION.format(batch=32, channels=channels, side=side)
+        line = text.splitlines()[3]
+        image, weights = 32 * channels * side**2, 9 * channels**2
+        name = f"3 × 3, {channels} channels, {side} × {side}, batch 32"
+        yield Form(f"{name}: forward", text, line, image, 0.93)
+        yield Form(f"{name}: input gradient", text, line, image, 0.93)
+        yield Form(f"{name}: weight gradient", text, line, weights, 0.93)
 
 
-def product(m: int, n: int, k: int, a_turned: bool = False, b_turned: bool = False):
-    """``c[i,j] = sum k { a[i,k] * b[k,j] }``, its arrays and its number of operations."""
-    a = aligned(k, m).T if a_turned else aligned(m, k)
-    b = aligned(n, k).T if b_turned else aligned(k, n)
-    c = aligned(m, n)
-    term = apply("mul", load("a", a, "i", "k"), load("b", b, "k", "j"))
-    loops = axes(**{x: e for x, e in (("i", m), ("j", n)) if e > 1})
-    index = at("i" if m > 1 else 0, "j")
-    if m == 1:
-        term = apply("mul", load("a", a, 0, "k"), load("b", b, "k", "j"))
-    fold = Fold(("acc",), "sum", axes(k=k), (term,))
-    nest = kernel(For(loops, (fold, Store("c", index, Ref("acc", F32)))))
-    return nest, {"a": a, "b": b, "c": c}, 2 * m * n * k
+def points(kernel: Kernel) -> int:
+    """Elements of what the outermost loops of a kernel go through."""
+    count, body = 1, kernel.body
+    while len(body) == 1 and isinstance(body[0], For):
+        for axis in body[0].axes:
+            count *= axis.extent
+        body = body[0].body
+    return count
 
 
-def convolution(batch: int, size: int, channels: int):
-    """3x3, stride 1, NHWC with a halo."""
-    x = aligned(batch, size + 2, size + 2, channels)
-    w, y = aligned(3, 3, channels, channels), aligned(batch, size, size, channels)
-    row, column = (Affine.axis(p) + Affine.axis(q) for p, q in ("hr", "ws"))
-    term = apply("mul", load("x", x, "n", row, column, "c"), load("w", w, "r", "s", "c", "o"))
-    fold = Fold(("acc",), "sum", axes(r=3, s=3, c=channels), (term,))
-    store = Store("y", at("n", "h", "w", "o"), Ref("acc", F32))
-    nest = kernel(For(axes(n=batch, h=size, w=size, o=channels), (fold, store)))
-    return nest, {"x": x, "w": w, "y": y}, 2 * 9 * channels * y.size
+class Measured:
+    """The contractions of a function with their fastest times, and the peak of the same rounds."""
+
+    def __init__(self, c: Compilation, function: str, run: Run) -> None:
+        clocked = [Clocked(c, function, n) for n in dict.fromkeys((1, run.threads))]
+        times: list[list[Any]] = [[] for _ in clocked]
+        for _ in range(ROUNDS):
+            run.measure_peak()
+            for one, found in zip(clocked, times, strict=True):
+                found.append(one.rounds(SECONDS).min(axis=0))
+        fastest = [[min(t) for t in zip(*found, strict=True)] for found in times]
+        machine = Machine(run.peak, run.bandwidth)
+        every = zip(
+            clocked[0].costs.kernels, c.plans[function].kernels(), fastest[0], fastest[-1],
+            strict=True,
+        )  # fmt: skip
+        self.found = [
+            Figure(
+                cost, points(kernel), 2 * cost.work.multiply_adds / one / run.peak,
+                machine.limit(cost.work, cost.calls) / one, one / several,
+            )
+            for cost, kernel, one, several in every if cost.work.multiply_adds
+        ]  # fmt: skip
 
 
-CASES = [
-    ("64 x 512 x 784", product(64, 512, 784)),
-    ("64 x 256 x 512", product(64, 256, 512)),
-    ("64 x 10 x 256", product(64, 10, 256)),
-    ("784 x 512 x 64, A transposed", product(784, 512, 64, a_turned=True)),
-    ("64 x 784 x 512, B transposed", product(64, 784, 512, b_turned=True)),
-    ("64 x 256 x 10, B transposed", product(64, 256, 10, b_turned=True)),
-    ("512 x 512 x 512", product(512, 512, 512)),
-    ("1 x 512 x 784", product(1, 512, 784)),
-    ("conv 3x3, 16 channels, 32 x 32", convolution(8, 32, 16)),
-    ("conv 3x3, 64 channels, 8 x 8", convolution(32, 8, 64)),
-]
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A kernel: shares of the FMA peak and of the roofline, and how much faster several threads
+    are than one."""
+
+    cost: KernelCost
+    points: int
+    share: float
+    roofline: float
+    speedup: float
+
+    def row(self, title: str, target: float, threads: int) -> tuple[str, ...]:
+        below = max(self.share, self.roofline) < target
+        figure = f"{100 * self.share:.0f}"
+        cells = (
+            f"**{title}**" if below else title, f"{2e-9 * self.cost.work.multiply_adds:.3g}",
+            f"**{figure}**" if below else figure, f"{100 * self.roofline:.0f}",
+            f"{100 * target:.0f}",
+        )  # fmt: skip
+        more = (f"{self.speedup:.2f}",) if threads > 1 else ()
+        return (*cells, *more, self.cost.schedule)
 
 
-def report(name: str, nest: Kernel, arrays: dict, flops: int, limit: float) -> None:
-    table = {n: buffer(n, x) for n, x in arrays.items()}
-    chosen = choose_schedule(nest, table, host().vector_bytes, host().registers)
-    start = time.perf_counter()
-    compiled = Compiled(Kernel(nest.name, nest.body, chosen), table)
-    took = 1e3 * (time.perf_counter() - start)
-    speed = best(compiled.bind(arrays), flops)
-    tile = "x".join(map(str, chosen.tile or ())) or chosen.strategy
-    how = f"{tile} {chosen.vector[0]}"
-    share = 100 * speed / limit
-    print(f"{name:32s} {how:10s} {speed / 1e9:7.1f} {share:6.1f} % {took:6.0f} ms", flush=True)
+class Run:
+    """The machine, and the fastest that its peak has been on one thread."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        limits = Limits(1)
+        machine = limits.machine()
+        self.peak, self.bandwidth = machine.peak, machine.bandwidth
+        self.probe, self.work = limits.fma()
+
+    def measure_peak(self) -> None:
+        for _ in range(5):
+            start = time.perf_counter()
+            self.probe()
+            self.peak = max(self.peak, self.work / (time.perf_counter() - start))
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        more = (f"{self.threads} threads ×",) if self.threads > 1 else ()
+        return ("contraction", "GFLOP", "% of peak", "% of roofline", "target", *more, "schedule")
+
+
+def single(run: Run) -> str:
+    """Products and convolutions on their own."""
+    rows, done = [], {}
+    for form in forms():
+        if form.text not in done:
+            found = Measured(compiled(Source("form.nn", form.text), {}, "grad"), "grad", run).found
+            line = form.text.splitlines().index(form.line) + 1
+            done[form.text] = [f for f in found if line in f.cost.lines]
+        fitting = [f for f in done[form.text] if f.points == form.points]
+        if fitting:
+            rows.append(fitting[0].row(form.title, form.target, run.threads))
+            done[form.text].remove(fitting[0])
+        else:
+            rows.append((f"{form.title}: no kernel of its own", *[""] * (len(run.heads) - 1)))
+    return table(run.heads, rows)
+
+
+def workloads(run: Run) -> str:
+    """Every contraction of the workloads, by function; those of one form once, the slowest."""
+    rows: list[tuple[str, ...]] = []
+    for name in names():
+        workload = find(name)
+        for kind, batch in workload.cases:
+            if kind == "loop" or name == "tiny":
+                continue
+            function = {"train": "train_step", "infer": "infer"}[kind]
+            c = compiled(read_source(ROOT / workload.path), {"batch": batch}, function)
+            found = Measured(c, function, run).found
+            total = sum(f.cost.work.multiply_adds for f in found)
+            seen: dict[str, tuple[str, ...]] = {}
+            for f in sorted(found, key=lambda f: f.share):
+                form = f"{f.cost.space} {f.cost.schedule} {'+'.join(f.cost.operators)}"
+                if f.cost.work.multiply_adds >= SMALL * total and form not in seen:
+                    title = f"{name} {kind} {batch}, line {', '.join(map(str, f.cost.lines))}"
+                    seen[form] = f.row(f"{title}: `{f.cost.space}`", OTHERS, run.threads)
+            rows += seen.values()
+    return table(run.heads, rows)
+
+
+def compiled(source: Source, sizes: dict[str, int], function: str) -> Compilation:
+    return Compilation(source, sizes, Options(functions=("init", function)))
 
 
 def main() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    limit = peak()
-    print(f"{'contraction':32s} {'tile':10s} GFLOP/s of peak  compiled in")
-    for name, case in CASES:
-        report(name, *case, limit)
-    print(f"{'FMA peak, before and after':43s} {limit / 1e9:7.1f} {peak() / 1e9:.1f}")
+    flags = parser(__doc__ or "")
+    flags.add_argument("--threads", type=int, default=1,
+                       help="how much faster so many threads are, too")  # fmt: skip
+    options = flags.parse_args()
+    known, cores = facts(), sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, set(cores[-options.threads :]))
+    run = Run(options.threads)
+    text = "# Contractions\n\nShares of the FMA peak and of the roofline (the longer of that and "
+    text += "the bytes at the bandwidth of the memory they fit), on one thread. The kernels are "
+    text += "those of compiled models, with all that is fused into them; what is below its target "
+    text += "by both is bold.\n\n"
+    text += single(run) + "\n## In the workloads\n\n" + workloads(run)
+    known["FMA peak"] = f"{run.peak / 1e9:.1f} GFLOP/s"
+    publish("contractions", text, options.write, known)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nncompiler.driver import Compilation, Options, read_source
+from nncompiler.errors import Source
 from nncompiler.report import accounts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +25,8 @@ def _harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The harness is a script's folder, not a package of the project."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     yield
-    for name in [n for n in sys.modules if n.split(".")[0] in ("harness", "workloads")]:
+    own = ("harness", "workloads", "contraction")
+    for name in [n for n in sys.modules if n.split(".")[0] in own]:
         del sys.modules[name]
 
 
@@ -175,6 +178,25 @@ def test_operations_are_those_of_the_graph(name: str) -> None:
         total = profile.total.forward + profile.total.backward
         share = 2 * total.multiply_adds / workload.flops(kind, batch)
         assert share == 1 if kind == "infer" else 1 <= share < 1.07
+
+
+def test_contractions_have_kernels_of_their_own() -> None:
+    """Each form of the table is found by the elements of its result, on the line that asks."""
+    contraction = importlib.import_module("contraction")
+    plans: dict[str, list[int]] = {}
+    for form in contraction.forms():
+        if form.text not in plans:
+            c = contraction.compiled(Source("form.nn", form.text), {}, "grad")
+            (profile,) = accounts.analyse(c, ("grad",)).profiles
+            line = form.text.splitlines().index(form.line) + 1
+            kernels = zip(profile.kernels, c.plans["grad"].kernels(), strict=True)
+            plans[form.text] = [
+                contraction.points(kernel) for cost, kernel in kernels
+                if line in cost.lines and cost.work.multiply_adds
+            ]  # fmt: skip
+        assert form.points in plans[form.text], form.title
+        plans[form.text].remove(form.points)
+    assert len(plans) == 7
 
 
 def test_workers_take_turns(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
-import llvmlite
 import numpy as np
 
 import nncompiler
@@ -24,7 +24,7 @@ class Prepared(Implementation):
 
     def versions(self) -> dict[str, str]:
         return {
-            "nncompiler": nncompiler.__version__, "llvmlite": llvmlite.__version__,
+            "nncompiler": nncompiler.__version__, "llvmlite": version("llvmlite"),
             "numpy": np.__version__, "Python": platform.python_version(),
         }  # fmt: skip
 
