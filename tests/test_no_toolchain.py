@@ -6,10 +6,11 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from numpy.linalg import _umath_linalg  # type: ignore[attr-defined]
 
@@ -42,35 +43,58 @@ model.save_artifact(OUT)
 print(before, model.evaluate(data.validation)["accuracy"], model.predict(data.test["image"]).shape)
 """
 
-#: Loads an artifact where the compiler's libraries cannot be imported; trains and predicts.
-WITHOUT_COMPILER = """
-import json, sys
-BLOCKED = ("llvmlite", "lark", "networkx")
-for name in BLOCKED:
-    sys.modules[name] = None
+#: Loads an artifact, trains and predicts; tells which rooms of the compiler were imported, and
+#: which of its libraries are installed.
+LOAD_AND_TRAIN = """
+import importlib.util, json, sys
 import numpy as np
 import nncompiler
 
 model = nncompiler.load(OUT)
 model.init(3)
-image = np.random.default_rng(0).uniform(0, 1, (40, 64)).astype(np.float32)
-digit = np.arange(40, dtype=np.int32) % 10
-model.fit({"image": image, "digit": digit}, epochs=2, batch=8, progress=False)
+draw = np.random.default_rng(0)
+data = {}
+for argument in model.bindings.any("train_step").given:
+    shape = (40, *argument.shape[1:])
+    whole = argument.dtype.kind in "iu"
+    # 1 to 9: a digit, a letter, a length, a language
+    values = draw.integers(1, 10, shape) if whole else draw.uniform(0, 1, shape)
+    data[argument.name] = values.astype(argument.dtype)
+before = model.loss({name: values[:8] for name, values in data.items()})
+model.fit(data, epochs=3, batch=8, progress=False)
+after = model.loss({name: values[:8] for name, values in data.items()})
 rooms = ("lang", "ir", "passes", "codegen", "driver", "api", "cli")
 found = [n for n in sys.modules if n.startswith(tuple(f"nncompiler.{room}" for room in rooms))]
-bits = model.predict(image).tobytes().hex()
-print(json.dumps({"bits": bits, "found": found}))
+libraries = ("llvmlite", "lark", "networkx", "pytest", "pip")
+installed = [n for n in libraries if importlib.util.find_spec(n)]
+bits = model.predict({n: data[n] for n in model.manifest.inputs}).tobytes().hex()
+print(json.dumps({"bits": bits, "found": found, "losses": [before, after],
+                  "installed": installed}))
 """
 
 
-def child(script: str, environment: dict[str, str], **names: object) -> str:
+def child(
+    script: str, environment: dict[str, str], flags: Sequence[str] = (), **names: object
+) -> str:
     """What a script prints in a process of its own; `names` are strings it may use."""
     head = "".join(f"{name} = {str(value)!r}\n" for name, value in names.items())
+    command = [sys.executable, *flags, "-W", "error", "-c", head + script]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", head + script], capture_output=True, text=True,
+        command, capture_output=True, text=True,
         env={"PYTHONPATH": str(REPOSITORY), **environment}, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def only_numpy(folder: Path) -> Path:
+    """A folder to import from that has NumPy, with the libraries it brings, and nothing else."""
+    place = folder / "only"
+    place.mkdir()
+    numpy = Path(np.__file__).parent
+    for part in (numpy, numpy.with_name("numpy.libs")):
+        if part.exists():
+            (place / part.name).symlink_to(part)
+    return place
 
 
 def test_compiles_and_trains_with_an_empty_path(tmp_path: Path) -> None:
@@ -84,15 +108,19 @@ def test_compiles_and_trains_with_an_empty_path(tmp_path: Path) -> None:
     assert out.read_bytes()[:4] == b"\x7fELF"
 
 
-def test_runs_where_only_numpy_is_installed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["digits_mlp", "digits_cnn", "gru_names"])
+def test_runs_where_only_numpy_is_installed(name: str, tmp_path: Path) -> None:
     """An artifact loads, trains and predicts without the compiler, to the same bits."""
-    out = tmp_path / "digits_mlp.so"
-    model = MODELS / "digits_mlp.nn"
+    out = tmp_path / f"{name}.so"
+    model = MODELS / f"{name}.nn"
     assert main(["compile", str(model), "-o", str(out), "--batch", "8"]) == 0
-    said = json.loads(child(WITHOUT_COMPILER, {}, OUT=out))
-    assert said["found"] == []
-    script = WITHOUT_COMPILER.replace('BLOCKED = ("llvmlite", "lark", "networkx")', "BLOCKED = ()")
-    assert json.loads(child(script, {}, OUT=out))["bits"] == said["bits"]
+    here = json.loads(child(LOAD_AND_TRAIN, {}, OUT=out))
+    assert "llvmlite" in here["installed"]
+    there = {"PYTHONPATH": f"{only_numpy(tmp_path)}:{REPOSITORY}"}
+    said = json.loads(child(LOAD_AND_TRAIN, there, flags=["-S"], OUT=out))
+    assert said["installed"] == said["found"] == here["found"] == []
+    assert said["bits"] == here["bits"]
+    assert said["losses"][1] < said["losses"][0]
 
 
 # -- What is in the library

@@ -117,6 +117,17 @@ def test_train_evaluate_predict(nnc: Nnc, line: Path, line_data: Path, tmp_path:
     assert nnc("predict", artifact, "--data", line_data).out.startswith("y float32[100,1]\n[[")
 
 
+def test_demo_of_a_convolutional_network(nnc: Nnc, tmp_path: Path) -> None:
+    """What `make demo MODEL=digits_cnn` runs: the digits as images, split, tested at the end."""
+    result = nnc("train", MODELS / "digits_cnn.nn", "--data", DIGITS, "--weights-out",
+                 tmp_path / "w.npz", "--artifact", tmp_path / "a.so", "--test", "--epochs", "3",
+                 "--json")  # fmt: skip
+    assert "digits_cnn: 1298 rows to train, 144 rows to validation, 355 rows to test" in result.err
+    assert result.code == 0 and result.json["test"]["accuracy"] > 0.85
+    found = nnc("eval", tmp_path / "a.so", "--data", DIGITS, "--part", "test", "--json").json
+    assert found["accuracy"] == pytest.approx(result.json["test"]["accuracy"], rel=1e-6)
+
+
 def test_train_plots(nnc: Nnc, line: Path, line_data: Path, tmp_path: Path) -> None:
     """--plot draws a panel for the loss and one for each metric, with the last values."""
     out = tmp_path / "curves.svg"
