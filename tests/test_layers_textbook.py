@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ import nncompiler
 from nncompiler.driver import Compilation
 from nncompiler.errors import Source
 from nncompiler.report.accounts import analyse
+from nncompiler.report.text import render
 from tests.model_support import cache_of_run, compile_cache
 
 __all__ = ["cache_of_run", "compile_cache"]
@@ -95,6 +98,9 @@ def test_counts() -> None:
     report = analyse(compilation, ["infer"])
     assert report.parameters == 760
     assert max(f.work.multiply_adds for f in report.functions) == 768_000
+    shown = render(report)
+    assert re.search(r"^parameters +760 ", shown, re.M)
+    assert re.search(r"^multiply-adds +0 +768,000$", shown, re.M)
 
 
 def gradients(body: str, shape: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

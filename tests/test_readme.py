@@ -32,7 +32,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", *(f"docs/{n}.md" for n in ("python", "c", "artifact", "ir"))]
+DOCUMENTS = ["README.md", *(f"docs/{n}.md" for n in ("python", "c", "artifact", "ir", "report"))]
 FENCE = re.compile(
     r"(?:<!-- (?P<mark>[^\n]*?) -->\n+)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S
 )
