@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nncompiler.ir.graph import Function, Node, Value
+from nncompiler.ir.op import lookup
+from nncompiler.ir.scalar import PRIMITIVES
 
 UPDATE = "update."
 
@@ -29,6 +31,23 @@ def updates(function: Function) -> dict[Value, Value]:
             continue
         if order.overwrite(old, value):
             found[value] = old
+    return found
+
+
+def generated(nodes: Sequence[Node]) -> set[Value]:
+    """Values that follow from a few numbers (random draws, constants, counts) by plain arithmetic,
+    such as a mask: computing them again costs no more than keeping them."""
+    found: set[Value] = set()
+    for node in nodes:
+        operator, primitive = lookup(node.op), PRIMITIVES.get(node.op)
+        plain = operator.kind == "map" and not (primitive and primitive.transcendental)
+        derived = (
+            all(v in found or not v.shape for v in node.inputs)
+            and any(v in found for v in node.inputs)
+            and bool(node.outputs[0].shape)
+        )
+        if operator.generates or not node.inputs or (plain and derived):
+            found.update(node.outputs)
     return found
 
 

@@ -100,6 +100,8 @@ class Operator(ABC):
     #: Cheap enough to be computed again wherever it is needed (moves data or counts, no
     #: arithmetic to speak of).
     cheap: ClassVar[bool] = False
+    #: Its elements follow from a few numbers: better computed again than kept in memory.
+    generates: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         if inspect.isabstract(cls) or "name" not in cls.__dict__:

@@ -10,9 +10,10 @@
 A producer joins its consumer when the union still has one iteration frame (`grouping.find_frame`)
 and no path leads out of the union and back in. Edges that would make a stored value disappear are
 taken first, then edges that only spare a load. Cheap nodes (constants, broadcasts, transposes)
-are copied into every group that reads them. A write in place (`update.W`) orders every reader of
-the old value before the group that writes, and counts as a path. A loop, and a group that is
-there already, stays as it is.
+are copied into every group that reads them, and so is what follows from random draws and counts
+alone, as the mask of a dropout: the backward pass draws it again. A write in place (`update.W`)
+orders every reader of the old value before the group that writes, and counts as a path. A loop,
+and a group that is there already, stays as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from nncompiler.errors import Span
-from nncompiler.ir.analysis import updates
+from nncompiler.ir.analysis import generated, updates
 from nncompiler.ir.graph import Function, Node, Param, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.dce import DeadCode
@@ -67,6 +68,10 @@ class _Groups:
         self.users = self._users()
         self.view = [is_view(n) for n in self.nodes]
         self.closed = [is_closed(n) for n in self.nodes]
+        again = generated(self.nodes)
+        self.cheap = [
+            lookup(n.op).cheap or any(v in again for v in n.outputs) for n in self.nodes
+        ]
         # per node the nodes whose values it reads, views looked through; all, and only those
         # behind a view
         found = [self._makers(n) for n in self.nodes]
@@ -129,7 +134,7 @@ class _Groups:
 
     def _cheap(self, k: int) -> bool:
         """Whether a node is copied into every group that reads it."""
-        return lookup(self.nodes[k].op).cheap and k not in self.stored
+        return self.cheap[k] and k not in self.stored
 
     # --- what a group holds, and what it follows ---
 

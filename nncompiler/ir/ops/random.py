@@ -42,6 +42,7 @@ class Philox(Operator):
 
     name = "philox"
     differentiable = False
+    generates = True
 
     def infer(self, node: Node) -> tuple[TensorType, ...]:
         expect_inputs(node, 2)
