@@ -37,7 +37,11 @@ SIZES: Mapping[str, dict[str, int]] = {
     "resnet20": {"side": 8, "channels": 4, "blocks": 1},
 }
 #: For `nnc gradcheck`.
-SMALLER = {"char_lstm": {"time": 6, "units": 24}, **SIZES}
+SMALLER = {
+    "char_lstm": {"time": 6, "units": 24},
+    "mnist_cnn": {"side": 10, "channels": 4},
+    **SIZES,
+}
 SAMPLES = 80
 Arrays = dict[str, np.ndarray]
 
