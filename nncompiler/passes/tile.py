@@ -11,10 +11,11 @@ Only schedules are changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from nncompiler.ir.fingerprint import fingerprint
 from nncompiler.ir.kernel import (
     Axis,
     Buffer,
@@ -57,6 +58,10 @@ _GUARD = 2.0
 #: Bytes of the first-level data cache.
 CACHE = 32 * 1024
 
+#: The choices for kernels seen before, whatever their names were.
+_CHOSEN: dict[Hashable, tuple[float, Schedule]] = {}
+_CHOSEN_MOST = 4096
+
 
 def tile_plan(plan: Plan, vector_bytes: int, registers: int) -> Plan:
     """The plan with a schedule for every kernel that has none yet."""
@@ -90,6 +95,17 @@ def cycles(kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int) 
 
 
 def _choose(
+    kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
+) -> tuple[float, Schedule]:
+    key = (fingerprint(kernel, buffers), vector_bytes, registers)
+    if key not in _CHOSEN:
+        if len(_CHOSEN) >= _CHOSEN_MOST:
+            _CHOSEN.clear()
+        _CHOSEN[key] = _search(kernel, buffers, vector_bytes, registers)
+    return _CHOSEN[key]
+
+
+def _search(
     kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
 ) -> tuple[float, Schedule]:
     form = contraction(kernel)

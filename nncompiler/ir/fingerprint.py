@@ -1,0 +1,108 @@
+"""When two kernels are the same but for names: what was found out about one holds for the other.
+
+Networks repeat their blocks, so most kernels of a large one have been seen before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nncompiler.errors import CompilerBug
+from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
+from nncompiler.ir.scalar import (
+    Affine,
+    Apply,
+    Bitcast,
+    Cast,
+    Const,
+    Expr,
+    Index,
+    Iota,
+    Load,
+    Ref,
+)
+
+
+def fingerprint(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Hashable:
+    """Equal only for bodies that differ in the names of locals and buffers alone, over buffers of
+    the same types, layouts and spaces. Axes keep their names: schedules speak of them."""
+    reader = _Reader(buffers)
+    reader.block(kernel.body)
+    return tuple(reader.found)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Writes a body down as a list; a local, buffer or expression is its number after that."""
+
+    buffers: Mapping[str, Buffer]
+    found: list[Hashable] = field(default_factory=list)
+    locals: dict[str, int] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+    known: dict[int, int] = field(default_factory=dict)  # expressions are shared by identity
+
+    def block(self, body: Sequence[Stmt]) -> None:
+        for s in body:
+            match s:
+                case Let(name, value):
+                    self.found.append(("let", self.expr(value), self.local(name)))
+                case Store(buffer, index, value):
+                    at = (self.place(buffer), self.index(index))
+                    self.found.append(("store", *at, self.expr(value)))
+                case For(axes, inner, ordered):
+                    self.found.append(("for", _axes(axes), ordered))
+                    self.block(inner)
+                    self.found.append("end")
+                case Fold(names, combine, axes, values, inner, init):
+                    self.found.append(("fold", combine, _axes(axes), init))
+                    self.block(inner)
+                    parts = tuple([self.expr(v) for v in values])
+                    self.found.append(("end", parts, tuple([self.local(n) for n in names])))
+
+    def local(self, name: str) -> int:
+        return self.locals.setdefault(name, len(self.locals))
+
+    def place(self, name: str) -> int:
+        if name not in self.places:
+            self.places[name] = len(self.places)
+            b = self.buffers[name]
+            self.found.append((b.type.dtype.name, b.type.shape, b.layout, b.space))
+        return self.places[name]
+
+    def index(self, index: Sequence[Index]) -> tuple[Hashable, ...]:
+        return tuple([
+            (i.terms, i.const) if isinstance(i, Affine) else self.expr(i) for i in index
+        ])  # fmt: skip
+
+    def expr(self, e: Expr) -> int:
+        number = self.known.get(id(e))
+        if number is None:
+            part = self.part(e)
+            number = self.known[id(e)] = len(self.known)
+            self.found.append(part)
+        return number
+
+    def part(self, e: Expr) -> Hashable:
+        match e:
+            case Const():
+                return e
+            case Ref(name, dtype):
+                return ("ref", self.local(name), dtype.name)
+            case Iota(index, dtype):
+                return ("iota", index.terms, index.const, dtype.name)
+            case Load(buffer, index, dtype, guard, fill):
+                held = None if guard is None else self.expr(guard)
+                at = (self.place(buffer), self.index(index))
+                return ("load", *at, dtype.name, held, fill)
+            case Apply(op, args, dtype):
+                return (op, tuple([self.expr(a) for a in args]), dtype.name)
+            case Cast(arg, dtype):
+                return ("cast", self.expr(arg), dtype.name)
+            case Bitcast(arg, dtype):
+                return ("bits", self.expr(arg), dtype.name)
+        raise CompilerBug("NN0392", f"no scalar expression: {e!r}")
+
+
+def _axes(axes: Sequence[Axis]) -> tuple[tuple[str, int], ...]:
+    return tuple([(a.name, a.extent) for a in axes])

@@ -1,0 +1,86 @@
+"""Fingerprints of kernels: the same for other names, another for anything that changes code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nncompiler.ir.fingerprint import fingerprint
+from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
+from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply, const
+from nncompiler.ir.types import F32, F64, TensorType
+
+TYPE = TensorType(F32, (4, 8))
+
+
+def buffers(a: str = "a", b: str = "b", **changes: object) -> dict[str, Buffer]:
+    """Two buffers, the first changed."""
+    first = replace(Buffer(a, TYPE, "arena"), **changes)  # type: ignore[arg-type]
+    return {a: first, b: Buffer(b, TYPE, "arena")}
+
+
+def kernel(
+    a: str = "a", b: str = "b", local: str = "t", op: str = "add", number: float = 2.0,
+    axes: tuple[str, str] = ("i", "j"), combine: str = "sum", back: str | None = None,
+) -> Kernel:  # fmt: skip
+    """b[i,j] = (sum j { a[i,j] }) op number, with what is asked for changed."""
+    i, j = (Affine.axis(n) for n in axes)
+    total: Expr = Ref("s", F32)
+    body: tuple[Stmt, ...] = (
+        Fold(("s",), combine, (Axis(axes[1], 8),), (Load(a, (i, j), F32),)),
+        Let(local, apply(op, total, const(number, F32))),
+        For((Axis(axes[1], 8),), (Store(back or b, (i, j), Ref(local, F32)),)),
+    )
+    return Kernel("k0", (For((Axis(axes[0], 4),), body),))
+
+
+SAME = fingerprint(kernel(), buffers())
+
+
+def test_names_of_buffers_locals_and_kernels_do_not_count() -> None:
+    """Blocks of a network differ in these alone."""
+    other = replace(kernel("x", "y", "u"), name="k7", nodes=("u",))
+    assert fingerprint(other, buffers("x", "y")) == SAME
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        kernel(op="mul"),
+        kernel(number=3.0),
+        kernel(number=-0.0),
+        kernel(axes=("j", "i")),
+        kernel(combine="max"),
+        kernel(back="a"),
+    ],
+)
+def test_whatever_is_computed_counts(other: Kernel) -> None:
+    """Operation, constant, axis, combine, and which buffer is meant."""
+    assert fingerprint(other, buffers()) != SAME
+
+
+def test_zeros_of_either_sign_are_two_constants() -> None:
+    """0.0 == -0.0, but code that divides by them differs."""
+    zero, minus = (fingerprint(kernel(number=x), buffers()) for x in (0.0, -0.0))
+    assert zero != minus
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"type": TensorType(F32, (5, 8))}, {"type": TensorType(F64, (4, 8))}, {"strides": (1, 4)},
+     {"space": "state"}],
+)  # fmt: skip
+def test_what_a_buffer_is_counts(changes: dict[str, object]) -> None:
+    """Shape, type, layout and space decide the schedule; the address does not."""
+    assert fingerprint(kernel(), buffers(**changes)) != SAME
+    assert fingerprint(kernel(), buffers(offset=640)) == SAME
+
+
+def test_the_same_local_under_two_names_is_two() -> None:
+    """A Let that nobody reads is not the one that is read."""
+    def reads(name: str) -> Kernel:
+        lets = tuple(Let(n, const(x, F32)) for n, x in (("p", 1.0), ("q", 2.0)))
+        return Kernel("k", (*lets, Store("a", (Affine(), Affine()), Ref(name, F32))))
+
+    assert fingerprint(reads("p"), buffers()) != fingerprint(reads("q"), buffers())
