@@ -102,6 +102,24 @@ model m {
     assert (first.text, first.line) == ("cell(x)", 4)
 
 
+def test_a_layer_used_twice_has_two_rows() -> None:
+    """Calls inside a layer count for each use of it, with the parameters of that use."""
+    text = """\
+model m {
+    input x : f32[batch, 4]
+    a = x |> block()
+    b = a |> block()
+    output b
+}
+layer block()(x : f32[batch, n]) {
+    return x |> dense(n) |> relu
+}
+"""
+    network = Compilation(Source("m.nn", text), {"batch": 2}).network
+    found = [(k.text, k.line, k.size) for k in calls(network.function("infer"))]
+    assert found == [("dense(n)", 8, 20), ("relu", 8, 0)] * 2
+
+
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The page is written beside the report, or to stdout instead of it; not beside JSON."""
     words = ["report", str(MODELS / "tiny.nn"), "--html"]

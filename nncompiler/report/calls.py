@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 from nncompiler.errors import Span
 from nncompiler.ir.graph import Function, Node, Value
@@ -36,15 +37,21 @@ def call_text(span: Span) -> str:
     return line[span.column - 1 : span.column - 1 + span.width].strip()
 
 
+def runs(nodes: Iterable[Node]) -> list[tuple[Span, list[Node]]]:
+    """Nodes of one place in the source that follow each other, constants left out.
+
+    A layer that is used twice makes two runs.
+    """
+    shown = (n for n in nodes if n.op != "constant")
+    groups = ((span, list(group)) for span, group in groupby(shown, key=lambda n: n.span))
+    return [(span, group) for span, group in groups if span is not None]
+
+
 def calls(function: Function) -> tuple[Call, ...]:
     """The calls of a function in order; what has no place in the source is left out."""
-    groups: dict[Span, list[Node]] = {}
-    for node in function.nodes:
-        if node.span is not None and node.op != "constant":
-            groups.setdefault(node.span, []).append(node)
-    free = set(function.params_of("param", "state"))
+    free = set(function.params_of("param"))
     found = []
-    for span, nodes in groups.items():
+    for span, nodes in runs(function.nodes):
         held = [v for v in dict.fromkeys(v for n in nodes for v in n.inputs) if v in free]
         free.difference_update(held)
         found.append(

@@ -17,10 +17,12 @@ from nncompiler.errors import Span
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.text import function_lines
 from nncompiler.ir.text.scan import literal_text
-from nncompiler.report.calls import call_text
+from nncompiler.report.calls import call_text, runs
 from nncompiler.report.layers import Edge, Placed, Point, place
 
 _Rect = tuple[float, float, float, float]  # left, top, right, bottom
+
+_Group = tuple[Span, list[int]]  # a call in the source, and its boxes
 
 _CHARACTER = 6.7  # width of a character at 11 px
 _LINE = 14.0
@@ -72,7 +74,6 @@ class _Box:
     about: str
     width: float
     height: float
-    span: Span | None = None
     inner: tuple[str, Point] | None = None
 
 
@@ -140,7 +141,9 @@ def _graph(function: Function) -> tuple[str, Point]:
     ]
     late = _independent(boxes, edges)
     placed = place([(b.width, b.height) for b in boxes], edges, late, _GAP)
-    frames, calls = _frames(boxes, edges, placed)
+    numbers = {id(n): k for k, n in enumerate(nodes, len(function.params))}
+    groups = [(span, [numbers[id(n)] for n in group]) for span, group in runs(nodes)]
+    frames, calls = _frames(boxes, _with_parameters(groups, boxes, edges), placed)
     drawn = frames + _edges(boxes, reads, edges, placed) + calls
     drawn += [_shape(b, c) for b, c in zip(boxes, placed.corners, strict=True)]
     return "\n".join(drawn), (placed.width, placed.height)
@@ -181,19 +184,19 @@ def _node(node: Node, constants: Mapping[Value, str], about: str) -> _Box:
         about += f"\n{node.span.line} | {node.span.source.line(node.span.line).strip()}"
     inner = None if node.body is None else _graph(node.body)
     least = max(len(str(v.type)) * _CHARACTER + 8 for v in node.outputs) * len(node.outputs)
-    return _box("node", (call, names), about, node.span, inner, least)
+    return _box("node", (call, names), about, inner, least)
 
 
 def _box(
-    kind: str, lines: tuple[str, ...], about: str, span: Span | None = None,
-    inner: tuple[str, Point] | None = None, least: float = 0.0,
+    kind: str, lines: tuple[str, ...], about: str, inner: tuple[str, Point] | None = None,
+    least: float = 0.0,
 ) -> _Box:  # fmt: skip
     width = max(least, max(map(len, lines)) * _CHARACTER + 16)
     height = len(lines) * _LINE + 10
     if inner is not None:
         (w, h) = inner[1]
         width, height = max(width, w + 2 * _MARGIN), height + h + 2 * _MARGIN
-    return _Box(kind, lines, about, width, height, span, inner)
+    return _Box(kind, lines, about, width, height, inner)
 
 
 # --- shapes ---
@@ -253,12 +256,12 @@ def _curve(route: Sequence[Point]) -> str:
 
 
 def _frames(
-    boxes: Sequence[_Box], edges: Sequence[Edge], placed: Placed
+    boxes: Sequence[_Box], groups: Sequence[_Group], placed: Placed
 ) -> tuple[list[str], list[str]]:
     """A frame around the boxes of each call, if no other is within; and the texts of the calls."""
     rects = [_rect(box, corner) for box, corner in zip(boxes, placed.corners, strict=True)]
     frames, calls = [], []
-    for span, members in _calls(boxes, edges):
+    for span, members in groups:
         text = call_text(span)
         others = [r for k, r in enumerate(rects) if k not in members]
         bands = _bands([rects[k] for k in members], others)
@@ -276,23 +279,20 @@ def _frames(
     return frames, calls
 
 
-def _calls(
-    boxes: Sequence[_Box], edges: Sequence[Edge]
-) -> list[tuple[Span, list[int]]]:
-    """The boxes of each place in the source, and the parameters that only they read."""
-    groups: dict[Span, list[int]] = {}
-    for k, box in enumerate(boxes):
-        if box.span is not None:
-            groups.setdefault(box.span, []).append(k)
-    homes: dict[int, set[Span | None]] = {}
+def _with_parameters(
+    groups: Sequence[_Group], boxes: Sequence[_Box], edges: Sequence[Edge]
+) -> list[_Group]:
+    """Each call with the parameters that only it reads."""
+    home = {k: number for number, (_, members) in enumerate(groups) for k in members}
+    readers: dict[int, set[int | None]] = {}
     for e in edges:
         if boxes[e.tail].kind in ("param", "state"):
-            homes.setdefault(e.tail, set()).add(boxes[e.head].span)
-    for k, spans in homes.items():
-        (span, *others) = spans
-        if span is not None and not others:
-            groups[span].append(k)
-    return list(groups.items())
+            readers.setdefault(e.tail, set()).add(home.get(e.head))
+    whole = [(span, list(members)) for span, members in groups]
+    for k, (number, *others) in readers.items():
+        if number is not None and not others:
+            whole[number][1].append(k)
+    return whole
 
 
 def _bands(rects: Sequence[_Rect], others: Sequence[_Rect]) -> list[_Rect]:

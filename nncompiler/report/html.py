@@ -39,7 +39,7 @@ nav a{margin-right:18px;color:var(--link)}
 th{background:var(--head);font-weight:600;text-align:right;vertical-align:bottom}
 th,td{padding:3px 10px;border-bottom:1px solid var(--line);white-space:nowrap}
 td{text-align:right;font-variant-numeric:tabular-nums}.left{text-align:left}
-td.code{white-space:pre-wrap;min-width:6em}td.fold{white-space:normal;min-width:14em}
+td.code{white-space:pre-wrap;min-width:6em}td.source{min-width:29em}td.fold{white-space:normal;min-width:9em}
 tr.total td{font-weight:600;border-top:2px solid var(--line)}
 .bar{display:flex;width:90px;height:11px}.bar i{background:var(--bar)}
 .bar i+i,.key.back{background:var(--back)}
@@ -167,10 +167,10 @@ def _line(x: LineCost, flops: int, moved: int) -> tuple[str, ...]:
     fore, back = x.forward, x.backward
     text = x.text if x.line != NOWHERE or x.text else "(no line)"
     return (
-        _cell(x.line), _code(text), _cell(x.parameters),
+        _cell(x.line), _source(text), _cell(x.parameters),
         _cell(fore.flops + back.flops), _bar(fore.flops, back.flops, flops),
         _cell(fore.bytes + back.bytes), _bar(fore.bytes, back.bytes, moved),
-        _text(ranges(x.kernels)),
+        _fold(ranges(x.kernels)),
     )  # fmt: skip
 
 
@@ -243,6 +243,11 @@ def _text(text: str) -> str:
 
 def _code(text: str) -> str:
     return f'<td class="left code">{escape(text)}</td>'
+
+
+def _source(text: str) -> str:
+    """A line of the source, as wide as may be."""
+    return f'<td class="left code source">{escape(text)}</td>'
 
 
 def _fold(text: str) -> str:
