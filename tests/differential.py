@@ -32,11 +32,12 @@ from tests.networks import fill_state, read_state
 def state_of(functions: Sequence[Function], dtype: DType) -> StateLayout:
     """One state that holds the parameters and slots of all functions; equal names are one
     entry."""
-    found: dict[str, dict] = {"param": {}, "slot": {}}
+    found: dict[str, dict] = {"param": {}, "slot": {}, "state": {}}
     for f in functions:
         for kind, entries in found.items():
             entries.update((v.name, v.type) for v in f.params_of(kind))
-    return lay_out(dtype, tuple(found["param"].items()), tuple(found["slot"].items()))
+    params, slots, states = (tuple(found[k].items()) for k in ("param", "slot", "state"))
+    return lay_out(dtype, params, slots, states)
 
 
 class Compiled:
@@ -84,12 +85,17 @@ class Compiled:
         weakref.finalize(self, _stop, self.library, pool)
         return pool
 
-    def run(self, name: str, values: Mapping[str, Array]) -> dict[str, Array]:
+    def memory(self, values: Mapping[str, Array]) -> Array:
+        """A state with the given entries, for calls one after another."""
+        return aligned(fill_state(self.layout, values))
+
+    def run(
+        self, name: str, values: Mapping[str, Array], state: Array | None = None
+    ) -> dict[str, Array]:
+        """One call; on a `state` that was made before, what is in it counts, not `values`."""
         plan, function = self.plans[name], self.functions[name]
-        state, arena = (
-            aligned(fill_state(self.layout, values)),
-            aligned(np.full(plan.arena_bytes, 0xA5, np.uint8)),
-        )
+        state = self.memory(values) if state is None else state
+        arena = aligned(np.full(plan.arena_bytes, 0xA5, np.uint8))
         arrays = {}
         for a in plan.arguments:
             b = plan.buffer(a.buffer)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.types import F64
@@ -21,9 +22,12 @@ from nncompiler.passes.fuse import Fuse
 from nncompiler.passes.manager import Pass
 from nncompiler.passes.pipelines import OPTIMISE
 from tests.differential import Compiled, differences
+from tests.networks import read_state
 from tests.random_graphs import random_function
 
 BATCH = 25
+#: Calls on one state of graphs that carry any.
+CALLS = 3
 
 
 def without(name: str) -> tuple[Pass, ...]:
@@ -42,9 +46,27 @@ def compare(
     functions = [random_function(s, prefix=f"s{s}_") for s in seeds]
     compiled = Compiled(functions, pipeline, threads=threads)
     for seed, f in zip(seeds, functions, strict=True):
-        values = random_arguments(f, seed)
-        for problem in differences(f, values, compiled.run(f.name, values)):
-            yield f"seed {seed}: {problem}"
+        for call, problem in _calls(compiled, f, seed):
+            yield f"seed {seed}, call {call}: {problem}"
+
+
+def _calls(compiled: Compiled, f: Function, seed: int) -> Iterator[tuple[int, str]]:
+    """Problems of one call, or of several with other inputs on one state where there is one."""
+    values = random_arguments(f, seed)
+    state = compiled.memory(values)
+    carried = [v.name for v in f.params_of("param", "state", "slot")]
+    for call in range(CALLS if f.params_of("state") else 1):
+        if call:
+            fresh = random_arguments(f, seed + call)
+            held = {n: read_state(compiled.layout, state, n) for n in carried}
+            values = {**fresh, **held}
+        found = compiled.run(f.name, values, state)
+        for problem in differences(f, values, found):
+            yield call, problem
+        untouched = [n for n in carried if f"update.{n}" not in found]
+        for n in untouched:
+            if not np.array_equal(read_state(compiled.layout, state, n), values[n]):
+                yield call, f"{n} was written"
 
 
 def check_gradient(seed: int) -> Iterator[str]:

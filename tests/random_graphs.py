@@ -229,7 +229,8 @@ STEPS: tuple[tuple[int, Callable[[_Maker], None]], ...] = (
 def random_function(seed: int, dtype: DType = F32, prefix: str = "") -> Function:
     """A function of one to three inputs and parameters; results are some values, a scalar loss,
     and in half of the cases its gradients; in a quarter also updates in place of the parameters.
-    Names of parameters begin with `prefix`.
+    A third of them carry one or two states from call to call. Names of parameters begin with
+    `prefix`.
     """
     rng = random.Random(seed)
     m = _Maker(rng, dtype, Builder(f"g{seed}"))
@@ -242,6 +243,7 @@ def random_function(seed: int, dtype: DType = F32, prefix: str = "") -> Function
         m.exact.add(v)
         if kind == "param":
             params.append(v)
+    states = _states(m, seed, prefix)
     steps = [s for weight, s in STEPS for _ in range(weight)]
     for _ in range(rng.randint(3, 14)):
         rng.choice(steps)(m)
@@ -249,12 +251,41 @@ def random_function(seed: int, dtype: DType = F32, prefix: str = "") -> Function
     results = [
         (f"{prefix}out{k}", v) for k, v in enumerate(rng.sample(m.pool, min(2, len(m.pool))))
     ]
-    f = m.b.finish([*results, ("loss", loss)])
+    kept = [(f"update.{s.name}", _next_state(m, s, states)) for s in states]
+    f = m.b.finish([*results, ("loss", loss), *kept])
     if rng.random() < 0.5:
         f = differentiate(f, "loss", params, f.name)
         if rng.random() < 0.5:
             f = _updated(f, params)
     return f
+
+
+def _states(m: _Maker, seed: int, prefix: str) -> list[Value]:
+    """States of shapes the parameters have; drawn apart, so that other graphs stay as they are."""
+    rng = random.Random(f"state {seed}")
+    count = rng.choice([0, 0, 0, 0, 1, 2])
+    found = []
+    for k in range(count):
+        like = rng.choice(found if found and rng.random() < 0.5 else m.pool)
+        found.append(m.b.param("state", f"{prefix}s{k}", like.type))
+    m.pool += found
+    m.exact.update(found)
+    return found
+
+
+def _next_state(m: _Maker, state: Value, states: list[Value]) -> Value:
+    """A running average of some value of the state's shape, of the state itself where there is
+    none; or another state, as it was."""
+    rng = random.Random(state.name)
+    others = [v for v in states if v.type == state.type and v != state]
+    like = [v for v in m.pool if v.type == state.type and v not in states] + 3 * others
+    if not like:
+        return m.b.emit("tanh", state)
+    source = rng.choice(like)
+    if source in states and rng.random() < 0.5:
+        return source
+    part = m.b.emit("mul", m.b.emit("tanh", source), m.number(0.25))
+    return m.b.emit("add", m.b.emit("mul", state, m.number(0.75)), part)
 
 
 def _related_shapes(rng: random.Random) -> list[tuple[int, ...]]:
