@@ -749,7 +749,7 @@ def test_tiling_chooses_axes_by_stride(rng):
     assert scheduled(nest, x=x, y=y).schedule.vector == ("j",)
     nest = kernel(For(axes(j=50), (down, Store("z", at("j"), Ref("s", F32)))))
     assert scheduled(nest, x=x, z=z).schedule.vector == ("j",)
-    kept = replace(nest, schedule=Schedule(unroll=("i",)))
+    kept = replace(nest, schedule=Schedule(order=("i",)))
     buffers = (buffer("x", x), buffer("z", z))
     plan = Plan("p", (), buffers, (kept, Loop("t", 2, (nest,))))
     tiled = tile_plan(plan, 32, 16)

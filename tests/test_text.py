@@ -109,7 +109,7 @@ plan @mlp.train_step: arena 1024 B, bound 1000 B, state 640 B {
         u = 1.0 - (z[i,0] if i > 1 and not (i > 3 or true) else nan) - (2.0 - s)
       }
     }
-    schedule loops: vector i, unroll j
+    schedule loops: vector i, pack 32
   loop t < 3 reverse {
     kernel k4
       for i < 3, j < 2, k < 4 {
@@ -117,7 +117,7 @@ plan @mlp.train_step: arena 1024 B, bound 1000 B, state 640 B {
         block[0].W[(i + 1)] = %2[-i+2]
         c = sum r < 2 { 1.0 }
       }
-      schedule contract: vector j, register i, tile 8x48, order j i | r, unroll k
+      schedule contract: vector j, register i, tile 8x48, order j i | r, pack 96
   }
 }
 """.replace("* -(m2[] + 1.0)", "* -(loss[] + 1.0)")
@@ -377,7 +377,7 @@ class RandomPlan:
             "x.y" if pick() < 0.5 else None,
             (8, 48) if pick() < 0.5 else None,
             ("i", "j", "k2") if pick() < 0.5 else (),
-            ("k2",) if pick() < 0.5 else (),
+            96 if pick() < 0.5 else 0,
         )
         spans = (Span("a.nn", 3, number + 1), Span("b.nn", 1, 1))[: self.rng.randrange(3)]
         nodes = ("1", "b[0].W")[: self.rng.randrange(3)]

@@ -78,9 +78,11 @@ class Schedule:
     path of nesting).
 
     `contract`: the kernel is one sum of products under a `For`; `vector` and `register` are the
-    axes of the register tile of `tile` = (rows, vectors); `order` lists the parallel axes outside
-    the tile, then the reduction axes, both from the outside in. When `vector` is a reduction
-    axis, lanes are partial sums added up at the end.
+    axes of the register tile of `tile` = (rows, columns); `order` lists the parallel axes, then
+    the reduction axes, both from the outside in. When `vector` is a reduction axis, lanes are
+    partial sums added up at the end. A reduction axis before parallel ones runs around their
+    tiles, whose accumulators then wait in memory. With `pack`, the factor that varies along the
+    columns is copied for so many columns at a time.
 
     `parallel`: the outermost loops whose steps the workers of a step share out among them, from
     the outside in; without any, worker 0 runs the kernel alone.
@@ -91,7 +93,7 @@ class Schedule:
     register: str | None = None
     tile: tuple[int, int] | None = None
     order: tuple[str, ...] = ()
-    unroll: tuple[str, ...] = ()
+    pack: int = 0
     parallel: tuple[str, ...] = ()
 
 

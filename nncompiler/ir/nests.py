@@ -14,13 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Stmt, Store, expressions
-from nncompiler.ir.scalar import Affine, Apply, Expr, Ref, walk
-
-#: A panel of the factor that varies along the vector axis is copied next to the arithmetic when so
-#: many tiles read it, and when it is no larger than this.
-PANEL_READERS = 4
-PANEL_BYTES = 64 * 1024
+from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Stmt, Store
+from nncompiler.ir.scalar import Affine, Apply, Expr, Ref, rewrite, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +49,8 @@ def contraction(kernel: Kernel) -> Contraction | None:
     if kernel.body[: len(before)] != before or not parallel:
         return None
     known = {s.name for s in before if isinstance(s, Let)}
-    products = [p for s in body if isinstance(s, Fold) and (p := _product(s, known))]
+    local = _cheap_locals(body)
+    products = [p for s in body if isinstance(s, Fold) and (p := _product(s, known, local))]
     plain = all(isinstance(s, (Let, Store)) or any(s is p.fold for p in products) for s in body)
     direct = all(isinstance(i, Affine) for s in body if isinstance(s, Store) for i in s.index)
     same = len({p.a.dtype for p in products}) == 1
@@ -63,11 +59,27 @@ def contraction(kernel: Kernel) -> Contraction | None:
     return Contraction(before, parallel, body, tuple(products))
 
 
-def _product(fold: Fold, known: set[str]) -> Product | None:
+def _cheap_locals(body: tuple[Stmt, ...]) -> dict[str, Expr]:
+    """Integers bound at a point, as the row that a gather reads: a product may compute them
+    itself.
+    """
+    found: dict[str, Expr] = {}
+    for s in body:
+        if isinstance(s, Let) and s.value.dtype.kind != "float":
+            found[s.name] = _inlined(s.value, found)
+    return found
+
+
+def _inlined(expr: Expr, local: dict[str, Expr]) -> Expr:
+    return rewrite(expr, lambda e: local.get(e.name, e) if isinstance(e, Ref) else e)
+
+
+def _product(fold: Fold, known: set[str], local: dict[str, Expr]) -> Product | None:
     """The fold as a sum of products of what memory and the locals `known` hold."""
     match fold:
         case Fold((_,), "sum", _, (Apply("mul", (a, b), dtype),), (), None) if dtype.is_float:
-            free = {x.name for s in expressions(fold) for x in walk(s) if isinstance(x, Ref)}
+            a, b = _inlined(a, local), _inlined(b, local)
+            free = {x.name for e in (a, b) for x in walk(e) if isinstance(x, Ref)}
             return Product(fold, a, b) if free <= known else None
         case _:
             return None

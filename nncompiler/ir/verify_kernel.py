@@ -39,7 +39,7 @@ def verify_kernel(
     for s in kernel.body:
         verifier.statement(s, scope)
     schedule = kernel.schedule
-    named = [*schedule.vector, *schedule.order, *schedule.unroll, *schedule.parallel]
+    named = [*schedule.vector, *schedule.order, *schedule.parallel]
     named += [schedule.register] if schedule.register is not None else []
     for name in dict.fromkeys(named):
         if name not in verifier.extents:

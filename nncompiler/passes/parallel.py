@@ -95,6 +95,7 @@ def _axes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[str, ...]:
 def _sizes(axes: tuple[Axis, ...], schedule: Schedule) -> list[tuple[Axis, int]]:
     """About how much of each axis one step of its loop takes."""
     rows, columns = schedule.tile or (1, 16)
+    columns = max(columns, schedule.pack)
     others = [a.name for a in axes if a.name != schedule.register]
     over = [n for n in others if n in schedule.vector] or others[-1:] * (schedule.tile is not None)
     sizes = dict.fromkeys(over, columns) | ({schedule.register: rows} if schedule.register else {})

@@ -44,7 +44,7 @@ from nncompiler.ir.text.scan import (
 _NAME = r"(?:%[\w.']+|[A-Za-z_][\w.']*)"
 _BINDING = re.compile(rf"{_NAME}(?:\s*,\s*{_NAME})*\s*=(?!=)")
 _NEXT_AXIS = re.compile(r"[ \t]*(?:\|[ \t]*)?(?=[%A-Za-z_])")
-_ITEM = re.compile(r"vector|register|tile|order|unroll|parallel")
+_ITEM = re.compile(r"vector|register|tile|order|pack|parallel")
 _INLINE = 88
 
 # --- printer ------------------------------------------------------------------------------------
@@ -110,8 +110,8 @@ def schedule_text(kernel: Kernel) -> str:
         outer = next((k for k, a in enumerate(s.order) if a in reduced), len(s.order))
         inner = f" | {_names(s.order[outer:])}" if 0 < outer < len(s.order) else ""
         items.append(f"order {_names(s.order[:outer] if inner else s.order)}{inner}")
-    if s.unroll:
-        items.append(f"unroll {_names(s.unroll)}")
+    if s.pack:
+        items.append(f"pack {s.pack}")
     if s.parallel:
         items.append(f"parallel {_names(s.parallel)}")
     return f"schedule {s.strategy}" + (f": {', '.join(items)}" if items else "")
@@ -279,7 +279,8 @@ def _item(scan: Scanner, schedule: Schedule, item: str) -> Schedule:
         case "parallel":
             return replace(schedule, parallel=_axis_names(scan))
         case _:
-            return replace(schedule, unroll=_axis_names(scan))
+            found = scan.need(re.compile(r"\d{1,6}"), "a number of columns")
+            return replace(schedule, pack=int(found[0]))
 
 
 def _axis_names(scan: Scanner) -> tuple[str, ...]:

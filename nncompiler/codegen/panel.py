@@ -1,0 +1,52 @@
+"""Packed copies of a factor: contiguous, so that a reduction reads few cache sets and pages,
+whatever the strides it had.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nncompiler.codegen.address import At, Lanes, Place
+from nncompiler.codegen.emitter import Emitter
+from nncompiler.codegen.writer import Counter, Value
+from nncompiler.ir.kernel import Axis
+from nncompiler.ir.scalar import Affine, Load, Ref
+from nncompiler.ir.types import DType, row_major
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """For each tile of a block and each point of the reduction `axes`, `width` columns."""
+
+    e: Emitter
+    name: str
+    axes: tuple[Axis, ...]
+    width: int
+
+    def place(self, tiles: int, dtype: DType) -> None:
+        """Reserve stack for so many tiles, once."""
+        if self.name not in self.e.places:
+            shape = (tiles, *(a.extent for a in self.axes), self.width)
+            pointer = self.e.w.scratch(math.prod(shape) * dtype.bytes)
+            self.e.places[self.name] = Place(pointer, 0, dtype, row_major(shape))
+
+    def load(self, tile: Counter, column: int, lanes: int) -> Value:
+        with self.e.scope(self._at(tile, column), Lanes(self.name, lanes, lanes)):
+            return self.e.value(Load(self.name, self._index(), self._dtype))
+
+    def store(self, tile: Counter, column: int, value: Value) -> None:
+        with self.e.scope(self._at(tile, column), Lanes(self.name, value.lanes, value.lanes)):
+            self.e.locals[self.name] = value
+            self.e.store(self.name, self._index(), Ref(self.name, self._dtype))
+
+    @property
+    def _dtype(self) -> DType:
+        return self.e.places[self.name].dtype
+
+    def _at(self, tile: Counter, column: int) -> dict[str, At]:
+        return {self.name: At("", column), f"{self.name} tile": At.of(tile)}
+
+    def _index(self) -> tuple[Affine, ...]:
+        places = (f"{self.name} tile", *(a.name for a in self.axes), self.name)
+        return tuple(Affine.axis(x) for x in places)

@@ -1,0 +1,88 @@
+"""The factors of a product and the parts they play in a register tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from nncompiler.codegen.clip import Bounds, clip
+from nncompiler.errors import CompilerBug
+from nncompiler.ir.kernel import Axis, Fold, Schedule
+from nncompiler.ir.nests import Product
+from nncompiler.ir.scalar import Expr, axes_of
+
+Loops: TypeAlias = tuple[tuple[Axis, Bounds], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """A product with its factors' roles: `a` is spread over the lanes (or shared by the columns),
+    `b` varies. `bounds` are those that each sets to the reduction loops.
+    """
+
+    fold: Fold
+    reduction: tuple[Axis, ...]
+    a: Expr
+    b: Expr
+    bounds: tuple[tuple[Bounds, Bounds], ...] = ()
+
+    @property
+    def loops(self) -> Loops:
+        return tuple((k, a + b) for k, (a, b) in zip(self.reduction, self.bounds, strict=True))
+
+    @property
+    def loops_of_b(self) -> Loops:
+        return tuple((k, b) for k, (_, b) in zip(self.reduction, self.bounds, strict=True))
+
+
+def roles_of(product: Product, parallel: tuple[Axis, ...], schedule: Schedule) -> Roles:
+    a, b = product.a, product.b
+    vector, register = schedule.vector[0], schedule.register
+    if vector not in axes_of(b) or (register is not None and register in axes_of(b)):
+        a, b = b, a
+    if register is None and not any(p.name in axes_of(b) for p in parallel):
+        a, b = b, a
+    reduced = any(r.name == vector for r in product.reduction)
+    fits = (
+        vector in axes_of(b) and register not in axes_of(b) and reduced == (vector in axes_of(a))
+    )
+    if not fits:
+        raise CompilerBug(
+            "NN0594", f"the factors of a product do not fit vector {vector}, register {register}"
+        )
+    reduction = ordered(product.reduction, schedule)
+    roles = Roles(product.fold, reduction, a, b)
+    columns = column_axis(parallel, roles) if reduced else vector
+    return _clipped(roles, {p.name for p in parallel} - {columns, register}, vector)
+
+
+def _clipped(roles: Roles, known: set[str], vector: str) -> Roles:
+    """Guards of the factors as bounds of the reduction loops, where they hold for a whole tile:
+    they mention the `known` parallel axes and reduction axes further out only.
+    """
+    a, b, bounds = roles.a, roles.b, []
+    for axis in roles.reduction:
+        if axis.name == vector:
+            bounds.append((Bounds(), Bounds()))
+            continue
+        a, first = clip(a, axis.name, known)
+        b, second = clip(b, axis.name, known)
+        bounds.append((first, second))
+        known = known | {axis.name}
+    return replace(roles, a=a, b=b, bounds=tuple(bounds))
+
+
+def column_axis(parallel: tuple[Axis, ...], roles: Roles) -> str:
+    """Where the vector axis is reduced: the last parallel axis that only `b` mentions."""
+    found = [p.name for p in parallel if p.name in axes_of(roles.b) - axes_of(roles.a)]
+    if not found:
+        raise CompilerBug(
+            "NN0594", "a reduced vector axis needs a parallel axis in one factor only"
+        )
+    return found[-1]
+
+
+def ordered(axes: tuple[Axis, ...], schedule: Schedule) -> tuple[Axis, ...]:
+    """In the order of the schedule; axes it leaves out come first."""
+    place = {name: n for n, name in enumerate(schedule.order)}
+    return tuple(sorted(axes, key=lambda a: place.get(a.name, -1)))

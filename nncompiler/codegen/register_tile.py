@@ -1,0 +1,206 @@
+"""One register tile: accumulators for rows and columns, live across all reduction loops, and the
+epilogue that uses their sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.emitter import Emitter
+from nncompiler.codegen.horizontal import transpose_add
+from nncompiler.codegen.loops import Nest
+from nncompiler.codegen.panel import Panel
+from nncompiler.codegen.product import Loops, Roles, column_axis, ordered, roles_of
+from nncompiler.codegen.rounds import around_of
+from nncompiler.codegen.writer import Counter, Value, active_mask, literal
+from nncompiler.ir.kernel import Axis, Fold, Schedule
+from nncompiler.ir.nests import Contraction
+from nncompiler.ir.scalar import Const, Expr, Load
+from nncompiler.ir.types import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One register tile, or a block of them side by side: its size, its first row and column, and
+    of a tile its number in the block.
+
+    `width` counts elements along the columns; `panels` are the packed copies of `b` by identity of
+    the fold.
+    """
+
+    rows: int
+    width: int
+    row: At
+    column: At
+    number: Counter = 0
+    panels: tuple[tuple[int, Panel], ...] = ()
+
+
+class RegisterTiles:
+    """Writes the sums and the epilogue of single tiles."""
+
+    def __init__(self, form: Contraction, schedule: Schedule, emitter: Emitter) -> None:
+        assert schedule.tile is not None
+        self.e = emitter
+        self.w = emitter.w
+        self.body = form.body
+        self.parallel = ordered(form.parallel, schedule)
+        self.around = around_of(form, schedule, self.parallel)
+        self.products = {id(p.fold): roles_of(p, self.parallel, schedule) for p in form.products}
+        self.vector, self.rows, self.tile = schedule.vector[0], schedule.register, schedule.tile
+        self.reduced = all(a.name != self.vector for a in self.parallel)
+        first = self.products[id(form.products[0].fold)]
+        self.columns = column_axis(self.parallel, first) if self.reduced else self.vector
+        self.extents = {a.name: a.extent for a in (*self.parallel, *first.reduction)}
+        self.dtype: DType = first.a.dtype
+        self.lanes = emitter.target.vector_bytes // self.dtype.bytes
+        self.zero = Const(0.0, self.dtype)
+        self.pack = min(schedule.pack, self.extents[self.columns])
+
+    def _tile(self, tile: Tile) -> None:
+        """All sums of a tile, then its epilogue."""
+        self._finish(tile, {k: self._sums(product, tile) for k, product in self.products.items()})
+
+    def _finish(self, tile: Tile, sums: dict[int, list[Value]]) -> None:
+        """The epilogue, vector by vector."""
+        lanes = next(iter(sums.values()))[0].lanes
+        across = -(-tile.width // lanes)
+        for r in range(tile.rows):
+            for v in range(across):
+                over = Lanes(self.columns, lanes, min(lanes, tile.width - v * lanes))
+                self._epilogue(
+                    tile, r, over, v * lanes, {k: s[r * across + v] for k, s in sums.items()}
+                )
+
+    def _column(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
+        """One vector of `b`, from its panel if there is one."""
+        panel = dict(tile.panels).get(id(product.fold))
+        if panel is None:
+            return self._direct(product, tile, first, lanes)
+        return panel.load(tile.number, first, lanes)
+
+    def _direct(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
+        over = None if self.reduced else Lanes(self.vector, lanes, min(lanes, tile.width - first))
+        with self.e.scope({self.columns: tile.column + first}, over):
+            return self._operand(product.b, lanes)
+
+    def _sums(self, product: Roles, tile: Tile) -> list[Value]:
+        """The finished sums by row and vector of columns."""
+        lanes, across = self._width(tile), self._vectors(tile)
+        start = [literal(self.zero, lanes)] * (tile.rows * across)
+        sums = self._reduce(
+            product.loops, start, lambda acc: self._step(product, tile, across, acc)
+        )
+        if not self.reduced:
+            return sums
+        return self._joined(sums, across)
+
+    def _joined(self, sums: list[Value], across: int) -> list[Value]:
+        """Lanes added up: of the sums of a row one vector."""
+        return [transpose_add(self.w, sums[n : n + across]) for n in range(0, len(sums), across)]
+
+    def _width(self, tile: Tile) -> int:
+        """Lanes of a vector: a full register, or less where the whole axis needs less."""
+        need = self.extents[self.vector] if self.reduced else tile.width
+        return min(self.lanes, max(2, 1 << (need - 1).bit_length()))
+
+    def _vectors(self, tile: Tile) -> int:
+        """Accumulators of a row."""
+        return tile.width if self.reduced else -(-tile.width // self._width(tile))
+
+    def _reduce(
+        self,
+        loops: Loops,
+        acc: list[Value],
+        products: Callable[[list[Value]], list[Value]],
+    ) -> list[Value]:
+        """The reduction loops, accumulators carried through all of them."""
+        if not loops:
+            return products(acc)
+        (axis, bounds), rest = loops[0], loops[1:]
+        if axis.name == self.vector:
+            return self._reduce_lanes(axis, rest, acc, products)
+
+        def body(at: Counter, inside: list[Value]) -> list[Value]:
+            with self.e.scope({axis.name: At.of(at)}):
+                return self._reduce(rest, inside, products)
+
+        return self.w.span(*self.e.clamp(axis.extent, bounds), acc, body)
+
+    def _reduce_lanes(
+        self,
+        axis: Axis,
+        rest: Loops,
+        acc: list[Value],
+        products: Callable[[list[Value]], list[Value]],
+    ) -> list[Value]:
+        """The reduced vector axis: whole vectors, then a masked one."""
+        count = acc[0].lanes
+        whole = axis.extent // count * count
+        for start, stop, active in ((0, whole, count), (whole, axis.extent, axis.extent - whole)):
+            lanes = Lanes(axis.name, count, active)
+
+            def body(at: Counter, inside: list[Value], lanes: Lanes = lanes) -> list[Value]:
+                with self.e.scope({axis.name: At.of(at)}, lanes):
+                    return self._reduce(rest, inside, products)
+
+            acc = self.w.loop(start, stop, count, acc, body)
+        return acc
+
+    def _step(self, product: Roles, tile: Tile, across: int, acc: list[Value]) -> list[Value]:
+        """One step of the innermost reduction loop: every accumulator takes one product."""
+        lanes = acc[0].lanes
+        step = 1 if self.reduced else lanes
+        found = list(acc)
+        if self.reduced and tile.rows < across:
+            # The shorter side stays in registers while the longer one streams past.
+            rows = [self._row(product, tile, r, lanes) for r in range(tile.rows)]
+            for v in range(across):
+                column = self._column(product, tile, v * step, lanes)
+                for r, row in enumerate(rows):
+                    found[r * across + v] = self._multiply_add(row, column, acc[r * across + v])
+            return found
+        columns = [self._column(product, tile, v * step, lanes) for v in range(across)]
+        for r in range(tile.rows):
+            row = self._row(product, tile, r, lanes)
+            for v, column in enumerate(columns):
+                found[r * across + v] = self._multiply_add(row, column, acc[r * across + v])
+        return found
+
+    def _row(self, product: Roles, tile: Tile, row: int, lanes: int) -> Value:
+        """One scalar of `a` in all lanes, or one vector of it where the vector axis is reduced."""
+        with self.e.scope({self.rows: tile.row + row} if self.rows else {}):
+            return self._operand(product.a, lanes)
+
+    def _operand(self, expr: Expr, lanes: int) -> Value:
+        """An operand as a vector; lanes beyond a reduced axis are zero, so that they add nothing.
+        """
+        value = self.w.splat(self.e.value(expr), lanes)
+        over = self.e.lanes
+        zero_already = isinstance(expr, Load) and expr.guard is None
+        if self.reduced and over is not None and over.active < lanes and not zero_already:
+            return self.w.choose(active_mask(over.active, lanes), value, literal(self.zero))
+        return value
+
+    def _multiply_add(self, a: Value, b: Value, acc: Value) -> Value:
+        if self.e.target.fma:
+            return self.w.overloaded("fma", [a, b, acc])
+        product = self.w.value(f"fmul {a.typed}, {b.text}", self.dtype, a.lanes)
+        return self.w.value(f"fadd {product.typed}, {acc.text}", self.dtype, a.lanes)
+
+    def _epilogue(
+        self, tile: Tile, row: int, over: Lanes, first: int, sums: dict[int, Value]
+    ) -> None:
+        """Every statement in its order, for one vector of columns of one row."""
+        at = {self.columns: tile.column + first}
+        if self.rows:
+            at[self.rows] = tile.row + row
+        with self.e.scope(at, over):
+            nest = Nest(self.e, ())
+            for statement in self.body:
+                if isinstance(statement, Fold):
+                    self.e.locals[statement.names[0]] = sums[id(statement)]
+                else:
+                    nest.run((statement,))

@@ -1,0 +1,340 @@
+"""The register tile of a contraction: which axes are rows and columns, how large the tile is, in
+what order the loops around it run and what is packed.
+
+Candidates are compared by cycles. The model knows the vector length and the number of registers,
+nothing else of the processor: two multiply-adds and two loads per cycle, latency four.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from nncompiler.ir.kernel import Axis, Buffer, Fold, Schedule, Store, expressions
+from nncompiler.ir.nests import Contraction, Product
+from nncompiler.ir.scalar import Affine, Expr, Load, axes_of
+from nncompiler.passes.accesses import nodes, stride_of
+from nncompiler.passes.tile_loops import LANE
+
+Buffers: TypeAlias = Mapping[str, Buffer]
+
+#: A contraction with fewer multiply-adds than this is not worth a register tile.
+SMALL = 64
+#: Cycles of one lane or one vector of a packed panel.
+_PACKED_LANE, _PACKED_VECTOR = 0.75, 1.5
+#: Cycles of scattering one lane in an epilogue, which is not a loop: its size counts too.
+_SCATTERED = 4.0
+_LATENCY = 4
+#: Cycles of a guard that differs between the rows, columns or lanes of a tile.
+_GUARD = 2.0
+#: The factor that varies along the columns is packed when so many tiles read the copy of a tile,
+#: and when that is no larger than this; in blocks of several tiles while they fit.
+PANEL_READERS = 4
+PANEL_BYTES = 64 * 1024
+BLOCK_BYTES, BLOCK = 128 * 1024, 4
+#: Bytes of the first-level data cache.
+CACHE = 32 * 1024
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """`columns` is the vector axis, or with a reduced vector axis the axis its sums are gathered
+    along.
+    """
+
+    cycles: float
+    vector: str
+    columns: str
+    rows: str | None
+    tile: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ContractionTiles:
+    form: Contraction
+    buffers: Buffers
+    lanes: int
+    vector_bytes: int
+    registers: int
+
+    def best(self) -> tuple[float, Schedule] | None:
+        """The cheapest register tile over all axes and roles; None when the loops strategy does as
+        well.
+        """
+        steps = [self.size(p.reduction) for p in self.form.products]
+        if self.size(self.form.parallel) * max(steps) < SMALL or not all(steps):
+            return None
+        choices = list(self.candidates())
+        if not choices:
+            return None
+        choice = min(choices, key=lambda c: c.cycles)
+        return choice.cycles, self.schedule(choice)
+
+    def candidates(self) -> Iterable[_Choice]:
+        """All choices of columns and rows. Of each product, `b` is the factor that has the
+        columns.
+        """
+        names = [a.name for a in self.form.parallel]
+        for columns in names:
+            products = [_with_columns(p, columns) for p in self.form.products]
+            if any(columns in axes_of(a) or columns not in axes_of(b) for a, b in products):
+                continue
+            rows = [
+                r
+                for r in names
+                if all(r in axes_of(a) and r not in axes_of(b) for a, b in products)
+            ]
+            for row in rows or (None,):
+                yield from self.across_columns(products, columns, row)
+                if len(products) == 1:
+                    yield from self.across_reduction(
+                        self.form.products[0], *products[0], columns, row
+                    )
+
+    def across_columns(
+        self, products: list[tuple[Expr, Expr]], columns: str, row: str | None
+    ) -> Iterable[_Choice]:
+        """Lanes are columns: one broadcast per row and one load per vector of columns in every
+        step.
+        """
+        unit = all(self.stride(b, columns) == 1 for _, b in products)
+        scattered = self.scattered(columns)
+        m, n = self.extent(row), self.extent(columns)
+        others = self.size(self.form.parallel) / (m * n)
+        steps = sum(self.size(p.reduction) for p in self.form.products)
+        read_by = {x for _, b in products for x in axes_of(b)}
+        sharing = self.size(a for a in self.form.parallel if a.name not in (*read_by, row))
+        masked = sum(_GUARD * guarded(b, columns) for _, b in products) / len(products)
+        masks = sum(_GUARD * guarded(a, row) for a, _ in products) / len(products)
+        panel = max(self.size(p.reduction) for p in self.form.products) * len(products)
+        for rows, vectors in self.tiles(lambda r, v: r * v + v + 1, m, -(-n // self.lanes)):
+
+            readers = sharing * -(-m // rows)
+            size = panel * vectors * self.vector_bytes
+            fits = size <= PANEL_BYTES or self.round_of(products, size, row) is not None
+            copy = 0.0 if unit else LANE * self.lanes
+            if fits and readers >= PANEL_READERS:
+                copy = (_PACKED_VECTOR if unit else _PACKED_LANE * self.lanes) / readers
+
+            def step(r: int, v: int, copy: float = copy) -> float:
+                guards = masks * r + masked * v
+                return max(r * v / 2, (r + v) / 2, _LATENCY) + _pressure(r, v) + copy * v + guards
+
+            cycles = steps * others * _over_tiles(m, rows, -(-n // self.lanes), vectors, step)
+            cycles += others * m * n * (1 / self.lanes + scattered * _SCATTERED)
+            yield _Choice(cycles, columns, columns, row, (rows, vectors * self.lanes))
+
+    def across_reduction(
+        self, product: Product, a: Expr, b: Expr, columns: str, row: str | None
+    ) -> Iterable[_Choice]:
+        """Lanes are partial sums: one vector load per row and per column in every step, shuffles
+        at the end.
+        """
+        m, n = self.extent(row), self.extent(columns)
+        others = self.size(self.form.parallel) / (m * n)
+        for k in product.reduction:
+            if self.stride(a, k.name) != 1 or self.stride(b, k.name) != 1:
+                continue
+            steps = self.size(product.reduction) / k.extent * -(-k.extent // self.lanes)
+            masks = _GUARD * (guarded(a, row) or guarded(a, k.name))
+            masked = _GUARD * (guarded(b, columns) or guarded(b, k.name))
+            for rows, cols in self.tiles(lambda r, c: r * c + min(r, c), m, n):
+                if cols > 4 and cols % 4:
+                    continue
+
+                guards = masks * rows + masked * cols
+
+                def step(r: int, c: int, steps: float = steps, guards: float = guards) -> float:
+                    shuffles = r * (1.5 * (-(-c // 4) * 4) + 4) / steps
+                    loads = 0.2 * (r + c) + guards
+                    return max(r * c / 2, (r + c) / 2, _LATENCY) + shuffles + loads
+
+                cycles = steps * others * _over_tiles(m, rows, n, cols, step)
+                yield _Choice(cycles, k.name, columns, row, (rows, cols))
+
+    def tiles(
+        self, registers: Callable[[int, int], int], m: int, n: int
+    ) -> Iterable[tuple[int, int]]:
+        """Tile sizes whose accumulators and operands fit, small ones first. LLVM spills when none
+        is left over.
+        """
+        limit = self.registers - (1 if self.registers <= 16 else 3)
+        for rows in range(1, min(m, 16) + 1):
+            for across in range(1, min(n, 16) + 1):
+                if registers(rows, across) <= limit:
+                    yield rows, across
+
+    def schedule(self, choice: _Choice) -> Schedule:
+        """Loops from the outside in: what the panel of `b` depends on, columns, what shares the
+        panel, rows.
+        """
+        varying = {
+            x
+            for p in self.form.products
+            for e in (p.a, p.b)
+            if choice.columns in axes_of(e)
+            for x in axes_of(e)
+        }
+        rest = [a.name for a in self.form.parallel if a.name not in (choice.columns, choice.rows)]
+        outer = [x for x in rest if x in varying]
+        inner = [x for x in rest if x not in varying]
+        reduction = [a.name for p in self.form.products for a in p.reduction]
+        # Positions outside, channels inside: bounds of padded positions are then looked at rarely.
+        products = [_with_columns(p, choice.columns) for p in self.form.products]
+        shifted = {x for pair in products for e in pair for x in _shifted_axes(e)}
+        far = {x: max(self.reach(a, x) for a, _ in products) for x in reduction}
+        reduction.sort(key=lambda x: (x == choice.vector, x not in shifted, -far[x]))
+        rows = [choice.rows] if choice.rows else []
+        order = (*outer, choice.columns, *inner, *rows, *dict.fromkeys(reduction))
+        if (around := self.around(choice, shifted, reduction)) is not None:
+            order = around
+        elif choice.vector == choice.columns and (
+            first := self.round_of(products, self.panel_bytes(choice), choice.rows)
+        ):
+            inside = (*inner, *rows, *(x for x in reduction if x != first))
+            order = (*outer, choice.columns, first, *inside)
+        pack = self.pack(choice, products, order)
+        return Schedule("contract", (choice.vector,), choice.rows, choice.tile, order, pack)
+
+    def pack(
+        self, choice: _Choice, products: list[tuple[Expr, Expr]], order: tuple[str, ...]
+    ) -> int:
+        """Columns to pack at a time; 0 where that is not worth it."""
+        names = [a.name for a in self.form.parallel]
+        place = order.index(choice.columns)
+        inside = [x for x in order[place + 1 :] if x in names]
+        steps = {choice.rows: choice.tile[0]}
+        readers = math.prod(-(-self.extent(x) // steps.get(x, 1)) for x in inside)
+        varies = any(x in axes_of(b) for x in inside for _, b in products)
+        around = order[place + 1] if order[place + 1] not in names else None
+        size = self.panel_bytes(choice) * len(products)
+        size //= next((k.extent for k in self.form.products[0].reduction if k.name == around), 1)
+        reduced = choice.vector != choice.columns
+        if reduced or varies or readers < PANEL_READERS or size > PANEL_BYTES:
+            return 0
+        contiguous = all(self.stride(b, choice.columns) == 1 for _, b in products)
+        tiles = max(1, min(BLOCK_BYTES // max(size, 1), BLOCK)) if contiguous else 1
+        return choice.tile[1] * min(tiles, -(-self.extent(choice.columns) // choice.tile[1]))
+
+    def around(
+        self, choice: _Choice, shifted: set[str], reduction: list[str]
+    ) -> tuple[str, ...] | None:
+        """The order in which the outermost reduction loop, over positions, runs around the loops
+        over places in the window: these read the same rows, which are then still in cache. Worth
+        it where the factors of one tile are too large for that as a whole.
+        """
+        if choice.vector not in reduction or len(self.form.products) != 1:
+            return None
+        product, names = self.form.products[0], [a.name for a in self.form.parallel]
+        first = next((x for x in reduction if x != choice.vector and x in shifted), None)
+        inside = [x for x in names if x in shifted and x not in (choice.columns, choice.rows)]
+        if first is None or not inside:
+            return None
+        lines = sum(choice.tile) * self.size(product.reduction) * product.a.dtype.bytes
+        slots = math.prod(choice.tile) * self.vector_bytes * math.prod(map(self.extent, inside))
+        if lines < CACHE or slots > CACHE // 2:
+            return None
+        outside = [choice.columns, *([choice.rows] if choice.rows else [])]
+        outside = [x for x in names if x not in (*inside, *outside)] + outside
+        return (*outside, first, *inside, *(x for x in reduction if x != first))
+
+    def panel_bytes(self, choice: _Choice) -> int:
+        across = -(-choice.tile[1] // self.lanes) * self.vector_bytes
+        return max(self.size(p.reduction) for p in self.form.products) * across
+
+    def round_of(
+        self, products: list[tuple[Expr, Expr]], panel: int, row: str | None
+    ) -> str | None:
+        """The reduction axis to run around the rows, where a panel is too large as a whole and
+        has several axes: the one along which the rows' factor lies furthest apart.
+        """
+        reduction = self.form.products[0].reduction
+        if len(products) != 1 or len(reduction) < 2 or panel <= PANEL_BYTES or row is None:
+            return None
+        a, b = products[0]
+        first = max(reduction, key=lambda k: self.reach(a, k.name))
+        if guarded(a, first.name) or guarded(b, first.name):
+            return None
+        slots = self.extent(row) * 16 * self.vector_bytes // self.lanes
+        fits = panel // first.extent <= PANEL_BYTES and slots <= 2 * PANEL_BYTES
+        return first.name if fits else None
+
+    def reach(self, expr: Expr, axis: str) -> int:
+        """The largest step in memory of a load when `axis` moves by one; 0 for a gather."""
+        loads = [x for x in nodes([expr]) if isinstance(x, Load)]
+        steps = (stride_of(x.index, self.buffers[x.buffer], axis) or 0 for x in loads)
+        return max(steps, default=0)
+
+    def extent(self, name: str | None) -> int:
+        return next((a.extent for a in self.form.parallel if a.name == name), 1)
+
+    def size(self, axes: Iterable[Axis]) -> int:
+        return math.prod(a.extent for a in axes)
+
+    def stride(self, expr: Expr, axis: str) -> int | None:
+        """The step in memory of every load that moves with `axis`; None when they differ or are
+        gathered.
+        """
+        strides = {
+            stride_of(x.index, self.buffers[x.buffer], axis)
+            for x in nodes([expr])
+            if isinstance(x, Load)
+        }
+        moving = strides - {0}
+        return moving.pop() if len(moving) == 1 else None
+
+    def scattered(self, axis: str) -> int:
+        """How many accesses of the epilogue go lane by lane when `axis` runs over lanes."""
+        places = [(s.index, s.buffer) for s in self.form.body if isinstance(s, Store)]
+        for s in self.form.body:
+            if not isinstance(s, Fold):
+                loads = [x for x in nodes(expressions(s)) if isinstance(x, Load)]
+                places += [(x.index, x.buffer) for x in loads]
+        return sum(stride_of(i, self.buffers[b], axis) not in (0, 1) for i, b in places)
+
+
+def _pressure(rows: int, across: int) -> float:
+    """What a step's loads cost beside the arithmetic: vectors come from a larger panel than the
+    rows' scalars.
+    """
+    return 0.1 * rows + 0.25 * across
+
+
+def guarded(expr: Expr, axis: str | None) -> bool:
+    """Whether a guard tells apart what `axis` runs over; others become bounds of loops."""
+    return any(
+        isinstance(x, Load) and x.guard is not None and axis in axes_of(x.guard)
+        for x in nodes([expr])
+    )
+
+
+def _over_tiles(
+    m: int, rows: int, n: int, across: int, step: Callable[[int, int], float]
+) -> float:
+    """The cycles of one step summed over all tiles, remainders included."""
+    total = 0.0
+    for r, count_r in ((rows, m // rows), (m % rows, int(m % rows > 0))):
+        for c, count_c in ((across, n // across), (n % across, int(n % across > 0))):
+            if count_r and count_c:
+                total += count_r * count_c * step(r, c)
+    return total
+
+
+def _with_columns(product: Product, columns: str) -> tuple[Expr, Expr]:
+    """The factors, the one that has the columns last."""
+    a, b = product.a, product.b
+    return (b, a) if columns in axes_of(a) else (a, b)
+
+
+def _shifted_axes(expr: Expr) -> set[str]:
+    """Axes that stand in a sum with others, as positions in a window do."""
+    found: set[str] = set()
+    for x in nodes([expr]):
+        if isinstance(x, Load):
+            for i in x.index:
+                if not isinstance(i, Affine):
+                    found |= axes_of(i)
+                elif len(i.terms) > 1:
+                    found.update(i.axes)
+    return found

@@ -1,0 +1,123 @@
+"""Which axes of a nest run over SIMD lanes, and the order of its loops.
+
+Candidates are compared by cycles: of instructions, of lanes gathered one by one, of partial
+vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from nncompiler.ir.kernel import (
+    Buffer,
+    Fold,
+    For,
+    Kernel,
+    Let,
+    Stmt,
+    Store,
+    expressions,
+    statements,
+)
+from nncompiler.ir.scalar import PRIMITIVES, Affine, Apply, Expr, Index, Load, axes_of
+from nncompiler.passes.accesses import nodes, stride_of
+
+Buffers: TypeAlias = Mapping[str, Buffer]
+
+#: Cycles of a transcendental primitive, and of a partial vector over a whole one.
+_TRANSCENDENTAL, _MASKED = 15.0, 1.5
+#: Cycles of gathering or scattering one lane.
+LANE = 1.5
+
+@dataclass(frozen=True, slots=True)
+class LoopLanes:
+    """Picks at most one axis on each path of nesting."""
+
+    buffers: Buffers
+    lanes: int
+
+    def best(self, body: Iterable[Stmt], lane: str | None) -> tuple[float, tuple[str, ...]]:
+        """Least cycles of one run of `body` with `lane` over lanes already, and the axes chosen
+        inside.
+        """
+        cycles, names = 0.0, tuple[str, ...]()
+        for s in body:
+            if isinstance(s, (For, Fold)):
+                more, inner = self.loop(s, lane)
+                cycles, names = cycles + more, (*names, *inner)
+            else:
+                cycles += self.cost(s, lane)
+        return cycles, names
+
+    def loop(self, s: For | Fold, lane: str | None) -> tuple[float, tuple[str, ...]]:
+        points = math.prod(a.extent for a in s.axes)
+        inside, names = self.inside(s, lane)
+        options = [(points * (inside + 1), names)]
+        ordered = isinstance(s, For) and s.ordered
+        for axis in s.axes if lane is None and not ordered else ():
+            if axis.extent < 2:
+                continue
+            trips = axis.extent // self.lanes + (_MASKED if axis.extent % self.lanes else 0)
+            inside, names = self.inside(s, axis.name)
+            finish = 4 * math.log2(self.lanes) if isinstance(s, Fold) else 0
+            cycles = points / axis.extent * trips * (inside + 1) + finish
+            options.append((cycles, (axis.name,)))
+        return min(options, key=lambda option: option[0])
+
+    def inside(self, s: For | Fold, lane: str | None) -> tuple[float, tuple[str, ...]]:
+        cycles, names = self.best(s.body, lane)
+        return cycles + (self.cost(s, lane) if isinstance(s, Fold) else 0.0), names
+
+    def cost(self, s: Stmt, lane: str | None) -> float:
+        """Instructions of the statement's own expressions and store."""
+        cycles = sum(self.node(e, lane) for e in nodes(expressions(s)))
+        if isinstance(s, Store):
+            cycles += self.access(s.index, self.buffers[s.buffer], lane)
+        if isinstance(s, Fold):
+            cycles += len(s.values)
+        if isinstance(s, Let):
+            cycles += 0.01
+        return cycles
+
+    def node(self, e: Expr, lane: str | None) -> float:
+        match e:
+            case Apply(op):
+                return _TRANSCENDENTAL if PRIMITIVES[op].transcendental else 1.0
+            case Load(buffer, index):
+                return self.access(index, self.buffers[buffer], lane)
+            case _:
+                return 0.1
+
+    def access(self, index: tuple[Index, ...], buffer: Buffer, lane: str | None) -> float:
+        if lane is None or stride_of(index, buffer, lane) in (0, 1):
+            return 1.0
+        return LANE * self.lanes
+
+
+def loop_order(kernel: Kernel, buffers: Buffers) -> tuple[str, ...]:
+    """All axes, the one with the longest strides outermost; empty when that is how they are
+    written.
+    """
+    strides: dict[str, int] = {}
+    for s in statements(kernel.body):
+        places = [(s.index, s.buffer)] if isinstance(s, Store) else []
+        places += [(x.index, x.buffer) for x in nodes(expressions(s)) if isinstance(x, Load)]
+        for index, name in places:
+            for i, step in zip(index, buffers[name].layout, strict=True):
+                for axis in i.axes if isinstance(i, Affine) else axes_of(i):
+                    strides[axis] = max(strides.get(axis, 0), step)
+
+    order: list[str] = []
+    changed = False
+    for s in statements(kernel.body):
+        if isinstance(s, (For, Fold)):
+            ordered = isinstance(s, For) and s.ordered
+            axes = list(s.axes)
+            if not ordered:
+                axes.sort(key=lambda a: -strides.get(a.name, 0))
+            changed = changed or axes != list(s.axes)
+            order += [a.name for a in axes]
+    return tuple(dict.fromkeys(order)) if changed else ()
