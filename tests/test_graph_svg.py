@@ -21,7 +21,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def titles(text: str) -> list[str]:
     """What is told when hovering over the boxes."""
-    return [t.text or "" for t in ElementTree.fromstring(text).iter(f"{SVG}title")]
+    groups = ElementTree.fromstring(text).iter(f"{SVG}g")
+    return [t.text or "" for g in groups for t in g.findall(f"{SVG}title")]
 
 
 def shown(function: Function) -> int:

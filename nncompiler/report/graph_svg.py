@@ -25,6 +25,7 @@ _Rect = tuple[float, float, float, float]  # left, top, right, bottom
 _Group = tuple[Span, list[int]]  # a call in the source, and its boxes
 
 _CHARACTER = 6.7  # width of a character at 11 px
+_SMALL = 6.1  # and of one at 10 px
 _LINE = 14.0
 _GAP = 40.0  # between ranks: room for the type of a value and the text of a frame
 _MARGIN = 14.0
@@ -268,14 +269,18 @@ def _frames(
         if len(members) < 2 or not text or any(_meet(r, b) for r in others for b in bands):
             continue
         left, top, right, bottom = bands[0]
-        wide = (left, top, max(right, left + len(text) * 6.1 + 12), bottom)
-        bands[0] = bands[0] if any(_meet(r, wide) for r in others) else wide
+        wide = (left, top, max(right, left + len(text) * _SMALL + 12), bottom)
+        if not any(_meet(r, wide) for r in others):
+            bands[0] = wide
+        room = int((bands[0][2] - left - 10) / _SMALL)
         for outline in (' class="frame outline"', ' class="frame"'):
             frames += [
                 f'<rect{outline} x="{x:.1f}" y="{y:.1f}" width="{r - x:.1f}" '
-                f'height="{b - y:.1f}"/>' for x, y, r, b in bands
-            ]  # fmt: skip
-        calls.append(_text(left + 5, top + 11, text, "call"))
+                f'height="{b - y:.1f}"><title>{escape(text)}</title></rect>'
+                for x, y, r, b in bands
+            ]
+        shown = text if len(text) <= room else f"{text[: room - 1]}…"
+        calls.append(_text(left + 5, top + 11, shown, "call"))
     return frames, calls
 
 
