@@ -27,11 +27,11 @@ pytestmark = pytest.mark.skipif(
     CC is None, reason="no C compiler (cc, gcc, clang) on this machine: C programs are not run")
 
 
-def program(folder: Path, name: str, model: str, batch: str) -> Path:
+def program(folder: Path, name: str, model: str, batch: str, *flags: str) -> Path:
     """`tests/c/NAME.c`, compiled against a model's header and library as `nnc` writes them."""
     library, made, source = folder / f"{model}.so", folder / name, MODELS / f"{model}.nn"
     assert main(["compile", str(source), "-o", str(library), "--batch", batch]) == 0
-    words = [str(CC), *FLAGS, f"-I{folder}", str(SOURCES / f"{name}.c"), str(library),
+    words = [str(CC), *FLAGS, *flags, f"-I{folder}", str(SOURCES / f"{name}.c"), str(library),
              f"-Wl,-rpath,{folder}", "-o", str(made)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -119,3 +119,28 @@ def test_header_is_valid_cpp(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert subprocess.run([tmp_path / "size"], env=dict(os.environ), check=False).returncode == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_threads(tmp_path: Path, threads: int) -> None:
+    """Workers that a C program brings: losses and parameters are those of one thread in Python,
+    round after round; a refused batch leaves the pool as it was.
+    """
+    steps, rounds = 5, 3
+    found = printed([
+        program(tmp_path, "threads", "digits_mlp", "32", "-pthread"), threads, steps, rounds])
+    model = nncompiler.load(tmp_path / "digits_mlp.so")
+    model.init(42)
+    count = np.arange(32 * 64)
+    data = {"image": ((count * 7919 % 1000).astype(np.float32) / np.float32(1000)).reshape(32, 64),
+            "digit": (np.arange(32) % 10).astype(np.int32)}
+    losses = [model.train_step(**data) for _ in range(steps)]
+    assert found["loss"] == rounds * bits(losses, np.float32)
+    loss = model.train_step(**data)
+    assert found["fit"] == rounds * bits([32 * loss], np.float64)
+    size = len(found["state"]) // rounds
+    for tensor in model.manifest.parameters:
+        ours = bits(model.parameters[tensor.name], np.float32)
+        at = tensor.offset // 4
+        for n in range(rounds):
+            assert found["state"][n * size + at :][: len(ours)] == ours
