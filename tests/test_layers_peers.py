@@ -75,3 +75,15 @@ def test_example_of_the_page(sizes, text):
     network = elaborate(parse(text, "example.nn"), sizes={"batch": 2, **given})
     assert not [d for f in network.functions for d in verify(f)]
     assert format_source(text, "example.nn") == text
+
+
+LIBRARY = Path(nncompiler.__file__).parent / "stdlib"
+SOURCES = "".join(p.read_text() for p in sorted(LIBRARY.glob("*.nn")))
+LAYERS = re.findall(r"^layer (\w+)", SOURCES, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_parameters_of_every_layer_are_told(name: str) -> None:
+    """The first table of the page has a row for each layer of the library."""
+    rows = re.findall(r"^\| (`.*?) \| `", PAGE.read_text(), re.MULTILINE)
+    assert any(f"`{name}`" in row for row in rows)
