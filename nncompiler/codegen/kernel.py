@@ -8,8 +8,9 @@ that equal kernels have equal text. Distinct pointers are `noalias`: buffers who
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from nncompiler.codegen.address import At, Place
 from nncompiler.codegen.contract import emit_contraction
@@ -20,6 +21,7 @@ from nncompiler.codegen.share import WORKER, WORKERS
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
+from nncompiler.ir.fingerprint import fingerprint
 from nncompiler.ir.kernel import Buffer, Kernel, expressions, extents, statements, stores
 from nncompiler.ir.scalar import Affine, Expr, Iota, Load, children
 
@@ -50,10 +52,19 @@ class _Extent:
     stop: int
 
 
+#: What was emitted so far: text and declarations by all that decides them.
+Emitted: TypeAlias = "dict[Hashable, tuple[str, frozenset[str]]]"
+
+
 def emit_kernel(
-    kernel: Kernel, buffers: Mapping[str, Buffer], target: Target, symbol: str
+    kernel: Kernel,
+    buffers: Mapping[str, Buffer],
+    target: Target,
+    symbol: str,
+    known: Emitted | None = None,
 ) -> KernelCode:
-    """The function `symbol` that runs `kernel`."""
+    """The function `symbol` that runs `kernel`; taken from `known` where an equal one was emitted
+    for the same target and symbol."""
     written = [s.buffer for s in stores(kernel)]
     parts = _parts(kernel)
     used = dict.fromkeys([e.buffer for e in parts if isinstance(e, Load)] + written)
@@ -66,14 +77,30 @@ def emit_kernel(
             places[e.name] = Place(f"%p{n}", e.start - group[0].start, b.type.dtype, b.layout)
         read_only = not any(e.name in written for e in group)
         parameters.append(f"{_attributes(group, buffers, read_only)} %p{n}")
-    writer = Writer()
-    emitter = Emitter(writer, target, places, Expansion(target.fma))
     counters = _counters(kernel, parts)
     parameters += [f"i64 noundef %c{n}" for n in range(len(counters))]
-    emitter.axes = {name: At(f"%c{n}") for n, name in enumerate(counters)}
     schedule = kernel.schedule
     if schedule.parallel:
         parameters += [f"i64 noundef {WORKER}", f"i64 noundef {WORKERS}"]
+    layout = (tuple(parameters), tuple([places[name] for name in used]))
+    key = (fingerprint(kernel, buffers), schedule, layout)
+    known = {} if known is None else known
+    if key not in known:
+        head = f"define internal void @{symbol}({', '.join(parameters)}) {target.attributes} {{"
+        body, declarations = _emit_body(kernel, target, places, counters)
+        known[key] = f"{head}\nentry:\n{body}\n  ret void\n}}\n", declarations
+    text, declarations = known[key]
+    pointers = tuple(tuple(e.name for e in g) for g in groups)
+    return KernelCode(text, pointers, declarations, counters, bool(schedule.parallel))
+
+
+def _emit_body(
+    kernel: Kernel, target: Target, places: Mapping[str, Place], counters: Sequence[str]
+) -> tuple[str, frozenset[str]]:
+    """The instructions of a kernel, and what they call."""
+    writer, schedule = Writer(), kernel.schedule
+    emitter = Emitter(writer, target, places, Expansion(target.fma))
+    emitter.axes = {name: At(f"%c{n}") for n, name in enumerate(counters)}
     match schedule.strategy:
         case "loops":
             nest = Nest(emitter, schedule.vector, schedule.order)
@@ -82,13 +109,7 @@ def emit_kernel(
             emit_contraction(kernel, emitter)
         case other:
             raise CompilerBug("NN0593", f"no strategy '{other}'")
-    head = (
-        f"define internal void @{symbol}({', '.join(parameters)}) {target.attributes} {{\nentry:\n"
-    )
-    text = head + "\n".join(writer.allocations + writer.lines) + "\n  ret void\n}\n"
-    pointers = tuple(tuple(e.name for e in g) for g in groups)
-    declarations = frozenset(writer.declarations)
-    return KernelCode(text, pointers, declarations, counters, bool(schedule.parallel))
+    return "\n".join(writer.allocations + writer.lines), frozenset(writer.declarations)
 
 
 def _parts(kernel: Kernel) -> list[Expr]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nncompiler.codegen import abi, workers
-from nncompiler.codegen.kernel import emit_kernel
+from nncompiler.codegen.kernel import Emitted, emit_kernel
 from nncompiler.codegen.module_fit import fit_function
 from nncompiler.codegen.module_run import Call, Constants, Repeat, Run, flat
 from nncompiler.codegen.module_text import HELPER_DECLARATIONS, HELPERS, FunctionText
@@ -70,12 +70,13 @@ def lowering(
     """The same step by step: every module's text when it is there, ``entries`` and ``helpers``
     last."""
     kernels: dict[str, str] = {}
+    emitter = _KernelModules(target, kernels)
     calls = {}
     for entry in program.entries:
         key = (entry.function, entry.suffix)
         if key in calls:
             raise CompilerBug("NN0580", f"two entry points '{entry.function}_{entry.suffix}'")
-        calls[key] = yield from _calls(entry.plan.steps, entry.plan.table(), target, kernels)
+        calls[key] = yield from emitter.calls(entry.plan.steps, entry.plan.table())
     entries = _EntryModule(program, target, calls, weights, timed).text()
     parts = [HELPERS.replace("ATTRIBUTES", target.attributes)]
     if abi.parallel_exports(program):
@@ -89,39 +90,45 @@ def lowering(
     return Modules(entries, helpers, kernels, calls)
 
 
-def _calls(
-    steps: Sequence[Step], buffers: Mapping[str, Buffer], target: Target, kernels: dict[str, str]
-) -> Generator[str, None, tuple[Call | Repeat, ...]]:
-    found: list[Call | Repeat] = []
-    for step in steps:
-        match step:
-            case Loop(counter, extent, body, reverse):
-                inner = yield from _calls(body, buffers, target, kernels)
-                found.append(Repeat(counter, extent, reverse, inner))
-            case Kernel():
-                known = len(kernels)
-                found.append(call := _kernel_call(step, buffers, target, kernels))
-                if len(kernels) > known:
-                    yield kernels[call.function]
-    return tuple(found)
+@dataclass(slots=True)
+class _KernelModules:
+    """Emits kernels: `kernels` are the modules by name."""
 
+    target: Target
+    kernels: dict[str, str]
+    emitted: Emitted = field(default_factory=dict)
 
-def _kernel_call(
-    kernel: Kernel, buffers: Mapping[str, Buffer], target: Target, kernels: dict[str, str]
-) -> Call:
-    code = emit_kernel(kernel, buffers, target, _PLACEHOLDER)
-    digest = hashlib.sha256(f"{target}\n{code.text}".encode()).hexdigest()
-    name = f"k_{digest[:16]}"
-    if name not in kernels:
-        head = f"define internal void @{_PLACEHOLDER}("
-        if code.text.count(head) != 1:
-            raise CompilerBug("NN0580", f"kernel '{kernel.name}' is not one function")
-        text = code.text.replace(head, f"define hidden void @{name}(")
-        kernels[name] = module_text([*sorted(code.declarations), text])
-    pointers = tuple(group[0] for group in code.pointers)
-    return Call(
-        name, kernel.name, kernel.nodes, pointers, code.counters, code.split, kernel.barrier
-    )
+    def calls(
+        self, steps: Sequence[Step], buffers: Mapping[str, Buffer]
+    ) -> Generator[str, None, tuple[Call | Repeat, ...]]:
+        """What runs `steps`; gives the text of every kernel that is new."""
+        found: list[Call | Repeat] = []
+        for step in steps:
+            match step:
+                case Loop(counter, extent, body, reverse):
+                    inner = yield from self.calls(body, buffers)
+                    found.append(Repeat(counter, extent, reverse, inner))
+                case Kernel():
+                    known = len(self.kernels)
+                    found.append(call := self.call(step, buffers))
+                    if len(self.kernels) > known:
+                        yield self.kernels[call.function]
+        return tuple(found)
+
+    def call(self, kernel: Kernel, buffers: Mapping[str, Buffer]) -> Call:
+        code = emit_kernel(kernel, buffers, self.target, _PLACEHOLDER, self.emitted)
+        digest = hashlib.sha256(f"{self.target}\n{code.text}".encode()).hexdigest()
+        name = f"k_{digest[:16]}"
+        if name not in self.kernels:
+            head = f"define internal void @{_PLACEHOLDER}("
+            if code.text.count(head) != 1:
+                raise CompilerBug("NN0580", f"kernel '{kernel.name}' is not one function")
+            text = code.text.replace(head, f"define hidden void @{name}(")
+            self.kernels[name] = module_text([*sorted(code.declarations), text])
+        pointers = tuple(group[0] for group in code.pointers)
+        return Call(
+            name, kernel.name, kernel.nodes, pointers, code.counters, code.split, kernel.barrier
+        )
 
 
 def module_text(parts: Sequence[str]) -> str:
