@@ -15,7 +15,7 @@ DEMO = $(BIN)/nnc train models/$(MODEL).nn --data models/data/digits.npz \
 	--weights-out out/$(MODEL).npz --artifact out/$(MODEL).so --report-stages --test
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check peers layers bench clean
+.PHONY: help venv demo test check peers layers fuzz bench clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -37,23 +37,28 @@ check: $(DEV)  ## ruff and mypy strict
 
 peers: $(PEERS)  ## create .peers with the frameworks that the benchmark compares with
 
-layers: $(RUNTIME) $(PEERS)  ## compare every layer with PyTorch: tests/data/layers/, docs/layers.md
+layers: $(DEV) $(PEERS)  ## compare layers and training with PyTorch: tests/data/, docs/layers.md, docs/training.md
 	.peers/bin/python -W ignore benchmarks/peers_layers.py arrays
 	$(BIN)/python benchmarks/peers_layers.py table
+	.peers/bin/python -W ignore benchmarks/peers_training.py arrays
+	$(BIN)/python benchmarks/peers_training.py table
+
+fuzz: $(DEV) $(PEERS)  ## compare 500 random graphs and their gradients with PyTorch (ARGS="--first N --count M")
+	$(BIN)/python -m tests.fuzz_torch $(ARGS)
 
 bench: $(RUNTIME) $(PEERS)  ## compare with them, alone on the machine (ARGS="--quick --model mlp,tiny")
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+.PHONY: tables
+tables: $(RUNTIME) $(PEERS)  ## the further tables of docs/benchmarks/, alone on the machine
+	for table in contraction compile_time startup overhead scaling; do \
+	  $(BIN)/python benchmarks/$$table.py --write || exit 1; done
 
 clean:  ## remove what was built, but not .venv and .peers
 	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 $(RUNTIME): pyproject.toml
-.PHONY: tables
-tables: $(RUNTIME) $(PEERS)  ## the further tables of docs/benchmarks/, alone on the machine
-	for table in contraction compile_time startup overhead scaling; do \
-	  $(BIN)/python benchmarks/$$table.py --write || exit 1; done
-
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 	  echo "error: expected Python 3.10 or newer, but found no '$(PYTHON)'"; \
 	  echo "  help: install it, or name one: make PYTHON=/path/to/python3.12"; exit 1; } >&2
