@@ -116,6 +116,8 @@ def shared_loops(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[For, ..
     beside = tuple(s for s in kernel.body if isinstance(s, (Let, Fold)))
     if len(loops) + len(beside) < len(kernel.body) or any(loop.ordered for loop in loops):
         return ()
+    if len(kernel.body) == 1:
+        return loops
     parts = [touched((loop,), buffers) for loop in loops]
     rest = touched(beside, buffers)
     if rest.writes or any(rest.clashes(p) for p in parts):

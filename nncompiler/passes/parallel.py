@@ -59,8 +59,9 @@ def share(plan: Plan, kernel: float = KERNEL, whole: float = PLAN) -> Plan:
         if isinstance(step, Loop):
             inner = tuple(visit(s, times * step.extent) for s in step.body)
             return replace(step, body=inner)
-        cycles = _work(step.body) * _speed(step)
-        if cycles < kernel or not (axes := _axes(step, buffers)):
+        work = _work(step.body)
+        cycles = work * _speed(step)
+        if cycles < kernel or not (axes := _axes(step, work, buffers)):
             return step
         found.append(cycles * times)
         return replace(step, schedule=replace(step.schedule, parallel=axes))
@@ -72,11 +73,10 @@ def share(plan: Plan, kernel: float = KERNEL, whole: float = PLAN) -> Plan:
     return replace(plan, steps=_Barriers(accesses).place(steps, {})[0])
 
 
-def _axes(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[str, ...]:
+def _axes(kernel: Kernel, work: float, buffers: Mapping[str, Buffer]) -> tuple[str, ...]:
     """The loops to split, from the outside in; none where that is not possible or not enough."""
     loops = shared_loops(kernel, buffers)
-    whole, inside = _work(kernel.body), _work(loops)
-    if whole - inside > _BESIDE * whole:
+    if loops != kernel.body and work - _work(loops) > _BESIDE * work:
         return ()
     names: dict[str, None] = {}
     most = 0
