@@ -155,6 +155,13 @@ class Operator(ABC):
         construction."""
         return None
 
+    def affine(
+        self, b: Builder, node: Node, k: int
+    ) -> tuple[Value | None, Value | None] | None:
+        """(scale, shift) where the result is ``input k * scale + shift``, None for 1 and for 0;
+        None where it is not of that form."""
+        return None
+
     def dims(self, node: Node) -> DimMap:
         """Which input dimensions run with which output dimensions; what is not listed does not
         line up."""

@@ -20,6 +20,7 @@ from nncompiler.ir.op import lookup
 from nncompiler.passes.autodiff import Autodiff
 from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
+from nncompiler.passes.fold_affine import FoldAffine
 from nncompiler.passes.fuse import Fuse
 from nncompiler.passes.recompute import Recompute
 from nncompiler.passes.simplify import Simplify
@@ -52,7 +53,10 @@ Hook = Callable[[Event], None]
 
 #: Every pass that `nnc opt -p` and pipelines can name.
 PASSES: dict[str, type[Pass]] = {
-    p.name: p for p in (Recompute, Autodiff, Simplify, CommonSubexpressions, DeadCode, Fuse)
+    p.name: p
+    for p in (
+        Recompute, Autodiff, Simplify, CommonSubexpressions, FoldAffine, DeadCode, Fuse,
+    )  # fmt: skip
 }
 
 

@@ -2,9 +2,12 @@
 
 from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
+from nncompiler.passes.fold_affine import FoldAffine
 from nncompiler.passes.fuse import Fuse
 from nncompiler.passes.manager import Pass
 from nncompiler.passes.simplify import Simplify
 
 #: What every function goes through before it is scheduled.
-OPTIMISE: tuple[Pass, ...] = (Simplify(), CommonSubexpressions(), DeadCode(), Fuse())
+OPTIMISE: tuple[Pass, ...] = (
+    Simplify(), CommonSubexpressions(), FoldAffine(), DeadCode(), Fuse(),
+)  # fmt: skip

@@ -152,6 +152,11 @@ def without_broadcasts(b: Builder, node: Node, definitions: Definitions) -> Valu
 class Add(Elementwise):
     name = "add"
 
+    def affine(
+        self, b: Builder, node: Node, k: int
+    ) -> tuple[Value | None, Value | None] | None:
+        return (None, node.inputs[1 - k])
+
     def value(self, *inputs: Any) -> Any:
         return np.add(*inputs)
 
@@ -172,6 +177,11 @@ class Add(Elementwise):
 class Sub(Elementwise):
     name = "sub"
 
+    def affine(
+        self, b: Builder, node: Node, k: int
+    ) -> tuple[Value | None, Value | None] | None:
+        return (None, b.emit("neg", node.inputs[1])) if k == 0 else None
+
     def value(self, *inputs: Any) -> Any:
         return np.subtract(*inputs)
 
@@ -188,6 +198,11 @@ class Sub(Elementwise):
 
 class Mul(Elementwise):
     name = "mul"
+
+    def affine(
+        self, b: Builder, node: Node, k: int
+    ) -> tuple[Value | None, Value | None] | None:
+        return (node.inputs[1 - k], None)
 
     def value(self, *inputs: Any) -> Any:
         return np.multiply(*inputs)
