@@ -98,6 +98,8 @@ def test_lost_rows_come_first() -> None:
     assert [r.result.case.workload for r in rows] == ["gpt", "tiny", "lenet", "mlp", "resnet20"]
     assert [r.lost for r in rows] == [True, True, False, False, False]
     assert near.row(1).roofline == pytest.approx(20 / 22)
+    alone = result({"ours@1": [1.0]}, "gpt", "infer")
+    assert [r.result.case.workload for r in report(alone, below).rows] == ["lenet", "gpt"]
 
 
 def test_geometric_means() -> None:

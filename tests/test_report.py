@@ -136,7 +136,8 @@ def test_fusion_figures(report):
     unfused = (35 + 42 + 30) + (30 + 6 + 30) + (30 + 30) + (30 + 18 + 15) + (15 + 3 + 15)
     assert infer.unfused_bytes == 4 * unfused
     for f in report.functions:
-        assert f.kernels < f.unfused_kernels and f.work.bytes < f.unfused_bytes
+        if f.name != "init":  # the draws of a parameter are one kernel with any pipeline
+            assert f.kernels < f.unfused_kernels and f.work.bytes < f.unfused_bytes
         assert f.ratio <= 1.05 and f.arena_bytes >= f.bound
 
 

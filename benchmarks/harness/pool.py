@@ -30,7 +30,7 @@ class Process:
         libraries = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         environment = {
             **os.environ, **dict.fromkeys(libraries, str(threads)),
-            "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
+            "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "TORCHINDUCTOR_COMPILE_THREADS": "1",
             **(entry.single if threads == 1 else {}),
         }  # fmt: skip
         self.name = name

@@ -42,7 +42,10 @@ def met(row: Row) -> bool:
 
 
 def rank(row: Row) -> int:
-    """Rows that are lost come first, then those that miss their target."""
+    """Rows that are lost come first, then those that miss their target; the rest, and rows without
+    a peer to compare with, last."""
+    if row.ours is not None and row.speedup is None:
+        return 2
     return 0 if row.lost else 1 if not met(row) else 2
 
 
