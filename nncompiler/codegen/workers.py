@@ -6,7 +6,7 @@ pool (`nn.enter`), or runs alone where another call has it; it publishes its job
 (`nn.start`), runs its own part as worker 0, and gives the pool back (`nn.leave`). Workers meet at
 a counter that the last one to arrive resets (`nn.meet`).
 
-Who waits looks at the word for some 30 µs, then lets other threads run between looks, and after
+Who waits looks at the word for some 7 µs, then lets other threads run between looks, and after
 about a millisecond sleeps in the kernel (futex) until it is woken; who changes the word makes that
 system call only if somebody sleeps.
 """
@@ -24,7 +24,7 @@ _OFFSETS = {
 POOL_BYTES = 448
 
 #: Clock ticks until a waiting thread lets others run, and until it sleeps.
-_SPIN, _PARK = 100_000, 2_000_000
+_SPIN, _PARK = 20_000, 2_000_000
 
 DECLARATIONS = """\
 declare hidden i64 @nn.enter(ptr)
