@@ -26,7 +26,7 @@ from nncompiler.ir.kernel import (
 )
 from nncompiler.ir.nests import contraction
 from nncompiler.passes.tile_contract import ContractionTiles
-from nncompiler.passes.tile_loops import LoopLanes, loop_order
+from nncompiler.passes.tile_loops import LoopLanes, loop_order, transposition
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 
@@ -86,6 +86,8 @@ def _search(
         found = ContractionTiles(form, buffers, lanes, vector_bytes, registers).best()
         if found is not None:
             return found
+    if (turned := transposition(kernel, buffers)) is not None:
+        return turned
     widest = max((t.bytes for t in local_types(kernel).values()), default=4)
     for s in statements(kernel.body):
         widest = max([widest, *(e.dtype.bytes for e in expressions(s))])

@@ -27,15 +27,16 @@ _PACKED_LANE, _PACKED_VECTOR = 0.75, 1.5
 #: Cycles of scattering one lane in an epilogue, which is not a loop: its size counts too.
 _SCATTERED = 4.0
 _LATENCY = 4
-#: Cycles of a guard that differs between the rows, columns or lanes of a tile.
-_GUARD = 2.0
+#: Cycles of a guard that differs between the rows or columns of a tile, and of one that differs
+#: between lanes: a mask, which stays the same over channels.
+_GUARD, _MASK = 2.0, 0.5
 #: The factor that varies along the columns is packed when so many tiles read the copy of a tile,
 #: and when that is no larger than this; in blocks of several tiles while they fit.
 PANEL_READERS = 4
 PANEL_BYTES = 64 * 1024
 BLOCK_BYTES, BLOCK = 128 * 1024, 4
 #: Bytes of the first-level data cache.
-CACHE = 32 * 1024
+CACHE, LINE = 32 * 1024, 64
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
@@ -105,7 +106,7 @@ class ContractionTiles:
         steps = sum(self.size(p.reduction) for p in self.form.products)
         read_by = {x for _, b in products for x in axes_of(b)}
         sharing = self.size(a for a in self.form.parallel if a.name not in (*read_by, row))
-        masked = sum(_GUARD * guarded(b, columns) for _, b in products) / len(products)
+        masked = sum(_MASK * guarded(b, columns) for _, b in products) / len(products)
         masks = sum(_GUARD * guarded(a, row) for a, _ in products) / len(products)
         panel = max(self.size(p.reduction) for p in self.form.products) * len(products)
         for rows, vectors in self.tiles(lambda r, v: r * v + v + 1, m, -(-n // self.lanes)):
@@ -250,9 +251,12 @@ class ContractionTiles:
         has several axes: the one along which the rows' factor lies furthest apart.
         """
         reduction = self.form.products[0].reduction
-        if len(products) != 1 or len(reduction) < 2 or panel <= PANEL_BYTES or row is None:
+        if len(products) != 1 or len(reduction) < 2 or row is None:
             return None
         a, b = products[0]
+        lines = self.size(reduction) * LINE
+        if panel <= PANEL_BYTES and lines + panel <= CACHE:
+            return None
         first = max(reduction, key=lambda k: self.reach(a, k.name))
         if guarded(a, first.name) or guarded(b, first.name):
             return None

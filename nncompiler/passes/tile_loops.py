@@ -17,6 +17,7 @@ from nncompiler.ir.kernel import (
     For,
     Kernel,
     Let,
+    Schedule,
     Stmt,
     Store,
     expressions,
@@ -31,6 +32,8 @@ Buffers: TypeAlias = Mapping[str, Buffer]
 _TRANSCENDENTAL, _MASKED = 15.0, 1.5
 #: Cycles of gathering or scattering one lane.
 LANE = 1.5
+#: Least extent of both axes of a transposition.
+_SQUARE = 4
 
 @dataclass(frozen=True, slots=True)
 class LoopLanes:
@@ -95,6 +98,31 @@ class LoopLanes:
         if lane is None or stride_of(index, buffer, lane) in (0, 1):
             return 1.0
         return LANE * self.lanes
+
+
+def transposition(kernel: Kernel, buffers: Buffers) -> tuple[float, Schedule] | None:
+    """The schedule of a copy that is contiguous along one axis where it reads and along another
+    where it writes, and its cycles; None for everything else.
+    """
+    match kernel.body:
+        case (For(axes, (Store(target, to, Load(source, origin, dtype, None)),)),):
+            pass
+        case _:
+            return None
+    if dtype.bytes < 4:
+        return None
+    steps = {
+        a: (stride_of(to, buffers[target], a), stride_of(origin, buffers[source], a))
+        for a in (axis.name for axis in axes if axis.extent >= _SQUARE)
+    }
+    written = [n for n, (w, r) in steps.items() if w == 1 and r not in (0, 1, None)]
+    read = [n for n, (w, r) in steps.items() if r == 1 and w not in (0, 1, None)]
+    if not written or not read:
+        return None
+    points = math.prod(a.extent for a in axes)
+    order = [a.name for a in axes if a.name not in (written[0], read[0])]
+    order += [written[0], read[0]]
+    return 1.0 * points, Schedule("transpose", (written[0],), read[0], order=tuple(order))
 
 
 def loop_order(kernel: Kernel, buffers: Buffers) -> tuple[str, ...]:
