@@ -190,7 +190,7 @@ def test_nan_propagates(name: str) -> None:
     nan = np.array([np.nan, 1.0], np.float32)
     assert np.isnan(_apply(name, nan, nan[::-1].copy())).all()
     assert np.isnan(_apply(f"reduce_{name}", nan, axes=(0,), keepdims=False))
-    assert _apply(f"arg{name}", nan[::-1].copy(), axis=0, keepdims=False) == 1
+    assert _apply(f"arg{name}", nan[::-1].copy(), axes=(0,), keepdims=False) == 1
 
 
 def test_ties_give_the_gradient_to_the_first() -> None:

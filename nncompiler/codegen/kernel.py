@@ -19,7 +19,7 @@ from nncompiler.codegen.expand import Expansion
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.share import WORKER, WORKERS
 from nncompiler.codegen.target import Target
-from nncompiler.codegen.transpose import emit_transpose
+from nncompiler.codegen.turn import emit_turn
 from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.fingerprint import fingerprint
@@ -108,8 +108,8 @@ def _emit_body(
             nest.run(kernel.body, frozenset(schedule.parallel))
         case "contract":
             emit_contraction(kernel, emitter)
-        case "transpose":
-            emit_transpose(kernel, emitter)
+        case "turn":
+            emit_turn(kernel, emitter)
         case other:
             raise CompilerBug("NN0593", f"no strategy '{other}'")
     return "\n".join(writer.allocations + writer.lines), frozenset(writer.declarations)

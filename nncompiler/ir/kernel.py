@@ -84,7 +84,7 @@ class Schedule:
     tiles, whose accumulators then wait in memory. With `pack`, the factor that varies along the
     columns is copied for so many columns at a time.
 
-    `transpose`: the kernel is one copy, contiguous along `register` where it reads and along
+    `turn`: the kernel is one copy, contiguous along `register` where it reads and along
     `vector` where it writes.
 
     `parallel`: the outermost loops whose steps the workers of a step share out among them, from

@@ -98,7 +98,7 @@ def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:
     while len(inner) == 1 and isinstance(inner[0], For) and not inner[0].ordered:
         axes += tuple(sorted(inner[0].axes, key=lambda a: place.get(a.name, 0)))
         inner = inner[0].body
-    if schedule.strategy == "transpose":
+    if schedule.strategy == "turn":
         return tuple(a for a in axes if a.name not in (*schedule.vector, schedule.register))
     if schedule.strategy == "contract":
         names = {a.name for a in axes}

@@ -122,7 +122,7 @@ def transposition(kernel: Kernel, buffers: Buffers) -> tuple[float, Schedule] | 
     points = math.prod(a.extent for a in axes)
     order = [a.name for a in axes if a.name not in (written[0], read[0])]
     order += [written[0], read[0]]
-    return 1.0 * points, Schedule("transpose", (written[0],), read[0], order=tuple(order))
+    return 1.0 * points, Schedule("turn", (written[0],), read[0], order=tuple(order))
 
 
 def loop_order(kernel: Kernel, buffers: Buffers) -> tuple[str, ...]:

@@ -25,8 +25,8 @@ _NAME = "<turned>"
 Visit: TypeAlias = Callable[[At, int], None]
 
 
-def emit_transpose(kernel: Kernel, emitter: Emitter) -> None:
-    """Emit a kernel whose schedule says ``transpose``: one loop around one store."""
+def emit_turn(kernel: Kernel, emitter: Emitter) -> None:
+    """Emit a kernel whose schedule says ``turn``: one loop around one store."""
     schedule, body = kernel.schedule, kernel.body
     match body:
         case (For(axes, (Store() as store,)),) if len(schedule.vector) == 1:
@@ -35,7 +35,7 @@ def emit_transpose(kernel: Kernel, emitter: Emitter) -> None:
             nest = _Turn(emitter, store, turned, schedule.order)
             nest.run(body, frozenset(schedule.parallel))
         case _:
-            raise CompilerBug("NN0594", f"kernel '{kernel.name}' is not a scheduled transposition")
+            raise CompilerBug("NN0594", f"kernel '{kernel.name}' is not a scheduled turn")
 
 
 class _Turn(Nest):

@@ -1,0 +1,114 @@
+"""Batch-last layouts and what serves them: turned copies, bounds from guards, rounds, panels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nncompiler.codegen.clip import Bounds, clip
+from nncompiler.codegen.target import host
+from nncompiler.driver import Compilation, read_source
+from nncompiler.ir.kernel import Fold, For, Schedule, Store
+from nncompiler.ir.scalar import F32, I32, Affine, Iota, Load, Ref, apply, const
+from nncompiler.passes.layout import reshaped
+from nncompiler.passes.tile import choose_schedule
+from tests.nest_harness import at, axes, buffer, kernel, load, run
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+SIZES = [4, 5, 7, 8, 9, 16, 17, 33]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def scheduled(nest, **arrays):
+    table = {name: buffer(name, array) for name, array in arrays.items()}
+    target = host()
+    found = choose_schedule(nest, table, target.vector_bytes, target.registers)
+    return replace(nest, schedule=found)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("rows", SIZES)
+@pytest.mark.parametrize("columns", SIZES)
+def test_turned_copy(rng, rows, columns, dtype):
+    """Squares turned in registers, and what is left over at the edges."""
+    x = rng.integers(-99, 99, (rows, 3, columns)).astype(dtype)
+    y = np.zeros((3, columns, rows), dtype)
+    body = Store("y", at("c", "j", "i"), load("x", x, "i", "c", "j"))
+    nest = scheduled(kernel(For(axes(i=rows, c=3, j=columns), (body,))), x=x, y=y)
+    assert nest.schedule.strategy == "turn"
+    run(nest, x=x, y=y)
+    np.testing.assert_array_equal(y, x.transpose(1, 2, 0))
+
+
+def test_guards_become_bounds():
+    """What both branches of a select need is taken over by the loop, other conditions stay."""
+    place = Iota(Affine((("h", 1), ("m", -1))))
+    inside = apply("ge", place, const(0, I32))
+    first = apply("lt", Iota(Affine.axis("c")), const(4, I32))
+    guard = apply("and", inside, first)
+    index = (Affine.axis("c"), Affine((("h", 1), ("m", -1))))
+    left = Load("a", index, F32, guard, const(0, F32))
+    right = Load("b", index, F32, inside, const(0, F32))
+    value, bounds = clip(apply("select", first, left, right), "m", {"h", "c"})
+    assert bounds == Bounds((), (Affine((("h", 1),), 1),))
+    assert value.args[1].guard == first
+    assert value.args[2].guard is None
+    untouched, none = clip(apply("add", left, right), "m", {"h", "c"})
+    assert none == Bounds()
+    assert untouched.args[0].guard == guard
+
+
+@pytest.mark.parametrize("rows", [1, 5, 6, 13])
+@pytest.mark.parametrize("columns", [3, 16, 35, 80])
+@pytest.mark.parametrize("pack", [0, 16, 48])
+def test_rounds_and_panels(rng, rows, columns, pack):
+    """A reduction around the rows, with panels of several tiles or none."""
+    a = rng.standard_normal((3, 9, rows)).astype(np.float32)
+    b = rng.standard_normal((3, 9, columns)).astype(np.float32)
+    c = np.zeros((rows, columns), np.float32)
+    term = apply("mul", load("a", a, "k", "l", "i"), load("b", b, "k", "l", "j"))
+    fold = Fold(("acc",), "sum", axes(k=3, l=9), (term,))
+    store = Store("c", at("i", "j"), Ref("acc", F32))
+    nest = kernel(For(axes(i=rows, j=columns), (fold, store)))
+    schedule = Schedule("contract", ("j",), "i", (6, 16), ("j", "k", "i", "l"), pack)
+    run(replace(nest, schedule=schedule), a=a, b=b, c=c)
+    np.testing.assert_allclose(c, np.einsum("kli,klj->ij", a, b), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("strides", "new", "found"),
+    [
+        ((1, 120, 24, 4), (4, 30), (1, 4)),
+        ((1, 120, 24, 4), (4, 5, 6, 1), (1, 24, 4, 0)),
+        ((1, 150, 30, 5), (4, 30), (1, 5)),
+        ((1, 200, 30, 4), (4, 30), None),
+        ((1, 120, 24, 4), (20, 6), None),
+    ],
+)
+def test_views_follow_their_base(strides, new, found):
+    """A reshape keeps its elements' places where the dimensions it joins lie in one piece."""
+    assert reshaped((4, 1, 5, 6), strides, new) == found
+
+
+def test_convolutional_region_has_the_batch_last():
+    """LeNet trains with every image stored batch last, and copies its input once."""
+    c = Compilation(read_source(MODELS / "lenet.nn"), {"batch": 64})
+    plan = c.plans["train_step"]
+    images = [b for b in plan.buffers if b.space == "arena" and b.type.rank >= 4]
+    assert images
+    assert all(b.layout[0] == 1 for b in images)
+    turned = [k for k in plan.kernels() if k.schedule.strategy == "turn"]
+    assert [k.nodes for k in turned] == [("image",)]
+
+
+def test_single_images_stay_as_they_are():
+    """With one image there is no batch to put last."""
+    c = Compilation(read_source(MODELS / "lenet.nn"), {"batch": 1})
+    assert all(b.strides is None for b in c.plans["infer"].buffers if b.space == "arena")
