@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import os
 import platform
+import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +20,21 @@ from nncompiler.runtime.call import check_code, pointer
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 1
+
+
+@functools.cache
+def cores() -> list[int]:
+    """Those this process was given, before any thread got one of its own."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def pin(model: str, threads: int) -> None:
+    """A core for each thread of the model, the caller's first."""
+    crew = [t for t in threading.enumerate() if t.name.startswith(f"{model} ")]
+    named = [0, *(t.native_id or 0 for t in crew[len(crew) - threads + 1 :])]
+    if len(named) <= len(cores()):
+        for thread, core in zip(named, cores(), strict=False):
+            os.sched_setaffinity(thread, {core})
 
 
 class Prepared(Implementation):
@@ -44,6 +62,7 @@ class Prepared(Implementation):
             bound = self.model.bind(function, **given)
             result = workload.output if kind == "infer" else self.model.manifest.losses[0]
             self.call, self.found = bound, bound.results[result]
+        pin(self.model.manifest.name, self.threads)
         return ""
 
     def loop(self, batch: int, data: Arrays) -> Callable[[], None]:

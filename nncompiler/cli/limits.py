@@ -23,6 +23,8 @@ LEVELS = (16 << 10, 256 << 10, 8 << 20, 256 << 20)
 FMA_STEPS = 100_000
 #: What one `read` call reads at least.
 READ_BYTES = 8 << 20
+#: Several threads do so many times as much, for waking them to take next to no part of it.
+LONGER = 16
 
 
 class Limits:
@@ -35,16 +37,20 @@ class Limits:
         self._workers = ThreadPoolExecutor(threads - 1) if threads > 1 else None
         self._arrays = [aligned(0)] * threads
 
+    @property
+    def _longer(self) -> int:
+        return LONGER if self.threads > 1 else 1
+
     def fma(self) -> tuple[Callable[[], None], float]:
         """A call, and the operations that it does on all threads."""
-        steps = FMA_STEPS // probe.CHAINS
+        steps = FMA_STEPS // probe.CHAINS * self._longer
         call = self._call("fma", 4 * self.lanes * (probe.CHAINS + 2), steps, 0)
         return call, 2.0 * self.lanes * probe.CHAINS * steps * self.threads
 
     def read(self, size: int) -> tuple[Callable[[], None], float]:
         """A call, and the bytes that it reads on all threads."""
         block = 4 * self.lanes * probe.READS
-        steps = max(size, READ_BYTES) // block
+        steps = max(size, READ_BYTES) // block * self._longer
         call = self._call("read", size, steps, size // block - 1)
         return call, float(block * steps * self.threads)
 

@@ -10,6 +10,7 @@ run in blocks (`cascade`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ from nncompiler.ir.scalar import COMBINES, Apply, Combine, Expr, Ref
 
 #: Number of distinct expressions up to which a body runs on vectors of 4 or 2 registers.
 _SIMPLE = ((12, 4), (40, 2))
+#: Most points of a loop that is written out.
+_SHORT = 9
 
 Leaf = Callable[[list[Value], "Piece | None"], list[Value]]
 
@@ -57,6 +60,12 @@ def pieces(extent: int, lanes: int, interleave: int) -> tuple[Piece, ...]:
         width = min(lanes, max(2, 1 << (rest - 1).bit_length()))
         found.append(Piece(start, extent, width, rest))
     return tuple(found)
+
+
+def _short(axes: tuple[Axis, ...], body: tuple[Stmt, ...]) -> bool:
+    """Whether a loop, as that over a window for pooling, costs more than what it repeats."""
+    inner = any(isinstance(s, (For, Fold)) for s in body)
+    return not inner and math.prod(a.extent for a in axes) <= _SHORT
 
 
 class Nest:
@@ -94,8 +103,19 @@ class Nest:
 
         if ordered:
             self._nest(axes, (), [], leaf)
+        elif _short(axes, inner) and self.e.lanes is not None:
+            self._unrolled(self._sorted(axes), [], leaf)
         else:
             self._nest(self._sorted(axes), self._cut(axes, inner, ()), [], leaf)
+
+    def _unrolled(self, axes: tuple[Axis, ...], carried: list[Value], leaf: Leaf) -> list[Value]:
+        """Every point of a short loop written out, with its axes as numbers."""
+        if not axes:
+            return leaf(carried, None)
+        for n in range(axes[0].extent):
+            with self.e.scope({axes[0].name: At.of(n)}):
+                carried = self._unrolled(axes[1:], carried, leaf)
+        return carried
 
     def _sorted(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
         """In the order of the schedule, outermost first."""
@@ -235,8 +255,11 @@ class Nest:
                 self.w.choose(mask, new, old) for new, old in zip(renewed, partial, strict=True)
             ]
 
-        blocks = fold.combine == "sum" and dtypes[0].is_float
-        found = self._nest(self._sorted(fold.axes), cut, carried, leaf, blocks)
+        if not cut and _short(fold.axes, fold.body) and self.e.lanes is not None:
+            found = self._unrolled(self._sorted(fold.axes), carried, leaf)
+        else:
+            blocks = fold.combine == "sum" and dtypes[0].is_float
+            found = self._nest(self._sorted(fold.axes), cut, carried, leaf, blocks)
         if cut:
             found = self._gather_up(combine, cut, found)
             if fold.init is not None and fold.init != identity:
