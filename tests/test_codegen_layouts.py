@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nncompiler
 from nncompiler.codegen.clip import Bounds, clip
 from nncompiler.codegen.target import host
 from nncompiler.driver import Compilation, read_source
@@ -112,3 +113,28 @@ def test_single_images_stay_as_they_are():
     """With one image there is no batch to put last."""
     c = Compilation(read_source(MODELS / "lenet.nn"), {"batch": 1})
     assert all(b.strides is None for b in c.plans["infer"].buffers if b.space == "arena")
+
+
+OUTPUT_READ = """
+model two {
+    input image : f32[batch, 1, 20, 20]
+    hidden = image |> conv2d(12, 3) |> relu |> conv2d(12, 3) |> relu |> conv2d(12, 3) |> relu
+    output middle = hidden |> conv2d(1, 3)
+    next = middle |> conv2d(12, 3) |> relu |> conv2d(12, 3) |> relu
+    output last = mean(next, axis=[2, 3])
+}
+"""
+
+
+def test_output_that_is_read_again_is_no_input(tmp_path):
+    """Only inputs are copied in front; an output is not there yet."""
+    path = tmp_path / "two.nn"
+    path.write_text(OUTPUT_READ)
+    image = np.random.default_rng(0).random((32, 1, 20, 20), np.float32)
+    found = []
+    for batch in (1, 32):
+        model = nncompiler.compile(path, batch=batch)
+        model.init(1)
+        found.append(model.predict({"image": image}))
+    for name in ("middle", "last"):
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6)

@@ -13,11 +13,12 @@ the whole region by the cycles of its schedules (`tile`), so that nothing is reo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
 from nncompiler.ir.kernel import (
+    Argument,
     Axis,
     Buffer,
     Fold,
@@ -201,11 +202,13 @@ def _pack_inputs(
 ) -> Plan:
     """Copy arguments that kernels of the region read as images, once, in front of everything."""
     names = {n for n in table if root_name(table, n) in region}
+    given = [a for a in plan.arguments if a.role != "output"]
+    images = {a.buffer for a in given if _is_image(table, a, batch)}
     copies: dict[str, str] = {}
     steps: list[Step] = []
     for step in plan.steps:
         if isinstance(step, Kernel) and any(names & p for p in reads_and_writes(step)):
-            wanted = {n: n + _PACKED for n in _inputs(step, table, batch)}
+            wanted = {n: n + _PACKED for n in sorted(images & reads_and_writes(step)[0])}
             copies |= wanted
             step = replace(step, body=_reading(step.body, wanted))
         steps.append(step)
@@ -216,12 +219,10 @@ def _pack_inputs(
     return replace(plan, buffers=tuple(table.values()), steps=_numbered((*made, *steps)))
 
 
-def _inputs(kernel: Kernel, table: Buffers, batch: int) -> Iterable[str]:
-    """Arguments with the batch as first of three or more dimensions."""
-    for name in sorted(reads_and_writes(kernel)[0]):
-        b = table[name]
-        if b.space == "argument" and b.type.rank >= 3 and b.type.shape[0] == batch:
-            yield name
+def _is_image(table: Buffers, argument: Argument, batch: int) -> bool:
+    """Whether it has the batch as first of three or more dimensions."""
+    shape = table[argument.buffer].type.shape
+    return len(shape) >= 3 and shape[0] == batch
 
 
 def _copy(name: str, source: Buffer, target: Buffer) -> Kernel:
