@@ -20,7 +20,6 @@ emitter.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -31,13 +30,12 @@ from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.panel import Panel
 from nncompiler.codegen.product import Roles
 from nncompiler.codegen.register_tile import RegisterTiles, Tile
-from nncompiler.codegen.rounds import Around, Slots
+from nncompiler.codegen.rounds import Around, Rounds, around_of
 from nncompiler.codegen.share import Share
-from nncompiler.codegen.writer import Counter, Value, literal
+from nncompiler.codegen.writer import Counter, Value
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.kernel import Axis, Kernel
-from nncompiler.ir.nests import contraction
-from nncompiler.ir.scalar import Affine
+from nncompiler.ir.kernel import Axis, Kernel, Schedule
+from nncompiler.ir.nests import Contraction, contraction
 
 Visit: TypeAlias = Callable[[Tile], None]
 
@@ -53,6 +51,10 @@ def emit_contraction(kernel: Kernel, emitter: Emitter) -> None:
 
 class _Tiles(RegisterTiles):
     """Writes the loops over tiles, and what stands between those loops and the tiles."""
+
+    def __init__(self, form: Contraction, schedule: Schedule, emitter: Emitter) -> None:
+        super().__init__(form, schedule, emitter)
+        self.around = around_of(form, schedule, self.parallel)
 
     def run(self, split: Sequence[str]) -> None:
         """All tiles, or this worker's part of them where outermost loops are `split`."""
@@ -98,11 +100,12 @@ class _Tiles(RegisterTiles):
         whole = block.width // width
 
         def at_tile(number: Counter, count: int) -> None:
-            column = base + number * width if isinstance(number, int) else None
-            if column is None:
-                first = self.w.assign(f"mul nuw nsw i64 {number}, {width}")
-                if base.base:
-                    first = self.w.assign(f"add nuw nsw i64 {base.base}, {first}")
+            first = self.w.times(number, width)
+            if isinstance(first, int):
+                column = base + first
+            elif base.base:
+                column = At(self.w.assign(f"add nuw nsw i64 {base.base}, {first}"), base.plus)
+            else:
                 column = At(first, base.plus)
             with self.e.scope({self.columns: column}):
                 visit(replace(block, width=count, column=column, number=number))
@@ -139,66 +142,19 @@ class _Tiles(RegisterTiles):
 
     def _rounds(self, around: Around, block: Tile) -> None:
         """Clear the accumulators of all tiles inside, add to them round by round, finish them."""
-        (product,) = self.products.values()
-        by_row = around.inside[-1].name == self.rows
-        units = math.prod(a.extent for a in around.inside) * (1 if by_row else self.tile[0])
-        across = min(self.tile[1], self.extents[self.columns])
-        vectors = across if self.reduced else -(-across // self.lanes)
-        each = units * vectors * self.lanes
-        blocks = -(-block.width // self.tile[1])
-        memory = self.w.scratch(each * blocks * self.dtype.bytes)
+        rounds = Rounds(self, around, block)
 
-        def slots(tile: Tile) -> Slots:
-            lanes = self._width(tile)
-            vectors = self._vectors(tile)
-            place = Affine()
-            for axis in around.inside:
-                place = place * axis.extent + Affine.axis(axis.name)
-            place = place * (vectors * lanes * (1 if by_row else self.tile[0]))
-            return Slots(
-                self.w, memory, self.dtype, lanes, tile.rows * vectors,
-                (self.e.integer(place), self._times(tile.number, each)),
-            )  # fmt: skip
-
-        def clear(tile: Tile) -> None:
-            vectors = slots(tile)
-            vectors.store([literal(self.zero, vectors.lanes)] * vectors.count)
-
-        def add(tile: Tile) -> None:
-            vectors = slots(tile)
-            start, stop = self.e.clamp(around.axis.extent, product.loops[0][1])
-            now = self.e.integer(Affine.axis(around.axis.name))
-
-            def body(_: Counter, __: list[Value]) -> list[Value]:
-                vectors.store(self._reduce(
-                    product.loops[1:], vectors.load(),
-                    lambda acc: self._step(product, tile, self._vectors(tile), acc),
-                ))  # fmt: skip
-                return []
-
-            self.w.when(now, start, stop, body)
-
-        def finish(tile: Tile) -> None:
-            found = slots(tile).load()
-            sums = self._joined(found, self._vectors(tile)) if self.reduced else found
-            self._finish(tile, {id(product.fold): sums})
-
-        def each_tile(block: Tile, visit: Visit) -> None:
+        def each(block: Tile, visit: Visit) -> None:
             self._each(block, lambda t: self._inner(around.inside, t, visit))
 
-        def round_(at: Counter, _: list[Value]) -> list[Value]:
+        def body(at: Counter, _: list[Value]) -> list[Value]:
             with self.e.scope({around.axis.name: At.of(at)}):
-                each_tile(self._packed(block), add)
+                each(self._packed(block), rounds.add)
             return []
 
-        each_tile(block, clear)
-        self.w.loop(0, around.axis.extent, 1, [], round_)
-        each_tile(block, finish)
-
-    def _times(self, number: Counter, factor: int) -> Counter:
-        if isinstance(number, int):
-            return number * factor
-        return self.w.assign(f"mul nuw nsw i64 {number}, {factor}")
+        each(block, rounds.clear)
+        self.w.loop(0, around.axis.extent, 1, [], body)
+        each(block, rounds.finish)
 
     # --- packing ---
 
@@ -210,17 +166,17 @@ class _Tiles(RegisterTiles):
         for n, (key, product) in enumerate(self.products.items()):
             loops = product.loops_of_b[1 if self.around else 0 :]
             width = min(self.tile[1], block.width)
-            width = -(-width // self._width(block)) * self._width(block)
+            width = -(-width // self.lanes_of(block)) * self.lanes_of(block)
             panel = Panel(self.e, f"<panel {n}>", tuple(a for a, _ in loops), width)
             panel.place(-(-block.width // width), self.dtype)
 
             def copy(_: list[Value], p: Roles = product, panel: Panel = panel) -> list[Value]:
-                lanes = self._width(block)
+                lanes = self.lanes_of(block)
                 for first in range(0, block.width, lanes):
                     number, column = divmod(first, panel.width)
-                    panel.store(number, column, self._direct(p, block, first, lanes))
+                    panel.store(number, column, self.direct(p, block, first, lanes))
                 return []
 
-            self._reduce(loops, [], copy)
+            self.reduce(loops, [], copy)
             panels.append((key, panel))
         return replace(block, panels=tuple(panels))

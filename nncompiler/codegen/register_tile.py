@@ -13,7 +13,6 @@ from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.panel import Panel
 from nncompiler.codegen.product import Loops, Roles, column_axis, ordered, roles_of
-from nncompiler.codegen.rounds import around_of
 from nncompiler.codegen.writer import Counter, Value, active_mask, literal
 from nncompiler.ir.kernel import Axis, Fold, Schedule
 from nncompiler.ir.nests import Contraction
@@ -47,7 +46,6 @@ class RegisterTiles:
         self.w = emitter.w
         self.body = form.body
         self.parallel = ordered(form.parallel, schedule)
-        self.around = around_of(form, schedule, self.parallel)
         self.products = {id(p.fold): roles_of(p, self.parallel, schedule) for p in form.products}
         self.vector, self.rows, self.tile = schedule.vector[0], schedule.register, schedule.tile
         self.reduced = all(a.name != self.vector for a in self.parallel)
@@ -61,9 +59,9 @@ class RegisterTiles:
 
     def _tile(self, tile: Tile) -> None:
         """All sums of a tile, then its epilogue."""
-        self._finish(tile, {k: self._sums(product, tile) for k, product in self.products.items()})
+        self.finish(tile, {k: self._sums(product, tile) for k, product in self.products.items()})
 
-    def _finish(self, tile: Tile, sums: dict[int, list[Value]]) -> None:
+    def finish(self, tile: Tile, sums: dict[int, list[Value]]) -> None:
         """The epilogue, vector by vector."""
         lanes = next(iter(sums.values()))[0].lanes
         across = -(-tile.width // lanes)
@@ -78,39 +76,39 @@ class RegisterTiles:
         """One vector of `b`, from its panel if there is one."""
         panel = dict(tile.panels).get(id(product.fold))
         if panel is None:
-            return self._direct(product, tile, first, lanes)
+            return self.direct(product, tile, first, lanes)
         return panel.load(tile.number, first, lanes)
 
-    def _direct(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
+    def direct(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
         over = None if self.reduced else Lanes(self.vector, lanes, min(lanes, tile.width - first))
         with self.e.scope({self.columns: tile.column + first}, over):
             return self._operand(product.b, lanes)
 
     def _sums(self, product: Roles, tile: Tile) -> list[Value]:
         """The finished sums by row and vector of columns."""
-        lanes, across = self._width(tile), self._vectors(tile)
+        lanes, across = self.lanes_of(tile), self.vectors_of(tile)
         start = [literal(self.zero, lanes)] * (tile.rows * across)
-        sums = self._reduce(
-            product.loops, start, lambda acc: self._step(product, tile, across, acc)
+        sums = self.reduce(
+            product.loops, start, lambda acc: self.step(product, tile, across, acc)
         )
         if not self.reduced:
             return sums
-        return self._joined(sums, across)
+        return self.joined(sums, across)
 
-    def _joined(self, sums: list[Value], across: int) -> list[Value]:
+    def joined(self, sums: list[Value], across: int) -> list[Value]:
         """Lanes added up: of the sums of a row one vector."""
         return [transpose_add(self.w, sums[n : n + across]) for n in range(0, len(sums), across)]
 
-    def _width(self, tile: Tile) -> int:
+    def lanes_of(self, tile: Tile) -> int:
         """Lanes of a vector: a full register, or less where the whole axis needs less."""
         need = self.extents[self.vector] if self.reduced else tile.width
         return min(self.lanes, max(2, 1 << (need - 1).bit_length()))
 
-    def _vectors(self, tile: Tile) -> int:
+    def vectors_of(self, tile: Tile) -> int:
         """Accumulators of a row."""
-        return tile.width if self.reduced else -(-tile.width // self._width(tile))
+        return tile.width if self.reduced else -(-tile.width // self.lanes_of(tile))
 
-    def _reduce(
+    def reduce(
         self,
         loops: Loops,
         acc: list[Value],
@@ -125,7 +123,7 @@ class RegisterTiles:
 
         def body(at: Counter, inside: list[Value]) -> list[Value]:
             with self.e.scope({axis.name: At.of(at)}):
-                return self._reduce(rest, inside, products)
+                return self.reduce(rest, inside, products)
 
         return self.w.span(*self.e.clamp(axis.extent, bounds), acc, body)
 
@@ -144,12 +142,12 @@ class RegisterTiles:
 
             def body(at: Counter, inside: list[Value], lanes: Lanes = lanes) -> list[Value]:
                 with self.e.scope({axis.name: At.of(at)}, lanes):
-                    return self._reduce(rest, inside, products)
+                    return self.reduce(rest, inside, products)
 
             acc = self.w.loop(start, stop, count, acc, body)
         return acc
 
-    def _step(self, product: Roles, tile: Tile, across: int, acc: list[Value]) -> list[Value]:
+    def step(self, product: Roles, tile: Tile, across: int, acc: list[Value]) -> list[Value]:
         """One step of the innermost reduction loop: every accumulator takes one product."""
         lanes = acc[0].lanes
         step = 1 if self.reduced else lanes

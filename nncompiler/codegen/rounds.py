@@ -1,12 +1,18 @@
-"""A reduction whose loop runs around those of tiles: their accumulators wait in scratch memory."""
+"""A reduction whose loop runs around those of tiles: their accumulators wait in scratch memory.
+
+    clear every tile;  for k { every tile adds what it has at k };  finish every tile
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from nncompiler.codegen.writer import Counter, Value, Writer, memory_type, vector_of
+from nncompiler.codegen.register_tile import RegisterTiles, Tile
+from nncompiler.codegen.writer import Counter, Value, Writer, literal, memory_type, vector_of
 from nncompiler.ir.kernel import Axis, Schedule
 from nncompiler.ir.nests import Contraction
+from nncompiler.ir.scalar import Affine
 from nncompiler.ir.types import DType
 
 
@@ -57,3 +63,59 @@ def around_of(
         if inside:
             return Around(axis, inside)
     return None
+
+
+class Rounds:
+    """What each tile of a block does before, in and after the rounds."""
+
+    def __init__(self, tiles: RegisterTiles, around: Around, block: Tile) -> None:
+        self._tiles, self._around = tiles, around
+        (self._product,) = tiles.products.values()
+        #: Rows that have accumulators at each step of the innermost loop inside a round.
+        self._rows = 1 if around.inside[-1].name == tiles.rows else tiles.tile[0]
+        across = min(tiles.tile[1], tiles.extents[tiles.columns])
+        vectors = across if tiles.reduced else -(-across // tiles.lanes)
+        steps = math.prod(a.extent for a in around.inside)
+        #: Elements of all accumulators of a tile's columns.
+        self._elements = steps * self._rows * vectors * tiles.lanes
+        blocks = -(-block.width // tiles.tile[1])
+        self._memory = tiles.w.scratch(self._elements * blocks * tiles.dtype.bytes)
+
+    def clear(self, tile: Tile) -> None:
+        slots = self._slots(tile)
+        slots.store([literal(self._tiles.zero, slots.lanes)] * slots.count)
+
+    def add(self, tile: Tile) -> None:
+        """One round: the loops further in, where the bounds of this one have it."""
+        tiles, axis = self._tiles, self._around.axis
+        slots = self._slots(tile)
+        (_, bounds), *inside = self._product.loops
+        start, stop = tiles.e.clamp(axis.extent, bounds)
+        now = tiles.e.integer(Affine.axis(axis.name))
+        across = tiles.vectors_of(tile)
+
+        def body(_: Counter, __: list[Value]) -> list[Value]:
+            slots.store(tiles.reduce(
+                tuple(inside), slots.load(),
+                lambda acc: tiles.step(self._product, tile, across, acc),
+            ))  # fmt: skip
+            return []
+
+        tiles.w.when(now, start, stop, body)
+
+    def finish(self, tile: Tile) -> None:
+        tiles = self._tiles
+        found = self._slots(tile).load()
+        sums = tiles.joined(found, tiles.vectors_of(tile)) if tiles.reduced else found
+        tiles.finish(tile, {id(self._product.fold): sums})
+
+    def _slots(self, tile: Tile) -> Slots:
+        """Where the accumulators of a tile are."""
+        tiles = self._tiles
+        lanes, vectors = tiles.lanes_of(tile), tiles.vectors_of(tile)
+        place = Affine()
+        for axis in self._around.inside:
+            place = place * axis.extent + Affine.axis(axis.name)
+        place = place * (vectors * lanes * self._rows)
+        first = tiles.e.integer(place), tiles.w.times(tile.number, self._elements)
+        return Slots(tiles.w, self._memory, tiles.dtype, lanes, tile.rows * vectors, first)

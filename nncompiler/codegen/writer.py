@@ -107,6 +107,12 @@ class Writer:
         self.line(f"{name} = {instruction}")
         return name
 
+    def times(self, number: Counter, factor: int) -> Counter:
+        """The product of numbers that are not negative."""
+        if isinstance(number, int):
+            return number * factor
+        return self.assign(f"mul nuw nsw i64 {number}, {factor}")
+
     def scratch(self, size: int) -> str:
         """The address of `size` bytes of stack, aligned for any vector."""
         name = f"%{self.fresh('scratch')}"
@@ -184,8 +190,36 @@ class Writer:
         if trips <= 1:
             return body(start, list(carried)) if trips else list(carried)
         head, after = self.fresh("head"), self.fresh("after")
-        before = self.block
         self.line(f"br label %{head}")
+        last = str(start + trips * step)
+        return self._repeat(head, after, (str(start), last, step), carried, body)[1]
+
+    def span(
+        self, start: Counter, stop: Counter, carried: Sequence[Value], body: Body
+    ) -> list[Value]:
+        """`loop` with steps of 1 between bounds that may be known at run time only; `start` is not
+        negative.
+        """
+        if isinstance(start, int) and isinstance(stop, int):
+            return self.loop(start, stop, 1, carried, body)
+        head, after, before = self.fresh("head"), self.fresh("after"), self.block
+        some = self.assign(f"icmp slt i64 {start}, {stop}")
+        self.line(f"br i1 {some}, label %{head}, label %{after}")
+        latch, results = self._repeat(head, after, (str(start), str(stop), 1), carried, body)
+        found = []
+        for first, last in zip(carried, results, strict=True):
+            incoming = f"[ {first.text}, %{before} ], [ {last.text}, %{latch} ]"
+            joined = self.assign(f"phi {first.type} {incoming}")
+            found.append(Value(joined, first.dtype, first.lanes))
+        return found
+
+    def _repeat(
+        self, head: str, after: str, steps: tuple[str, str, int], carried: Sequence[Value],
+        body: Body,
+    ) -> tuple[str, list[Value]]:  # fmt: skip
+        """Blocks from `head` to `after` that run at least once, and the current block before."""
+        start, stop, step = steps
+        before = self.block
         self.enter(head)
         counter = f"%{self.fresh('i')}"
         phis = [Value(f"%{self.fresh('phi')}", c.dtype, c.lanes) for c in carried]
@@ -200,42 +234,10 @@ class Writer:
         for i, (phi, first, last) in enumerate(zip(phis, carried, results, strict=True), hole + 1):
             incoming = f"[ {first.text}, %{before} ], [ {last.text}, %{latch} ]"
             self.lines[i] = f"  {phi.text} = phi {phi.type} {incoming}"
-        more = self.assign(f"icmp ult i64 {following}, {start + trips * step}")
+        more = self.assign(f"icmp ult i64 {following}, {stop}")
         self.line(f"br i1 {more}, label %{head}, label %{after}")
         self.enter(after)
-        return results
-
-    def span(
-        self, start: Counter, stop: Counter, carried: Sequence[Value], body: Body
-    ) -> list[Value]:
-        """`loop` with steps of 1 between bounds that may be known at run time only."""
-        if isinstance(start, int) and isinstance(stop, int):
-            return self.loop(start, stop, 1, carried, body)
-        head, after = self.fresh("head"), self.fresh("after")
-        before = self.block
-        some = self.assign(f"icmp slt i64 {start}, {stop}")
-        self.line(f"br i1 {some}, label %{head}, label %{after}")
-        self.enter(head)
-        counter = f"%{self.fresh('i')}"
-        phis = [Value(f"%{self.fresh('phi')}", c.dtype, c.lanes) for c in carried]
-        hole = len(self.lines)
-        self.lines += [""] * (1 + len(phis))
-        results = body(counter, phis)
-        following = self.assign(f"add nsw i64 {counter}, 1")
-        latch = self.block
-        self.lines[hole] = (
-            f"  {counter} = phi i64 [ {start}, %{before} ], [ {following}, %{latch} ]"
-        )
-        found = []
-        more = self.assign(f"icmp slt i64 {following}, {stop}")
-        self.line(f"br i1 {more}, label %{head}, label %{after}")
-        self.enter(after)
-        for i, (phi, first, last) in enumerate(zip(phis, carried, results, strict=True), hole + 1):
-            incoming = f"[ {first.text}, %{before} ], [ {last.text}, %{latch} ]"
-            self.lines[i] = f"  {phi.text} = phi {phi.type} {incoming}"
-            joined = self.assign(f"phi {phi.type} {incoming}")
-            found.append(Value(joined, phi.dtype, phi.lanes))
-        return found
+        return latch, results
 
     def when(self, at: Counter, start: Counter, stop: Counter, body: Body) -> None:
         """Run ``body`` if start <= at < stop; nothing is asked where that is known."""
