@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -33,6 +33,7 @@ def reference() -> dict[str, Callable[[T], Any]]:
     """Each layer in PyTorch's terms, from tensors by name; `W` and `b` are those of the layer."""
     import torch
     from torch.nn import functional as F
+    from torch.nn.utils import rnn
 
     def conv(dims: int, **options: Any) -> Callable[[T], Any]:
         function = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
@@ -63,33 +64,71 @@ def reference() -> dict[str, Callable[[T], Any]]:
             k_proj_weight=weight[1], v_proj_weight=weight[2])
         return y.transpose(0, 1)
 
+    def feed_forward(a: T, f: str, x: Any) -> Any:
+        inner = F.gelu(F.linear(x, a[f"{f}.up.W"].T, a[f"{f}.up.b"]))
+        return F.linear(inner, a[f"{f}.down.W"].T, a[f"{f}.down.b"])
+
     def block(causal: bool) -> Callable[[T], Any]:
         def run(a: T) -> Any:
             x = a["x"]
             norm = [(a[f"f.norm{k}.gain"], a[f"f.norm{k}.shift"]) for k in (1, 2)]
             inner = F.layer_norm(x, (8,), *norm[0])
             x = x + heads(a, "f.attn", inner, inner, causal)
-            inner = F.layer_norm(x, (8,), *norm[1])
-            inner = F.gelu(F.linear(inner, a["f.mlp.up.W"].T, a["f.mlp.up.b"]))
-            return x + F.linear(inner, a["f.mlp.down.W"].T, a["f.mlp.down.b"])
+            return x + feed_forward(a, "f.mlp", F.layer_norm(x, (8,), *norm[1]))
 
         return run
 
-    def recurrent(function: Callable[..., Any], reverse: bool = False) -> Callable[[T], Any]:
-        """All states and the last ones; the second bias of PyTorch is `bh`, of the candidate."""
+    def run_rnn(function: Callable[..., Any], a: T, x: Any, names: list[str]) -> tuple[Any, ...]:
+        """All states and the last ones of layers called `names`, the second of them backwards. The
+        second bias of PyTorch is `bh`, of the candidate. Of `lengths` where there are any."""
+        weights = []
+        for name in names:
+            b = a[f"{name}.b"]
+            more = torch.zeros_like(b)
+            if f"{name}.bh" in a:
+                more = torch.cat([more[: 2 * len(b) // 3], a[f"{name}.bh"]])
+            weights += [a[f"{name}.Wx"].T, a[f"{name}.Wh"].T, b, more]
+        start = x.new_zeros(len(names), len(x), len(a[f"{names[0]}.Wh"]))
+        first = (start, start) if function is torch.lstm else start
+        options = (weights, True, 1, 0.0, False, len(names) == 2)
+        if "lengths" not in a:
+            return cast(tuple[Any, ...], function(x, first, *options, True))
+        lengths = a["lengths"].long() + 2
+        packed = rnn.pack_padded_sequence(x, lengths, True, False)
+        hs, *last = function(packed.data, packed.batch_sizes, first, *options)
+        hs = rnn.PackedSequence(hs, packed.batch_sizes, None, packed.unsorted_indices)
+        hs, _ = rnn.pad_packed_sequence(hs, True, total_length=x.shape[1])
+        last = [s.index_select(1, packed.unsorted_indices) for s in last]
+        behind = torch.arange(x.shape[1])[:, None] >= lengths[:, None, None]
+        width = last[0].shape[-1]  # ours holds the last state behind the last step
+        held = torch.where(behind, last[0][0][:, None], hs[..., :width])
+        return torch.cat([held, hs[..., width:]], -1), *last
 
+    def recurrent(function: Callable[..., Any], reverse: bool = False) -> Callable[[T], Any]:
         def run(a: T) -> Any:
             x = a["x"].flip(1) if reverse else a["x"]
-            start, more = x.new_zeros(1, 2, 6), torch.zeros_like(a["f.b"])
-            if "f.bh" in a:
-                more = torch.cat([more[:12], a["f.bh"]])
-            weights = [a["f.Wx"].T, a["f.Wh"].T, a["f.b"], more]
-            first = (start, start) if function is torch.lstm else start
-            hs, *last = function(x, first, weights, True, 1, 0.0, False, False, True)
+            hs, *last = run_rnn(function, a, x, ["f"])
             hs = hs.flip(1) if reverse else hs
             return torch.cat([hs.flatten(1), *(s[0] for s in last)], 1)
 
         return run
+
+    def both(function: Callable[..., Any]) -> Callable[[T], Any]:
+        return lambda a: run_rnn(function, a, a["x"], ["f.forward", "f.backward"])[0]
+
+    def batch_norm(axis: int = 1, **options: Any) -> Callable[[T], Any]:
+        def run(a: T) -> Any:
+            states = (a["f.running_mean"], a["f.running_var"], a["f.gain"], a["f.shift"])
+            return F.batch_norm(a["x"].movedim(axis, 1), *states, **options).movedim(1, axis)
+
+        return run
+
+    def mlp(a: T) -> Any:
+        x = a["x"]
+        for i in range(3):
+            x = F.linear(x, a[f"f.dense[{i}].W"].T, a[f"f.dense[{i}].b"])
+            x = F.relu(x) if i < 2 else x
+        return x
 
     def attention(**options: Any) -> Callable[[T], Any]:
         return lambda a: F.scaled_dot_product_attention(a["q"], a["k"], a["v"], **options)
@@ -132,10 +171,22 @@ def reference() -> dict[str, Callable[[T], Any]]:
         "gru_reverse": recurrent(torch.gru, reverse=True),
         "lstm": recurrent(torch.lstm),
         "lstm_reverse": recurrent(torch.lstm, reverse=True),
+        "lstm_stacked": lambda a: run_rnn(
+            torch.lstm, a, run_rnn(torch.lstm, a, a["x"], ["f"])[0], ["g"])[0],
+        "rnn_lengths": recurrent(torch.rnn_tanh),
+        "gru_lengths": recurrent(torch.gru),
+        "lstm_lengths": recurrent(torch.lstm),
+        "bidirectional": both(torch.lstm),
+        "bidirectional_lengths": both(torch.gru),
         "global_avg_pool": lambda a: F.adaptive_avg_pool2d(a["x"], 1).flatten(1),
         "global_max_pool": lambda a: F.adaptive_max_pool2d(a["x"], 1).flatten(1),
         "upsample2d": of_x(F.interpolate, scale_factor=(2, 3), mode="nearest"),
         "standardise": standardise,
+        "batch_norm": batch_norm(training=True),
+        "batch_norm_last": batch_norm(-1, training=True, momentum=0.25, eps=0.001),
+        "batch_norm_prediction": batch_norm(),
+        "dropout_prediction": of_x(F.dropout, training=False),
+        "dropout_sequence_prediction": of_x(F.dropout1d, training=False),
         "layer_norm": lambda a: F.layer_norm(a["x"], (8,), a["f.gain"], a["f.shift"]),
         "rms_norm": lambda a: F.rms_norm(a["x"], (8,), a["f.gain"], 1e-6),
         "group_norm": lambda a: F.group_norm(a["x"], 2, a["f.gain"], a["f.shift"]),
@@ -150,8 +201,14 @@ def reference() -> dict[str, Callable[[T], Any]]:
         "cross_attention": lambda a: heads(a, "f", a["x"], a["memory"]),
         "transformer_block": block(False),
         "transformer_block_causal": block(True),
+        "feed_forward": lambda a: feed_forward(a, "f", a["x"]),
+        "mlp": mlp,
+        "unstack": lambda a: torch.cat(torch.unbind(a["x"], 1), -1),
+        "identity": lambda a: a["x"],
+        "step": lambda a: (a["x"] >= 0.25).to(a["x"].dtype) + 0 * a["x"],
         "dense": lambda a: F.linear(a["x"], a["f.W"].T, a["f.b"]),
         "prelu": lambda a: F.prelu(a["x"], a["f.a"].reshape(1)),
+        "sum_of_squares": lambda a: 0.5 * F.mse_loss(a["p"], a["t"], reduction="sum"),
         "mse": lambda a: F.mse_loss(a["p"], a["t"]),
         "mae": lambda a: F.l1_loss(a["p"], a["t"]),
         "binary_cross_entropy": lambda a: F.binary_cross_entropy_with_logits(a["p"], a["t"]),
@@ -176,12 +233,14 @@ def write_arrays() -> None:
         arrays = case.arrays()
         tensors = {n: torch.from_numpy(a.astype(np.float64) if a.dtype == np.float16 else a.copy())
                    for n, a in arrays.items()}
-        for name in case.parameters:
+        for name in case.differentiated:
             tensors[name].requires_grad_(True)
         y = functions[case.name](tensors)
         assert tuple(y.shape) == case.output, (case.name, y.shape)
         (y * tensors["c"]).sum().backward()
-        found = {f"grad.{n}": tensors[n].grad.numpy() for n in case.parameters}
+        found = {f"grad.{n}": tensors[n].grad.numpy() for n in case.differentiated}
+        if case.only == "training":
+            found |= {f"new.{n}": tensors[n].numpy() for n in case.states}
         np.savez_compressed(case.file, **arrays, **found, y=y.detach().numpy())
     for path in FOLDER.glob("*.npz"):
         if path.stem not in functions:
@@ -192,11 +251,12 @@ def write_arrays() -> None:
 
 
 def errors(case: Case, dtype: str) -> tuple[float, float]:
-    """The largest error of the result, and of the gradients."""
+    """The largest error of the result and new states, and of the gradients."""
     from tests.test_layers_peers import compare
 
     found = compare(case, dtype)
-    return found["y"], max(e for n, e in found.items() if n != "y")
+    gradients = max(e for n, e in found.items() if n.startswith("grad."))
+    return max(e for n, e in found.items() if not n.startswith("grad.")), gradients
 
 
 def rows() -> Iterator[str]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,10 @@ Shape = tuple[int, ...]
 class Case:
     """`body` binds `y`, of the shape `output`. Parameters called `f.NAME` are those of an
     instance `f`; `integers` are inputs, each with its shape and the number of its values.
+
+    Most layers do in training what they do in prediction. For one that does not, `only` says which
+    is meant: `training`, where the result is found as the gradient of `c`, and new values of
+    `states` are compared; or `prediction`, where the gradients are those of float inputs.
     """
 
     name: str
@@ -31,20 +35,25 @@ class Case:
     output: Shape
     parameters: Mapping[str, Shape]
     integers: Mapping[str, tuple[Shape, int]] = field(default_factory=dict)
+    states: Mapping[str, Shape] = field(default_factory=dict)
+    only: Literal["training", "prediction"] | None = None
 
     @property
     def source(self) -> str:
         """The model."""
-        lines = [f"target c : f32[{_sizes(self.output or (1,))}]"]
+        kind, given = ("input", "") if self.only == "prediction" else ("param", " = zeros()")
+        c = f"f32[{_sizes(self.output or (1,))}]"
+        lines = [f"param c : {c} = zeros()" if self.only == "training" else f"target c : {c}"]
         lines += [f"input {n} : i32[{_sizes(shape)}]" for n, (shape, _) in self.integers.items()]
         lines += [
-            f"param {n} : f32[{_sizes(shape)}] = zeros()"
+            f"{kind} {n} : f32[{_sizes(shape)}]{given}"
             for n, shape in self.parameters.items()
             if "." not in n
         ]
         lines += [*self.body.splitlines(), "output y", "loss sum(y * c)"]
         body = "".join(f"    {line}\n" for line in lines)
-        return f"model {self.name} {{\n{body}}}\n\ntrain {{\n    optimizer = sgd(lr=0.1)\n}}\n"
+        train = "" if kind == "input" else "\ntrain {\n    optimizer = sgd(lr=0.1)\n}\n"
+        return f"model {self.name} {{\n{body}}}\n{train}"
 
     def arrays(self) -> Arrays:
         """Inputs in -1.5 to 1.5, parameters in half of that: exact in every float, some equal."""
@@ -57,7 +66,14 @@ class Case:
         for name, shape in shapes.items():
             unit = 128 if name.startswith("f.") else 64
             found[name] = np.asarray(generator.integers(-96, 97, shape) / unit, np.float16)
+        for name, shape in self.states.items():  # variances are positive
+            found[name] = np.asarray(generator.integers(32, 97, shape) / 64, np.float16)
         return found
+
+    @property
+    def differentiated(self) -> list[str]:
+        """What has a gradient that is compared."""
+        return [n for n in self.parameters if self.only != "prediction" or "." not in n]
 
     @property
     def shown(self) -> str:
@@ -88,14 +104,35 @@ def _loss(name: str) -> Case:
 
 
 def _recurrent(name: str, call: str, gates: int, **own: Shape) -> Case:
-    """A recurrent layer of 6 units: the states of all steps, then the last state, and the cell."""
+    """A recurrent layer of 6 units: the states of all steps, then the last state, and the cell;
+    of samples of one length, or of different ones."""
     states = ["hs", "h", "cell"] if gates == 4 else ["hs", "h"]
     parts = ", ".join(["flatten(hs)", *states[1:]])
-    body = f"f = {call}\n{', '.join(states)} = x |> f\ny = concat([{parts}])"
+    arguments = "x, lengths + 2" if name.endswith("lengths") else "x"
+    body = f"f = {call}\n{', '.join(states)} = f({arguments})\ny = concat([{parts}])"
     parameters = {"Wx": (8, 6 * gates), "Wh": (6, 6 * gates), "b": (6 * gates,), **own}
     size = 5 * 6 + 6 * (len(states) - 1)
     named = {f"f.{n}": shape for n, shape in parameters.items()}
-    return Case(name, body, (2, size), {"x": SEQUENCE, **named})
+    return Case(name, body, (2, size), {"x": SEQUENCE, **named}, _lengths(name))
+
+
+def _bidirectional(name: str, kind: str, gates: int, **own: Shape) -> Case:
+    """Both directions of 3 units each."""
+    lengths = _lengths(name)
+    body = f"f = bidirectional({kind}, 3)\ny = f(x{', lengths + 2' if lengths else ''})"
+    parameters = {"Wx": (8, 3 * gates), "Wh": (3, 3 * gates), "b": (3 * gates,), **own}
+    named = {f"f.{d}.{n}": s for d in ("forward", "backward") for n, s in parameters.items()}
+    return Case(name, body, (2, 5, 6), {"x": SEQUENCE, **named}, lengths)
+
+
+def _lengths(name: str) -> dict[str, tuple[Shape, int]]:
+    return {"lengths": ((2,), 4)} if name.endswith("lengths") else {}
+
+
+def _norm(name: str, call: str, x: Shape, n: int, only: Literal["training", "prediction"]) -> Case:
+    """Batch normalisation of n channels."""
+    return Case(name, f"f = {call}\ny = x |> f", x, {"x": x, "f.gain": (n,), "f.shift": (n,)}, {},
+                {"f.running_mean": (n,), "f.running_var": (n,)}, only)
 
 
 IMAGE = (2, 3, 7, 6)
@@ -280,6 +317,13 @@ CASES = [
     _fn("global_max_pool", "global_max_pool", IMAGE, (2, 3)),
     _fn("upsample2d", "upsample2d([2, 3])", (2, 3, 3, 2), (2, 3, 6, 6)),
     _fn("standardise", "standardise(axis=[0, 2], eps=0.001)", (4, 3, 5), (4, 3, 5)),
+    _norm("batch_norm", "batch_norm()", IMAGE, 3, "training"),
+    _norm("batch_norm_last", "batch_norm(axis=-1, momentum=0.75, eps=0.001)", SEQUENCE, 8,
+          "training"),
+    _norm("batch_norm_prediction", "batch_norm()", IMAGE, 3, "prediction"),
+    Case("dropout_prediction", "y = x |> dropout(0.5)", IMAGE, {"x": IMAGE}, only="prediction"),
+    Case("dropout_sequence_prediction", "y = x |> dropout_sequence(0.5)", SEQUENCE,
+         {"x": SEQUENCE}, only="prediction"),
     _layer("layer_norm", "layer_norm()", SEQUENCE, SEQUENCE, gain=(8,), shift=(8,)),
     _layer("rms_norm", "rms_norm()", SEQUENCE, SEQUENCE, gain=(8,)),
     _layer("group_norm", "group_norm(2)", (2, 4, 3, 5), (2, 4, 3, 5), gain=(4,), shift=(4,)),
@@ -330,13 +374,29 @@ CASES = [
         SEQUENCE,
         **BLOCK,
     ),
+    _layer("feed_forward", "feed_forward(12)", SEQUENCE, SEQUENCE, up__W=(8, 12), up__b=(12,),
+           down__W=(12, 8), down__b=(8,)),
     _fn("cumsum", "cumsum(axis=1)", SEQUENCE, SEQUENCE),
     _recurrent("rnn", "rnn(6, last=true)", 1),
     _recurrent("gru", "gru(6, last=true)", 3, bh=(6,)),
     _recurrent("gru_reverse", "gru(6, reverse=true, last=true)", 3, bh=(6,)),
     _recurrent("lstm", "lstm(6, last=true)", 4),
     _recurrent("lstm_reverse", "lstm(6, reverse=true, last=true)", 4),
+    Case("lstm_stacked", "y = x |> lstm(6) as f |> lstm(6) as g", (2, 5, 6), {
+        "x": SEQUENCE, **{f"{f}.{n}": s for f, size in (("f", 8), ("g", 6)) for n, s in
+                          {"Wx": (size, 24), "Wh": (6, 24), "b": (24,)}.items()}}),
+    _recurrent("rnn_lengths", "rnn(6, last=true)", 1),
+    _recurrent("gru_lengths", "gru(6, last=true)", 3, bh=(6,)),
+    _recurrent("lstm_lengths", "lstm(6, last=true)", 4),
+    _bidirectional("bidirectional", "lstm", 4),
+    _bidirectional("bidirectional_lengths", "gru", 3, bh=(3,)),
     _layer("dense", "dense(5)", (4, 3), (4, 5), W=(3, 5), b=(5,)),
+    _layer("mlp", "mlp([6, 4, 3])", (4, 5), (4, 3), **{
+        "dense[0]__W": (5, 6), "dense[0]__b": (6,), "dense[1]__W": (6, 4), "dense[1]__b": (4,),
+        "dense[2]__W": (4, 3), "dense[2]__b": (3,)}),
+    Case("unstack", "y = concat(unstack(x, axis=1))", (2, 40), {"x": SEQUENCE}),
+    _fn("identity", "identity", (4, 9), (4, 9)),
+    _fn("step", "step(0.25)", (4, 9), (4, 9)),
     _layer("prelu", "prelu()", (4, 5), (4, 5), a=()),
     *(
         _fn(name, name, (4, 9), (4, 9))
@@ -353,6 +413,6 @@ CASES = [
             "log_softmax",
         )
     ),
-    *(_loss(name) for name in ("mse", "mae", "binary_cross_entropy")),
+    *(_loss(name) for name in ("mse", "sum_of_squares", "mae", "binary_cross_entropy")),
     Case("cross_entropy", "y = cross_entropy(z, k)", (), {"z": (4, 6)}, {"k": ((4,), 6)}),
 ]

@@ -24,21 +24,37 @@ EXAMPLES = re.findall(r"```nn(?: sizes: ([^\n]*))?\n(.*?)```", PAGE.read_text(),
 
 
 def compare(case: Case, dtype: str) -> dict[str, float]:
-    """The error of the result `y` and of each gradient, over the largest value or 1."""
-    model = nncompiler.compile(case.source, dtype=dtype, functions=("init", "infer", "grad"))
+    """The error of the result `y`, of each gradient and of each new value of a state, over the
+    largest value or 1."""
     with np.load(case.file) as file:
         wanted = {n: file[n] for n in file.files}
-    floats = {
-        n: a.astype(dtype.replace("f", "float"))
-        for n, a in wanted.items()
-        if a.dtype == np.float16
-    }
-    model.load_state_dict({n: floats[n] for n in case.parameters})
-    integers = {n: wanted[n] for n in case.integers}
-    found = {f"grad.{n}": g for n, g in model.gradients({"c": floats["c"], **integers}).items()}
-    found["y"] = np.array(model.call("infer", integers).results["y"])
-    assert {n for n in wanted if n.startswith("grad.")} == found.keys() - {"y"}
+    given = {
+        n: wanted[n].astype(dtype.replace("f", "float")) if wanted[n].dtype == np.float16
+        else wanted[n] for n in case.arrays()
+    }  # fmt: skip
+    found = results(case, dtype, given)
+    assert found.keys() == wanted.keys() - given.keys()
     return {n: error(a, wanted[n]) for n, a in found.items()}
+
+
+def results(case: Case, dtype: str, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the compiled model makes of the arrays of a case."""
+    wanted = {None: "infer grad", "training": "grad train_step", "prediction": "infer input_grad"}
+    functions = ("init", *wanted[case.only].split())
+    model = nncompiler.compile(case.source, dtype=dtype, functions=functions)
+    held = model.state_dict().keys() & given.keys()
+    model.load_state_dict({n: given[n] for n in held})
+    data = {n: a for n, a in given.items() if n not in held}
+    inputs = {n: a for n, a in data.items() if n != "c"}
+    if case.only == "prediction":
+        found = {f"grad.{n}": g for n, g in model.input_gradients(data).items()}
+    else:
+        found = {f"grad.{n}": g for n, g in model.gradients(data).items()}
+    if case.only != "training":
+        return found | {"y": np.array(model.call("infer", inputs).results["y"])}
+    found["y"] = found.pop("grad.c")
+    model.train_step(**data)
+    return found | {f"new.{n}": model.state_dict()[n] for n in case.states}
 
 
 def error(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -87,3 +103,14 @@ def test_parameters_of_every_layer_are_told(name: str) -> None:
     """The first table of the page has a row for each layer of the library."""
     rows = re.findall(r"^\| (`.*?) \| `", PAGE.read_text(), re.MULTILINE)
     assert any(f"`{name}`" in row for row in rows)
+
+
+def test_everything_in_the_library_is_compared() -> None:
+    """Every layer has a case of its own, and every function one, or a part in one that does."""
+    parts = re.split(r"^(?:layer|fn) (?=\w)", SOURCES, flags=re.MULTILINE)[1:]
+    bodies = {re.match(r"\w+", part)[0]: set(re.findall(r"\w+", part)) for part in parts}  # type: ignore[index]
+    reached = {w for c in CASES for w in re.findall(r"\w+", c.body) if w in bodies}
+    assert not set(LAYERS) - reached
+    while more := {w for n in reached for w in bodies[n] if w in bodies} - reached:
+        reached |= more
+    assert not bodies.keys() - reached
