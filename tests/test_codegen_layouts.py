@@ -69,8 +69,11 @@ def test_guards_become_bounds():
 @pytest.mark.parametrize("rows", [1, 5, 6, 13])
 @pytest.mark.parametrize("columns", [3, 16, 35, 80])
 @pytest.mark.parametrize("pack", [0, 16, 48])
-def test_rounds_and_panels(rng, rows, columns, pack):
-    """A reduction around the rows, with panels of several tiles or none."""
+@pytest.mark.parametrize("order", ["jkil", "jijkl"])
+def test_rounds_and_panels(rng, rows, columns, pack, order):
+    """A reduction around the rows, or rows around the tiles of a block, with panels of several
+    tiles or none.
+    """
     a = rng.standard_normal((3, 9, rows)).astype(np.float32)
     b = rng.standard_normal((3, 9, columns)).astype(np.float32)
     c = np.zeros((rows, columns), np.float32)
@@ -78,7 +81,7 @@ def test_rounds_and_panels(rng, rows, columns, pack):
     fold = Fold(("acc",), "sum", axes(k=3, l=9), (term,))
     store = Store("c", at("i", "j"), Ref("acc", F32))
     nest = kernel(For(axes(i=rows, j=columns), (fold, store)))
-    schedule = Schedule("contract", ("j",), "i", (6, 16), ("j", "k", "i", "l"), pack)
+    schedule = Schedule("contract", ("j",), "i", (6, 16), tuple(order), pack)
     run(replace(nest, schedule=schedule), a=a, b=b, c=c)
     np.testing.assert_allclose(c, np.einsum("kli,klj->ij", a, b), rtol=1e-4, atol=1e-5)
 

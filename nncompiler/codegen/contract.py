@@ -61,13 +61,14 @@ class _Tiles(RegisterTiles):
         if split:
             steps = ((a.name, -(-a.extent // self._step_of(a))) for a in self.parallel)
             self.e.share = Share(self.w, dict([*steps][: len(split)]))
-        self._outer(self.parallel, Tile(1, 1, At(), At()), self._tile)
+        self._outer(self.parallel, Tile(1, 0, At(), At()), self._tile)
 
     # --- loops over tiles ---
 
     def _outer(self, axes: tuple[Axis, ...], tile: Tile, visit: Visit) -> None:
         """Loops over the parallel axes; rows and columns advance by tiles, their remainders
-        follow.
+        follow. Where the columns come twice, the first loop is over blocks, the second over the
+        tiles of one.
         """
         if self.around and axes == self.around.inside:
             self._rounds(self.around, tile)
@@ -79,12 +80,17 @@ class _Tiles(RegisterTiles):
             visit(tile)
             return
         axis, rest = axes[0], axes[1:]
+        if axis.name == self.columns and tile.width:
+            self._each(tile, lambda t: self._outer(rest, t, visit))
+            return
 
         def inner(at: At, count: int) -> None:
             if axis.name == self.columns:
                 block = replace(tile, width=count, column=at)
                 if self.around:
                     self._outer(rest, block, visit)
+                elif axis in rest:
+                    self._outer(rest, self._packed(block), visit)
                 else:
                     self._each(self._packed(block), lambda t: self._outer(rest, t, visit))
             elif axis.name == self.rows:

@@ -83,6 +83,7 @@ def column_axis(parallel: tuple[Axis, ...], roles: Roles) -> str:
 
 
 def ordered(axes: tuple[Axis, ...], schedule: Schedule) -> tuple[Axis, ...]:
-    """In the order of the schedule; axes it leaves out come first."""
-    place = {name: n for n, name in enumerate(schedule.order)}
-    return tuple(sorted(axes, key=lambda a: place.get(a.name, -1)))
+    """In the order of the schedule, as often as it names them; axes it leaves out come first."""
+    table = {a.name: a for a in axes}
+    named = [table[x] for x in schedule.order if x in table]
+    return (*(a for a in axes if a not in named), *named)

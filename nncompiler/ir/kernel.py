@@ -82,7 +82,8 @@ class Schedule:
     the reduction axes, both from the outside in. When `vector` is a reduction axis, lanes are
     partial sums added up at the end. A reduction axis before parallel ones runs around their
     tiles, whose accumulators then wait in memory. With `pack`, the factor that varies along the
-    columns is copied for so many columns at a time.
+    columns is copied for so many columns at a time; if `order` names the columns twice, these
+    blocks run at the first place and their tiles at the second.
 
     `turn`: the kernel is one copy, contiguous along `register` where it reads and along
     `vector` where it writes.

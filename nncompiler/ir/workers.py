@@ -92,7 +92,7 @@ def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:
     """The axes of a loop and those directly nested in it, as they run from the outside in; in a
     contraction those outside of all reductions.
     """
-    place = {name: n for n, name in enumerate(schedule.order)}
+    place = {name: n for n, name in reversed([*enumerate(schedule.order)])}
     axes = tuple(sorted(loop.axes, key=lambda a: place.get(a.name, 0)))
     inner = loop.body
     while len(inner) == 1 and isinstance(inner[0], For) and not inner[0].ordered:

@@ -35,6 +35,8 @@ _GUARD, _MASK = 2.0, 0.5
 PANEL_READERS = 4
 PANEL_BYTES = 64 * 1024
 BLOCK_BYTES, BLOCK = 128 * 1024, 4
+#: Rows run around the tiles of larger blocks where so many tiles of rows read them.
+BLOCK_READERS = 32
 #: Bytes of the first-level data cache.
 CACHE, LINE = 32 * 1024, 64
 
@@ -195,13 +197,15 @@ class ContractionTiles:
         ):
             inside = (*inner, *rows, *(x for x in reduction if x != first))
             order = (*outer, choice.columns, first, *inside)
-        pack = self.pack(choice, products, order)
+        order, pack = self.packed(choice, products, order)
         return Schedule("contract", (choice.vector,), choice.rows, choice.tile, order, pack)
 
-    def pack(
+    def packed(
         self, choice: _Choice, products: list[tuple[Expr, Expr]], order: tuple[str, ...]
-    ) -> int:
-        """Columns to pack at a time; 0 where that is not worth it."""
+    ) -> tuple[tuple[str, ...], int]:
+        """Columns to pack at a time, 0 where that is not worth it; and the order. Where many tiles
+        make up a block, the rows run around them: the epilogue then goes along lines of memory.
+        """
         names = [a.name for a in self.form.parallel]
         place = order.index(choice.columns)
         inside = [x for x in order[place + 1 :] if x in names]
@@ -213,10 +217,16 @@ class ContractionTiles:
         size //= next((k.extent for k in self.form.products[0].reduction if k.name == around), 1)
         reduced = choice.vector != choice.columns
         if reduced or varies or readers < PANEL_READERS or size > PANEL_BYTES:
-            return 0
-        contiguous = all(self.stride(b, choice.columns) == 1 for _, b in products)
-        tiles = max(1, min(BLOCK_BYTES // max(size, 1), BLOCK)) if contiguous else 1
-        return choice.tile[1] * min(tiles, -(-self.extent(choice.columns) // choice.tile[1]))
+            return order, 0
+        if any(self.stride(b, choice.columns) != 1 for _, b in products):
+            return order, choice.tile[1]
+        every, tiles = -(-self.extent(choice.columns) // choice.tile[1]), BLOCK_BYTES // size
+        if around is None and tiles > BLOCK and every > 1 and readers >= BLOCK_READERS:
+            blocks = -(-every // tiles)
+            last = place + 1 + len(inside)
+            order = (*order[:last], choice.columns, *order[last:])
+            return order, choice.tile[1] * -(-every // blocks)
+        return order, choice.tile[1] * max(1, min(tiles, BLOCK, every))
 
     def around(
         self, choice: _Choice, shifted: set[str], reduction: list[str]
