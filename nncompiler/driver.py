@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from nncompiler.errors import Limitation, Source, UserError, nearest
 from nncompiler.ir.graph import Function
 from nncompiler.ir.image import pack
-from nncompiler.ir.kernel import Plan
+from nncompiler.ir.kernel import Buffer, Kernel, Plan
 from nncompiler.ir.model import EntryPoint, Network, Program, StateLayout, lay_out
 from nncompiler.ir.text import print_function, print_plan
 from nncompiler.ir.types import DTYPES, Array
@@ -297,15 +297,19 @@ class Compilation:
 
 
 def plan_function(function: Function, layout: StateLayout, target: Target) -> Plan:
-    """Schedule, choose layouts and tiles, place memory, share the work among threads."""
+    """Schedule, choose layouts, panels and tiles, place memory, share the work among threads."""
     from nncompiler.passes.layout import choose_layouts
     from nncompiler.passes.memory import place
+    from nncompiler.passes.panels import pack_panels
     from nncompiler.passes.parallel import share
     from nncompiler.passes.schedule import schedule
     from nncompiler.passes.tile import cycles, tile_plan
 
-    machine = target.vector_bytes, target.registers
-    plan = choose_layouts(schedule(function, layout), lambda k, b: cycles(k, b, *machine))
+    def cost(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
+        return cycles(kernel, buffers, target.vector_bytes, target.registers)
+
+    plan = choose_layouts(schedule(function, layout), cost)
+    plan = pack_panels(plan, cost, target.vector_bytes)
     plan = place(tile_plan(plan, target.vector_bytes, target.registers))
     return plan if function.name == "init" else share(plan)
 

@@ -15,13 +15,14 @@ from nncompiler.codegen.emit import build
 from nncompiler.codegen.target import Target, host
 from nncompiler.ir.graph import Function, Value
 from nncompiler.ir.interp import retype, run
-from nncompiler.ir.kernel import Plan
+from nncompiler.ir.kernel import Buffer, Kernel, Plan, loads
 from nncompiler.ir.model import EntryPoint, Program, StateLayout, lay_out
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import F32, F64, Array, DType
 from nncompiler.ir.verify_workers import verify_workers
 from nncompiler.passes.manager import Pass, run_passes
 from nncompiler.passes.memory import place
+from nncompiler.passes.panels import pack_panels
 from nncompiler.passes.parallel import share
 from nncompiler.passes.pipelines import OPTIMISE
 from nncompiler.passes.schedule import schedule
@@ -44,7 +45,8 @@ class Compiled:
     """Functions compiled together. `run` calls one on arrays by name and gives its results by
     name.
 
-    With several `threads`, all kernels are shared that can be, however small, and run on them.
+    What loops read again and again is packed wherever it can be, in narrow panels. With several
+    `threads`, all kernels are shared that can be, however small, and run on them.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Compiled:
 
     def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
         plan = schedule(run_passes(function, pipeline), self.layout)
+        plan = pack_panels(plan, unpacked, 8)
         plan = place(tile_plan(plan, self.target.vector_bytes, self.target.registers))
         if self.threads > 1:
             plan = share(plan, 0.0, 0.0)
@@ -117,6 +120,11 @@ class Compiled:
                     f"{result}.out" if f"{result}.out" in arrays else result
                 ].reshape(value.shape)
         return found
+
+
+def unpacked(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
+    """The cost of a kernel where every load is free but those that are not from panels."""
+    return float(sum(".panels" not in x.buffer for x in loads(kernel)))
 
 
 def _stop(library: ctypes.CDLL, pool: Array) -> None:

@@ -21,21 +21,19 @@ from nncompiler.ir.kernel import (
     Argument,
     Axis,
     Buffer,
-    Fold,
     For,
     Kernel,
-    Let,
     Plan,
     Step,
-    Stmt,
     Store,
     loads,
     reads_and_writes,
     step_reads_and_writes,
 )
 from nncompiler.ir.nests import contraction
-from nncompiler.ir.scalar import Affine, Expr, Load, rewrite
+from nncompiler.ir.scalar import Affine, Load
 from nncompiler.passes.order import root_name
+from nncompiler.passes.rewriting import numbered, reading
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 Cost: TypeAlias = Callable[[Kernel, Buffers], float]
@@ -210,13 +208,13 @@ def _pack_inputs(
         if isinstance(step, Kernel) and any(names & p for p in reads_and_writes(step)):
             wanted = {n: n + _PACKED for n in sorted(images & reads_and_writes(step)[0])}
             copies |= wanted
-            step = replace(step, body=_reading(step.body, wanted))
+            step = replace(step, body=reading(step.body, wanted))
         steps.append(step)
     made = []
     for n, (name, copy) in enumerate(sorted(copies.items())):
         table[copy] = _moved(Buffer(copy, table[name].type, "arena"), True)
         made.append(_copy(f"p{n}", table[name], table[copy]))
-    return replace(plan, buffers=tuple(table.values()), steps=_numbered((*made, *steps)))
+    return replace(plan, buffers=tuple(table.values()), steps=numbered((*made, *steps)))
 
 
 def _is_image(table: Buffers, argument: Argument, batch: int) -> bool:
@@ -231,33 +229,3 @@ def _copy(name: str, source: Buffer, target: Buffer) -> Kernel:
     store = Store(target.name, index, Load(source.name, index, source.type.dtype))
     loops = tuple(a for a in axes if a.extent > 1)
     return Kernel(name, (For(loops, (store,)),), nodes=(source.name,))
-
-
-def _reading(body: tuple[Stmt, ...], names: Mapping[str, str]) -> tuple[Stmt, ...]:
-    """The same statements with loads from other buffers."""
-
-    def change(e: Expr) -> Expr:
-        return replace(e, buffer=names.get(e.buffer, e.buffer)) if isinstance(e, Load) else e
-
-    def visit(s: Stmt) -> Stmt:
-        match s:
-            case Let(_, value) | Store(_, _, value):
-                return replace(s, value=rewrite(value, change))
-            case Fold():
-                values = tuple(rewrite(v, change) for v in s.values)
-                return replace(s, values=values, body=_reading(s.body, names))
-            case For():
-                return replace(s, body=_reading(s.body, names))
-
-    return tuple(visit(s) for s in body) if names else body
-
-
-def _numbered(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    count = iter(range(1 << 30))
-
-    def visit(step: Step) -> Step:
-        if isinstance(step, Kernel):
-            return replace(step, name=f"k{next(count)}")
-        return replace(step, body=tuple(visit(s) for s in step.body))
-
-    return tuple(visit(s) for s in steps)

@@ -14,16 +14,17 @@ otherwise. A `scan` becomes a loop of steps (`scan_loop`). Buffers get no offset
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from nncompiler.ir.analysis import UPDATE, updates
 from nncompiler.ir.graph import Function, Value
-from nncompiler.ir.kernel import Argument, Buffer, Check, Kernel, Loop, Plan, Step
+from nncompiler.ir.kernel import Argument, Buffer, Check, Plan
 from nncompiler.ir.model import StateLayout
 from nncompiler.ir.sampling import index_bounds
 from nncompiler.passes.block import Block
 from nncompiler.passes.grouping import is_loop, is_view
 from nncompiler.passes.lower import Place
+from nncompiler.passes.rewriting import numbered
 from nncompiler.passes.scan_loop import add_scan
 
 #: Parameters that live in the state.
@@ -56,7 +57,7 @@ class _Scheduler:
         for target, value in self._saved(self.late):
             old = [v for v in self._old() if v.name == target]
             self.block.copy(Place(target), value, overwrites=old)
-        steps = _numbered(self.block.steps(), [0])
+        steps = numbered(self.block.steps())
         return Plan(
             self.function.name, tuple(arguments), tuple(self.block.buffers.values()), steps,
             state_bytes=self.state.bytes, checks=tuple(self._checks()),
@@ -125,15 +126,3 @@ class _Scheduler:
         bounds = index_bounds(self.function)
         arguments = self.function.params_of("input", "target")
         return [Check(v.name, bounds[v]) for v in arguments if v in bounds]
-
-
-def _numbered(steps: Sequence[Step], count: list[int]) -> tuple[Step, ...]:
-    """Kernels named k0, k1, … in the order in which they first run."""
-    found: list[Step] = []
-    for step in steps:
-        if isinstance(step, Kernel):
-            found.append(replace(step, name=f"k{count[0]}"))
-            count[0] += 1
-        elif isinstance(step, Loop):
-            found.append(replace(step, body=_numbered(step.body, count)))
-    return tuple(found)

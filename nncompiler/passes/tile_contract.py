@@ -27,6 +27,9 @@ _PACKED_LANE, _PACKED_VECTOR = 0.75, 1.5
 #: Cycles of scattering one lane in an epilogue, which is not a loop: its size counts too.
 _SCATTERED = 4.0
 _LATENCY = 4
+#: Cycles of reading the columns of one step where the next step's lie on another page: no prefetch
+#: of hardware crosses it. Copied, of one vector of them.
+_PAGE, _PAGE_STEP, _PAGE_VECTOR = 4096, 3.0, 4.0
 #: Cycles of a guard that differs between the rows or columns of a tile, and of one that differs
 #: between lanes: a mask, which stays the same over channels.
 _GUARD, _MASK = 2.0, 0.5
@@ -111,17 +114,18 @@ class ContractionTiles:
         masked = sum(_MASK * guarded(b, columns) for _, b in products) / len(products)
         masks = sum(_GUARD * guarded(a, row) for a, _ in products) / len(products)
         panel = max(self.size(p.reduction) for p in self.form.products) * len(products)
-        for rows, vectors in self.tiles(lambda r, v: r * v + v + 1, m, -(-n // self.lanes)):
-
+        rows_apart, pages = (all(self.paged(p[n]) for p in products) for n in (0, 1))
+        for rows, vectors in self.tiles(_registers, m, -(-n // self.lanes)):
             readers = sharing * -(-m // rows)
             size = panel * vectors * self.vector_bytes
             fits = size <= PANEL_BYTES or self.round_of(products, size, row) is not None
-            copy = 0.0 if unit else LANE * self.lanes
-            if fits and readers >= PANEL_READERS:
+            copy, far = 0.0 if unit else LANE * self.lanes, pages * _PAGE_STEP
+            if fits and readers >= PANEL_READERS and not self.dense(columns, vectors * self.lanes):
                 copy = (_PACKED_VECTOR if unit else _PACKED_LANE * self.lanes) / readers
+                copy, far = copy + pages * _PAGE_VECTOR / readers, 0.0
 
-            def step(r: int, v: int, copy: float = copy) -> float:
-                guards = masks * r + masked * v
+            def step(r: int, v: int, copy: float = copy, far: float = far) -> float:
+                guards = masks * r + masked * v + far + rows_apart * _PAGE_STEP
                 return max(r * v / 2, (r + v) / 2, _LATENCY) + _pressure(r, v) + copy * v + guards
 
             cycles = steps * others * _over_tiles(m, rows, -(-n // self.lanes), vectors, step)
@@ -216,7 +220,8 @@ class ContractionTiles:
         size = self.panel_bytes(choice) * len(products)
         size //= next((k.extent for k in self.form.products[0].reduction if k.name == around), 1)
         reduced = choice.vector != choice.columns
-        if reduced or varies or readers < PANEL_READERS or size > PANEL_BYTES:
+        dense = self.dense(choice.columns, choice.tile[1])
+        if reduced or varies or dense or readers < PANEL_READERS or size > PANEL_BYTES:
             return order, 0
         if any(self.stride(b, choice.columns) != 1 for _, b in products):
             return order, choice.tile[1]
@@ -274,6 +279,29 @@ class ContractionTiles:
         fits = panel // first.extent <= PANEL_BYTES and slots <= 2 * PANEL_BYTES
         return first.name if fits else None
 
+    def paged(self, expr: Expr) -> bool:
+        """Whether every step of the reduction reads `expr` from another page."""
+        reduced = {k.name for p in self.form.products for k in p.reduction} & axes_of(expr)
+        steps = [self.stride(expr, k) or 0 for k in reduced]
+        return min(steps, default=0) * expr.dtype.bytes >= _PAGE
+
+    def dense(self, columns: str, width: int) -> bool:
+        """Whether tiles of so many columns read panels as they are: one byte after the other."""
+        whole = self.extent(columns) % self.lanes == 0
+        return whole and width >= self.extent(columns) and all(
+            self._dense(_with_columns(p, columns)[1], columns, p.reduction)
+            for p in self.form.products
+        )
+
+    def _dense(self, expr: Expr, columns: str, reduction: tuple[Axis, ...]) -> bool:
+        sizes = {columns: self.extent(columns), **{k.name: k.extent for k in reduction}}
+        size = 1
+        for step, n in sorted((self.stride(expr, x) or 0, n) for x, n in sizes.items()):
+            if step != size:
+                return False
+            size *= n
+        return isinstance(expr, Load) and expr.guard is None
+
     def reach(self, expr: Expr, axis: str) -> int:
         """The largest step in memory of a load when `axis` moves by one; 0 for a gather."""
         loads = [x for x in nodes([expr]) if isinstance(x, Load)]
@@ -313,6 +341,11 @@ def _pressure(rows: int, across: int) -> float:
     rows' scalars.
     """
     return 0.1 * rows + 0.25 * across
+
+
+def _registers(rows: int, vectors: int) -> int:
+    """Accumulators and operands; a vector that only one row needs is an operand in memory."""
+    return rows * vectors + (vectors if rows > 1 else 0) + 1
 
 
 def guarded(expr: Expr, axis: str | None) -> bool:

@@ -1,0 +1,85 @@
+"""Nests rewritten as data: other axes, other buffers, the same statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Step, Stmt, Store
+from nncompiler.ir.scalar import Affine, Expr, Index, Iota, Load, rewrite
+
+Change: TypeAlias = Callable[[Expr], Expr]
+
+
+def changed(body: tuple[Stmt, ...], change: Change) -> tuple[Stmt, ...]:
+    """The same statements with every expression changed, from the inside out."""
+
+    def visit(s: Stmt) -> Stmt:
+        match s:
+            case Let(_, value):
+                return replace(s, value=rewrite(value, change))
+            case Store(_, index, value):
+                places = tuple(i if isinstance(i, Affine) else rewrite(i, change) for i in index)
+                return replace(s, index=places, value=rewrite(value, change))
+            case Fold():
+                values = tuple(rewrite(v, change) for v in s.values)
+                return replace(s, values=values, body=changed(s.body, change))
+            case For():
+                return replace(s, body=changed(s.body, change))
+
+    return tuple(visit(s) for s in body)
+
+
+def reading(body: tuple[Stmt, ...], names: Mapping[str, str]) -> tuple[Stmt, ...]:
+    """The same statements with loads from other buffers."""
+
+    def change(e: Expr) -> Expr:
+        return replace(e, buffer=names.get(e.buffer, e.buffer)) if isinstance(e, Load) else e
+
+    return changed(body, change) if names else body
+
+
+def split_axis(body: tuple[Stmt, ...], axis: str, parts: tuple[Axis, Axis]) -> tuple[Stmt, ...]:
+    """One axis as two, the second running fastest: all it is used for is its place in an index."""
+    outer, inner = parts
+    whole = {axis: Affine.axis(outer.name) * inner.extent + Affine.axis(inner.name)}
+
+    def at(index: tuple[Index, ...]) -> tuple[Index, ...]:
+        return tuple(i.substitute(whole) if isinstance(i, Affine) else i for i in index)
+
+    def change(e: Expr) -> Expr:
+        match e:
+            case Load(_, index):
+                return replace(e, index=at(index))
+            case Iota(index):
+                return replace(e, index=index.substitute(whole))
+            case _:
+                return e
+
+    def visit(s: Stmt) -> Stmt:
+        match s:
+            case For() | Fold():
+                axes = [parts if a.name == axis else (a,) for a in s.axes]
+                inside = tuple(visit(x) for x in s.body)
+                return replace(s, axes=tuple(x for group in axes for x in group), body=inside)
+            case Store():
+                return replace(s, index=at(s.index))
+            case Let():
+                return s
+
+    return tuple(visit(s) for s in changed(body, change))
+
+
+def numbered(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Kernels named k0, k1, ... in the order in which they first run."""
+    return tuple(_numbered(steps, iter(range(1 << 30))))
+
+
+def _numbered(steps: tuple[Step, ...], names: Iterator[int]) -> Iterator[Step]:
+    for step in steps:
+        if isinstance(step, Kernel):
+            yield replace(step, name=f"k{next(names)}")
+        else:
+            yield replace(step, body=tuple(_numbered(step.body, names)))
+
