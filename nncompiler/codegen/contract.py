@@ -27,8 +27,7 @@ from typing import TypeAlias
 from nncompiler.codegen.address import At
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.loops import Nest
-from nncompiler.codegen.panel import Panel
-from nncompiler.codegen.product import Roles
+from nncompiler.codegen.packing import packed
 from nncompiler.codegen.register_tile import RegisterTiles, Tile
 from nncompiler.codegen.rounds import Around, Rounds, around_of
 from nncompiler.codegen.share import Share
@@ -162,27 +161,6 @@ class _Tiles(RegisterTiles):
         self.w.loop(0, around.axis.extent, 1, [], body)
         each(block, rounds.finish)
 
-    # --- packing ---
-
     def _packed(self, block: Tile) -> Tile:
         """The block with panels of `b`, if the schedule asks for them."""
-        if not self.pack:
-            return block
-        panels = []
-        for n, (key, product) in enumerate(self.products.items()):
-            loops = product.loops_of_b[1 if self.around else 0 :]
-            width = min(self.tile[1], block.width)
-            width = -(-width // self.lanes_of(block)) * self.lanes_of(block)
-            panel = Panel(self.e, f"<panel {n}>", tuple(a for a, _ in loops), width)
-            panel.place(-(-block.width // width), self.dtype)
-
-            def copy(_: list[Value], p: Roles = product, panel: Panel = panel) -> list[Value]:
-                lanes = self.lanes_of(block)
-                for first in range(0, block.width, lanes):
-                    number, column = divmod(first, panel.width)
-                    panel.store(number, column, self.direct(p, block, first, lanes))
-                return []
-
-            self.reduce(loops, [], copy)
-            panels.append((key, panel))
-        return replace(block, panels=tuple(panels))
+        return packed(self, block, 1 if self.around else 0) if self.pack else block

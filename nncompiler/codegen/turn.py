@@ -49,24 +49,13 @@ class _Turn(Nest):
 
     def _for(self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], ordered: bool) -> None:
         def leaf(carried: list[Value], _: Piece | None) -> list[Value]:
-            self._squares(self.rows, lambda r, n: self._squares(
-                self.columns, lambda c, m: self._square(r, n, c, m)
+            squares(self.w, self.rows, self.count, lambda r, n: squares(
+                self.w, self.columns, self.count, lambda c, m: self._square(r, n, c, m)
             ))  # fmt: skip
             return carried
 
         outer = tuple(a for a in axes if a not in (self.rows, self.columns))
         self._nest(self._sorted(outer), (), [], leaf)
-
-    def _squares(self, axis: Axis, visit: Visit) -> None:
-        whole = axis.extent // self.count * self.count
-
-        def body(at: Counter, _: list[Value]) -> list[Value]:
-            visit(At.of(at), self.count)
-            return []
-
-        self.w.loop(0, whole, self.count, [], body)
-        if whole < axis.extent:
-            visit(At("", whole), axis.extent - whole)
 
     def _square(self, row: At, rows: int, column: At, columns: int) -> None:
         """`rows` x `columns` elements from there on, at most `count` of each."""
@@ -76,14 +65,29 @@ class _Turn(Nest):
             at = {self.rows.name: row + r, self.columns.name: column}
             with self.e.scope(at, Lanes(self.columns.name, n, columns)):
                 lines[r] = self.w.splat(self.e.value(self.statement.value), n)
-        for c, line in enumerate(_turned(self.w, lines)[:columns]):
+        for c, line in enumerate(turned(self.w, lines)[:columns]):
             at = {self.rows.name: row, self.columns.name: column + c}
             with self.e.scope(at, Lanes(self.rows.name, n, rows)):
                 self.e.locals[_NAME] = line
                 self.e.store(self.statement.buffer, self.statement.index, Ref(_NAME, dtype))
 
 
-def _turned(w: Writer, lines: list[Value]) -> list[Value]:
+def squares(w: Writer, axis: Axis, count: int, visit: Visit) -> None:
+    """`visit` the positions along an axis at which squares of `count` begin, the last one for
+    what is left over.
+    """
+    whole = axis.extent // count * count
+
+    def body(at: Counter, _: list[Value]) -> list[Value]:
+        visit(At.of(at), count)
+        return []
+
+    w.loop(0, whole, count, [], body)
+    if whole < axis.extent:
+        visit(At("", whole), axis.extent - whole)
+
+
+def turned(w: Writer, lines: list[Value]) -> list[Value]:
     """Rows as columns: off-diagonal blocks of 1, 2, 4, ... are exchanged."""
     n, h = len(lines), 1
     while h < n:

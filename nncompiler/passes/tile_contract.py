@@ -22,8 +22,8 @@ Buffers: TypeAlias = Mapping[str, Buffer]
 
 #: A contraction with fewer multiply-adds than this is not worth a register tile.
 SMALL = 64
-#: Cycles of one lane or one vector of a packed panel.
-_PACKED_LANE, _PACKED_VECTOR = 0.75, 1.5
+#: Cycles of one lane of a packed panel, of one that is turned in registers, and of one vector.
+_PACKED_LANE, _TURNED_LANE, _PACKED_VECTOR = 0.75, 0.4, 1.5
 #: Cycles of scattering one lane in an epilogue, which is not a loop: its size counts too.
 _SCATTERED = 4.0
 _LATENCY = 4
@@ -114,6 +114,11 @@ class ContractionTiles:
         masked = sum(_MASK * guarded(b, columns) for _, b in products) / len(products)
         masks = sum(_GUARD * guarded(a, row) for a, _ in products) / len(products)
         panel = max(self.size(p.reduction) for p in self.form.products) * len(products)
+        turned = all(
+            any(self.stride(b, k.name) == 1 for k in p.reduction)
+            for p, (_, b) in zip(self.form.products, products, strict=True)
+        )
+        packed_lane = _TURNED_LANE if turned else _PACKED_LANE
         rows_apart, pages = (all(self.paged(p[n]) for p in products) for n in (0, 1))
         for rows, vectors in self.tiles(_registers, m, -(-n // self.lanes)):
             readers = sharing * -(-m // rows)
@@ -121,7 +126,7 @@ class ContractionTiles:
             fits = size <= PANEL_BYTES or self.round_of(products, size, row) is not None
             copy, far = 0.0 if unit else LANE * self.lanes, pages * _PAGE_STEP
             if fits and readers >= PANEL_READERS and not self.dense(columns, vectors * self.lanes):
-                copy = (_PACKED_VECTOR if unit else _PACKED_LANE * self.lanes) / readers
+                copy = (_PACKED_VECTOR if unit else packed_lane * self.lanes) / readers
                 copy, far = copy + pages * _PAGE_VECTOR / readers, 0.0
 
             def step(r: int, v: int, copy: float = copy, far: float = far) -> float:

@@ -1,0 +1,95 @@
+"""Fill panels: copies of what varies along the columns of a block of tiles.
+
+Where neighbours in memory are columns, vectors are copied as they are. Where they follow each
+other along a reduction axis, squares are loaded along that and turned in registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.panel import Panel
+from nncompiler.codegen.product import Loops, Roles
+from nncompiler.codegen.register_tile import RegisterTiles, Tile
+from nncompiler.codegen.turn import squares, turned
+from nncompiler.codegen.writer import Value, literal
+from nncompiler.ir.kernel import Axis
+from nncompiler.ir.scalar import Affine, Load, walk
+
+
+def packed(tiles: RegisterTiles, block: Tile, inside: int) -> Tile:
+    """The block with panels of `b` for the reduction loops from number `inside` on."""
+    panels = []
+    for n, (key, product) in enumerate(tiles.products.items()):
+        loops = product.loops_of_b[inside:]
+        lanes = tiles.lanes_of(block)
+        width = -(-min(tiles.tile[1], block.width) // lanes) * lanes
+        panel = Panel(tiles.e, f"<panel {n}>", tuple(a for a, _ in loops), width)
+        panel.place(-(-block.width // width), tiles.dtype)
+        along = _along(tiles, product, loops)
+        if along is None or lanes < tiles.lanes:
+            _copy(tiles, product, block, panel, loops)
+        else:
+            _turn(tiles, product, block, panel, along, tuple(x for x in loops if x[0] != along))
+        panels.append((key, panel))
+    return replace(block, panels=tuple(panels))
+
+
+def _copy(tiles: RegisterTiles, product: Roles, block: Tile, panel: Panel, loops: Loops) -> None:
+    lanes = tiles.lanes_of(block)
+
+    def body(_: list[Value]) -> list[Value]:
+        for first in range(0, block.width, lanes):
+            number, column = divmod(first, panel.width)
+            panel.store(number, column, tiles.direct(product, block, first, lanes))
+        return []
+
+    tiles.reduce(loops, [], body)
+
+
+def _along(tiles: RegisterTiles, product: Roles, loops: Loops) -> Axis | None:
+    """The reduction axis along which `b` is contiguous, if its columns are not."""
+    loads = [x for x in walk(product.b) if isinstance(x, Load)]
+    if {_stride(tiles, x, tiles.columns) for x in loads} <= {0, 1}:
+        return None
+    for axis, bounds in loops:
+        steps = {_stride(tiles, x, axis.name) for x in loads}
+        if not bounds.low and not bounds.high and 1 in steps and steps <= {0, 1}:
+            return axis
+    return None
+
+
+def _stride(tiles: RegisterTiles, load: Load, axis: str) -> int | None:
+    """Elements between neighbours along an axis; None where an index is loaded."""
+    total = 0
+    for index, stride in zip(load.index, tiles.e.places[load.buffer].strides, strict=True):
+        if not isinstance(index, Affine):
+            return None
+        total += index.coefficient(axis) * stride
+    return total
+
+
+def _turn(
+    tiles: RegisterTiles, product: Roles, block: Tile, panel: Panel, along: Axis, loops: Loops
+) -> None:
+    """Columns by squares; inside a group of columns all others `loops`, then `along`."""
+    e, n = tiles.e, tiles.lanes
+
+    def square(first: int, at: At, count: int) -> None:
+        lines = [literal(tiles.zero, n)] * n
+        for c in range(min(n, block.width - first)):
+            place = {tiles.columns: block.column + first + c, along.name: at}
+            with e.scope(place, Lanes(along.name, n, count)):
+                lines[c] = e.w.splat(e.value(product.b), n)
+        for k, line in enumerate(turned(e.w, lines)[:count]):
+            with e.scope({along.name: at + k}):
+                panel.store(*divmod(first, panel.width), line)
+
+    for first in range(0, block.width, n):
+
+        def body(_: list[Value], first: int = first) -> list[Value]:
+            squares(e.w, along, n, lambda at, count: square(first, at, count))
+            return []
+
+        tiles.reduce(loops, [], body)
