@@ -303,12 +303,13 @@ def plan_function(function: Function, layout: StateLayout, target: Target) -> Pl
     from nncompiler.passes.panels import pack_panels
     from nncompiler.passes.parallel import share
     from nncompiler.passes.schedule import schedule
+    from nncompiler.passes.stacks import stack_steps
     from nncompiler.passes.tile import cycles, tile_plan
 
     def cost(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
         return cycles(kernel, buffers, target.vector_bytes, target.registers)
 
-    plan = choose_layouts(schedule(function, layout), cost)
+    plan = choose_layouts(stack_steps(schedule(function, layout)), cost)
     plan = pack_panels(plan, cost, target.vector_bytes)
     plan = place(tile_plan(plan, target.vector_bytes, target.registers))
     return plan if function.name == "init" else share(plan)

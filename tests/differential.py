@@ -26,6 +26,7 @@ from nncompiler.passes.panels import pack_panels
 from nncompiler.passes.parallel import share
 from nncompiler.passes.pipelines import OPTIMISE
 from nncompiler.passes.schedule import schedule
+from nncompiler.passes.stacks import stack_steps
 from nncompiler.passes.tile import tile_plan
 from tests.networks import fill_state, read_state
 
@@ -69,7 +70,7 @@ class Compiled:
         self.pool = self._pool() if any(map(is_parallel, self.plans.values())) else None
 
     def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
-        plan = schedule(run_passes(function, pipeline), self.layout)
+        plan = stack_steps(schedule(run_passes(function, pipeline), self.layout))
         plan = pack_panels(plan, unpacked, 8)
         plan = place(tile_plan(plan, self.target.vector_bytes, self.target.registers))
         if self.threads > 1:
