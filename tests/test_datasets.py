@@ -203,16 +203,3 @@ def test_one_hot():
     """One row per label, of any leading shape."""
     assert datasets.one_hot([2, 0], 3).tolist() == [[0, 0, 1], [1, 0, 0]]
     assert datasets.one_hot(np.zeros((2, 4), np.uint8), 5).shape == (2, 4, 5)
-
-
-def test_digits_as_images() -> None:
-    """The digits take the shape of the model's input where it has as many pixels."""
-    path = datasets._DIGITS
-    flat = datasets.load_splits(path, ["image"], ["digit"])
-    found = datasets.load_splits(path, ["image"], ["digit"], shapes={"image": (1, 8, 8)})
-    assert found.test["image"].shape == (355, 1, 8, 8)
-    assert np.array_equal(found.train["image"].reshape(-1, 64), flat.train["image"])
-    whole = datasets.load_whole(path, ["image"], [], shapes={"image": (8, 8)})
-    assert whole["image"].shape == (1797, 8, 8)
-    other = datasets.load_splits(path, ["image"], ["digit"], shapes={"image": (28, 28)})
-    assert other.train["image"].shape == flat.train["image"].shape

@@ -17,10 +17,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     model = models.open_model(args, ("init", "loss"))
-    loss = model.bindings.any("loss")
-    inputs = [a.name for a in loss.given if a.role == "input"]
-    targets = [a.name for a in loss.given if a.role == "target"]
-    data = models.data_of(args.data, args.part, inputs, targets, model.manifest.rows)
+    data = models.data_of(args.data, args.part, model.bindings.any("loss").given)
     values = model.evaluate(data, check_nan=True)
     rows = models.count(data)
     if args.json:

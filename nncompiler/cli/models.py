@@ -12,15 +12,21 @@ from nncompiler.cli.output import say
 from nncompiler.errors import UserError
 
 if TYPE_CHECKING:
+    from nncompiler.runtime.manifest import Argument
     from nncompiler.runtime.model import Model
 
 PARTS = ("all", "train", "validation", "test")
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, metavar="FILE", help="arrays by name (.npz); or "
+                        "text (.txt), for a model of characters")  # fmt: skip
+
+
 def add_use(parser: argparse.ArgumentParser) -> None:
     """The arguments of `eval` and `predict`."""
     parser.add_argument("model", metavar="MODEL", help="a .nn file or a compiled artifact (.so)")
-    parser.add_argument("--data", required=True, metavar="F.npz", help="arrays by name")
+    add_data(parser)
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.npz, .safetensors)")
     parser.add_argument(
         "--part", choices=PARTS, default="all",
@@ -62,17 +68,13 @@ def _is_artifact(path: str) -> bool:
         raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
 
 
-def data_of(
-    path: str, part: str, inputs: Sequence[str], targets: Sequence[str],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> dict[str, Any]:  # fmt: skip
+def data_of(path: str, part: str, wanted: Sequence[Argument]) -> dict[str, Any]:
     """The arrays of a file by name: all rows in the order of the file, or a part of its split."""
-    from nncompiler.runtime import datasets
+    from nncompiler.runtime import loading
 
-    splits = datasets.load_splits(path, inputs, targets, shapes=shapes) if part != "all" else None
-    if splits is None:
-        return datasets.load_whole(path, inputs, targets, shapes=shapes)
-    found: dict[str, Any] = getattr(splits, part)
+    if part == "all":
+        return loading.load_whole(path, wanted)
+    found: dict[str, Any] = getattr(loading.load_splits(path, wanted), part)
     if not found:
         raise UserError("NN0918", f"expected a {part} part in '{path}', but it has none")
     return found

@@ -26,10 +26,11 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(
             "NN0919", f"expected -o OUT.npz or .safetensors, but found '{args.output}'"
         )
-    model = models.open_model(args, ("init", "infer"))
+    whole = args.part == "all"  # else targets say how rows are split
+    model = models.open_model(args, ("init", "infer") if whole else ("init", "infer", "loss"))
     inputs = [a.name for a in model.bindings.any("infer").given]
-    targets = model.manifest.targets if args.part != "all" else ()
-    data = models.data_of(args.data, args.part, inputs, targets, model.manifest.rows)
+    wanted = [a for a in model.manifest.data if a.name in inputs or not whole]
+    data = models.data_of(args.data, args.part, wanted)
     found = model.predict({name: data[name] for name in inputs})
     outputs = found if isinstance(found, dict) else {model.manifest.outputs[0]: found}
     if args.output is not None:

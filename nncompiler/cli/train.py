@@ -32,10 +32,11 @@ def add_parser(subparsers: options.Subparsers) -> None:
         subparsers, "train", "Compile a file and train it. Progress is shown on stderr, results "
         "on stdout. Ctrl-C writes a checkpoint.",
         epilog="The data file holds an array for each input and target, by name, with one row for "
-        "each sample; or train.NAME, validation.NAME and test.NAME. The digits come split.",
+        "each sample; or train.NAME, validation.NAME and test.NAME. The digits come split. A text "
+        "is cut into windows; its last parts are validated and tested on.",
     )  # fmt: skip
     parser.add_argument("file", help="a .nn file with a loss and a train block")
-    parser.add_argument("--data", required=True, metavar="F.npz", help="arrays by name")
+    models.add_data(parser)
     _add_training(parser)
     _add_files(parser)
     options.add_model(parser, several=True)
@@ -140,12 +141,11 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _load(args: argparse.Namespace, model: Model) -> Splits:
-    from nncompiler.runtime.datasets import load_splits
+    from nncompiler.runtime.loading import load_splits
 
     splits = load_splits(
-        args.data, model.manifest.inputs, model.manifest.targets,
-        validation=args.validation, test=args.test or 0.0, shapes=model.manifest.rows,
-    )  # fmt: skip
+        args.data, model.manifest.data, validation=args.validation, test=args.test or 0.0
+    )
     if not splits.train:
         raise UserError("NN0918", f"expected rows to train on in '{args.data}', but none are left")
     if args.test is not None and not splits.test:

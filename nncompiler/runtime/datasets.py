@@ -7,28 +7,24 @@ and target names of the model.
 
 from __future__ import annotations
 
-import math
 import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nncompiler.errors import UserError, nearest
+from nncompiler.errors import UserError
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 Indices = npt.NDArray[np.int64]
 
 _DIGITS = Path(__file__).resolve().parents[2] / "models" / "data" / "digits.npz"
-_STARTS = ("train.", "validation.", "test.")
 
 
 def load_npz(path: str | os.PathLike[str]) -> Arrays:
@@ -130,137 +126,6 @@ def digits(
     }
     parts = stratified_split(labels)
     return Splits(*({key: value[rows] for key, value in values.items()} for rows in parts))
-
-
-def load_splits(
-    path: str | os.PathLike[str], inputs: Sequence[str], targets: Sequence[str], *,
-    validation: float = 0.1, test: float = 0.2,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> Splits:  # fmt: skip
-    """The data of a model in an `.npz` file, by names of its inputs and targets, in three parts.
-
-    - The file of handwritten digits (`images` u8 [rows, 8, 8] and `labels`), for a model with one
-      input and one target of other names: the split and the scaling of `digits`.
-    - Arrays `train.NAME`, `validation.NAME`, `test.NAME`: as they are; a part that is not in the
-      file is empty.
-    - Arrays `NAME`: a share `test` of the rows is held out, then a share `validation` of the rest,
-      both spread evenly over the file. Where the only target is a vector of integers, the test
-      part has that share of each class.
-    """
-    arrays = load_npz(path)
-    wanted = (*inputs, *targets)
-    if _meant_as_digits(arrays, inputs, targets):
-        found = digits(path, (inputs[0], targets[0] if targets else ""))
-        for part in (found.train, found.validation, found.test):
-            part[inputs[0]] = _shaped(part[inputs[0]], inputs[0], shapes)
-        named = ({n: p[n] for n in wanted} for p in (found.train, found.validation, found.test))
-        return Splits(*named)
-    if _in_parts(arrays):
-        return Splits(*(_part(path, arrays, wanted, start) for start in _STARTS))
-    whole = pick(path, arrays, wanted)
-    rows = _rows(path, whole)
-    labels = whole[targets[0]] if len(targets) == 1 else None
-    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iub"):
-        labels = None
-    held_out = np.zeros(rows, dtype=bool)
-    for group in [np.arange(rows)] if labels is None else _classes(labels):
-        held_out[group[_share(len(group), test, "test")]] = True
-    rest = np.flatnonzero(~held_out)
-    checked = _share(len(rest), validation, "validation")
-    numbers = (rest[~checked], rest[checked], np.flatnonzero(held_out))
-    parts = ({n: a[k] for n, a in whole.items()} if len(k) else {} for k in numbers)
-    return Splits(*parts)
-
-
-def load_whole(
-    path: str | os.PathLike[str], inputs: Sequence[str], targets: Sequence[str], *,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-) -> Arrays:  # fmt: skip
-    """All rows of the data of a model in an `.npz` file; the files are those of `load_splits`.
-
-    Of a file in parts, these follow each other: train, validation, test.
-    """
-    arrays = load_npz(path)
-    wanted = (*inputs, *targets)
-    if _meant_as_digits(arrays, inputs, targets):
-        images = arrays["images"].reshape(-1, 64).astype(np.float32) / np.float32(16)
-        labels = arrays["labels"].astype(np.int32)
-        shaped = _shaped(images, inputs[0], shapes)
-        return dict(zip(wanted, (shaped, labels), strict=False))
-    if not _in_parts(arrays):
-        return pick(path, arrays, wanted)
-    parts = [_part(path, arrays, wanted, start) for start in _STARTS]
-    return {n: np.concatenate([part[n] for part in parts if part]) for n in wanted}
-
-
-def _meant_as_digits(arrays: Arrays, inputs: Sequence[str], targets: Sequence[str]) -> bool:
-    if not _are_digits(arrays) or {*inputs, *targets} & set(arrays):
-        return False
-    return len(inputs) == 1 and len(targets) <= 1
-
-
-def _shaped(images: Array, name: str, shapes: Mapping[str, tuple[int, ...]] | None) -> Array:
-    """Images [rows, 64] as the input `name` has them, if it has as many pixels."""
-    shape = (shapes or {}).get(name, (64,))
-    return images.reshape(-1, *shape) if math.prod(shape) == 64 else images
-
-
-def _in_parts(arrays: Arrays) -> bool:
-    return any(name.startswith(_STARTS) for name in arrays)
-
-
-def _are_digits(arrays: Arrays) -> bool:
-    images, labels = arrays.get("images"), arrays.get("labels")
-    return (
-        images is not None and images.dtype == np.uint8 and images.shape[1:] == (8, 8)
-        and labels is not None and labels.shape == images.shape[:1]
-    )
-
-
-def pick(path: str | os.PathLike[str], arrays: Arrays, wanted: Sequence[str]) -> Arrays:
-    """The arrays called `wanted`; others in the file are left alone."""
-    missing = [name for name in wanted if name not in arrays]
-    if missing:
-        near = nearest(missing[0], arrays)
-        raise UserError(
-            "NN0760", f"expected arrays {', '.join(wanted)} in '{path}', but found "
-            f"{', '.join(arrays) or 'none'}: {', '.join(missing)} missing",
-            help=f"rename '{near}' to '{missing[0]}'" if near else None)
-    return {name: arrays[name] for name in wanted}
-
-
-def _part(
-    path: str | os.PathLike[str], arrays: Arrays, wanted: Sequence[str], start: str
-) -> Arrays:
-    if start != "train." and not any(name.startswith(start) for name in arrays):
-        return {}
-    found = pick(path, arrays, [start + name for name in wanted])
-    _rows(path, found)
-    return {name: found[start + name] for name in wanted}
-
-
-def _rows(path: str | os.PathLike[str], arrays: Arrays) -> int:
-    """The rows all arrays have."""
-    shapes = ", ".join(f"{name} {list(a.shape)}" for name, a in arrays.items())
-    counts = {a.shape[:1] for a in arrays.values()}
-    if len(counts) != 1 or () in counts:
-        raise UserError(
-            "NN0761", f"expected arrays with as many rows each in '{path}', but found {shapes}")
-    return len(next(iter(arrays.values())))
-
-
-def _classes(labels: Array) -> list[Indices]:
-    return [np.flatnonzero(labels == label) for label in np.unique(labels)]
-
-
-def _share(count: int, share: float, what: str) -> npt.NDArray[np.bool_]:
-    """Which of `count` rows are held out: for a share of 1/5 the 5th, 10th, 15th ..."""
-    if not 0.0 <= share < 1.0:
-        raise UserError(
-            "NN0762", f"expected the {what} share to be from 0 to below 1, but found {share}")
-    exact = Fraction(share).limit_denominator(10_000)
-    before = np.arange(count, dtype=np.int64) * exact.numerator
-    return (before + exact.numerator) // exact.denominator > before // exact.denominator
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,9 +111,10 @@ class Manifest:
     record: dict[str, Any] = field(repr=False)
 
     @property
-    def rows(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one row of each input and target that has rows."""
-        return {a.name: a.shape[1:] for e in self.entries for a in e.given if a.batched}
+    def data(self) -> tuple[Argument, ...]:
+        """Every input and target that some function reads."""
+        given = {a.name: a for e in self.entries for a in e.given}
+        return tuple(given[name] for name in (*self.inputs, *self.targets) if name in given)
 
     @property
     def symbols(self) -> list[str]:

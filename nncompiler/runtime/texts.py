@@ -41,9 +41,10 @@ def encode(text: str) -> Codes:
     codes = np.where(points == ord("\n"), _NEWLINE, points - ord(" "))
     wrong = (codes < 0) | (codes > _NEWLINE) | (points == ord(" ") + _NEWLINE)
     if wrong.any():
-        first = plain[int(np.argmax(wrong))]
+        first = int(np.argmax(wrong))
         raise UserError(
-            "NN0763", f"expected Latin letters, ASCII signs or ends of lines, but found {first!r}",
+            "NN0763", "expected Latin letters, ASCII signs or ends of lines, but found "
+            f"{plain[first]!r} in line {plain.count(chr(10), 0, first) + 1}",
             help="leave the character out, or write it in Latin letters",
         )  # fmt: skip
     return codes.astype(np.int32)
@@ -52,6 +53,21 @@ def encode(text: str) -> Codes:
 def decode(codes: npt.ArrayLike) -> str:
     """The text of symbols."""
     return "".join("\n" if c == _NEWLINE else chr(int(c) + ord(" ")) for c in np.ravel(codes))
+
+
+def read(path: str | os.PathLike[str]) -> Codes:
+    """The symbols of a file of text, in UTF-8."""
+    try:
+        return encode(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("NN0751", f"expected a data file, but '{path}' does not exist") from None
+    except OSError as error:
+        raise UserError("NN0766", f"expected text, but '{path}' cannot be read: "
+                        f"{error.strerror or error}") from None  # fmt: skip
+    except UnicodeDecodeError as error:
+        raise UserError("NN0766", f"expected text in UTF-8, but byte {error.start} of '{path}' is "
+                        "no part of one",
+                        help=f"convert it: iconv -f latin1 -t utf-8 {path}") from None  # fmt: skip
 
 
 def windows(codes: Codes, length: int, stride: int | None = None) -> dict[str, Codes]:

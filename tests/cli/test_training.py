@@ -19,77 +19,6 @@ from nncompiler.errors import UserError
 from nncompiler.runtime import datasets
 from tests.cli.conftest import DIGITS, LINE, MODELS, REPOSITORY, Nnc
 
-# --- data
-
-
-def test_splits_of_the_digits_are_their_own() -> None:
-    """The digits come as the model names them, in the split of `digits`, in whatever model."""
-    found = datasets.load_splits(DIGITS, ["image"], ["digit"])
-    expected = datasets.digits()
-    for part, other in zip((found.train, found.validation, found.test),
-                           (expected.train, expected.validation, expected.test), strict=True):
-        np.testing.assert_array_equal(part["image"], other["image"])
-        np.testing.assert_array_equal(part["digit"], other["digit"])
-    whole = datasets.load_whole(DIGITS, ["pixels"], [])
-    assert whole["pixels"].shape == (1797, 64) and whole["pixels"].max() == 1.0
-
-
-def test_splits_hold_out_every_kth_row(tmp_path: Path) -> None:
-    """A share of 1/5 is every fifth row; of the rest a share of 1/4 is every fourth."""
-    path = tmp_path / "a.npz"
-    np.savez(path, x=np.arange(20.0), t=np.arange(20.0), extra=np.zeros(3))
-    found = datasets.load_splits(path, ["x"], ["t"], validation=0.25, test=0.2)
-    assert found.test["x"].tolist() == [4, 9, 14, 19]
-    assert found.validation["x"].tolist() == [3, 8, 13, 18]
-    assert sorted(found.train["t"].tolist() + found.validation["t"].tolist()
-                  + found.test["t"].tolist()) == list(range(20))  # fmt: skip
-    found = datasets.load_splits(path, ["x"], ["t"], validation=0.0, test=0.0)
-    assert (found.validation, found.test, len(found.train["x"])) == ({}, {}, 20)
-
-
-def test_splits_keep_the_classes(tmp_path: Path) -> None:
-    """With a target of classes, each has its share of the test part, as in the digits."""
-    path = tmp_path / "a.npz"
-    raw = datasets.load_npz(DIGITS)
-    np.savez(path, image=raw["images"].reshape(-1, 64), digit=raw["labels"])
-    found, expected = datasets.load_splits(path, ["image"], ["digit"]), datasets.digits()
-    np.testing.assert_array_equal(found.test["digit"], expected.test["digit"])
-    np.testing.assert_array_equal(found.validation["digit"], expected.validation["digit"])
-
-
-def test_splits_given_in_the_file(tmp_path: Path) -> None:
-    """Arrays with the name of a part are that part; parts that lack are empty."""
-    path = tmp_path / "a.npz"
-    np.savez(path, **{"train.x": np.ones(3), "train.t": np.ones(3), "test.x": np.zeros(2),
-                      "test.t": np.zeros(2)})  # fmt: skip
-    found = datasets.load_splits(path, ["x"], ["t"])
-    assert (len(found.train["x"]), found.validation, len(found.test["t"])) == (3, {}, 2)
-    assert datasets.load_whole(path, ["x"], ["t"])["x"].tolist() == [1, 1, 1, 0, 0]
-
-
-@pytest.mark.parametrize(("arrays", "code", "text"), [
-    ({"x": np.zeros(3), "y": np.zeros(3)}, "NN0760", "t missing"),
-    ({"x": np.zeros(3), "t": np.zeros(4)}, "NN0761", "x [3], t [4]"),
-    ({"x": np.zeros(()), "t": np.zeros(())}, "NN0761", "x [], t []"),
-    ({"train.x": np.zeros(3), "test.x": np.zeros(3)}, "NN0760", "train.t missing"),
-])  # fmt: skip
-def test_data_that_does_not_fit(
-    tmp_path: Path, arrays: dict[str, np.ndarray], code: str, text: str
-) -> None:
-    """Missing arrays and differing numbers of rows are told."""
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(UserError, match=code) as found:
-        datasets.load_splits(tmp_path / "a.npz", ["x"], ["t"])
-    assert text in str(found.value)
-
-
-def test_share_out_of_range(tmp_path: Path) -> None:
-    """A share of 1 would leave nothing."""
-    np.savez(tmp_path / "a.npz", x=np.zeros(3), t=np.zeros(3))
-    with pytest.raises(UserError, match="NN0762"):
-        datasets.load_splits(tmp_path / "a.npz", ["x"], ["t"], test=1.0)
-
-
 # --- train, eval, predict
 
 
@@ -126,6 +55,34 @@ def test_demo_of_a_convolutional_network(nnc: Nnc, tmp_path: Path) -> None:
     assert result.code == 0 and result.json["test"]["accuracy"] > 0.85
     found = nnc("eval", tmp_path / "a.so", "--data", DIGITS, "--part", "test", "--json").json
     assert found["accuracy"] == pytest.approx(result.json["test"]["accuracy"], rel=1e-6)
+
+
+def test_text_from_a_file(nnc: Nnc, tmp_path: Path) -> None:
+    """A model of characters learns a text: train, eval and predict take the file itself."""
+    path, weights = tmp_path / "song.TXT", tmp_path / "w.npz"
+    path.write_text("la la lo\nla lu la\n" * 60)
+    sizes = ("--size", "time=8,units=16,dim=8")
+    words = (MODELS / "char_lstm.nn", "--data", path, *sizes)
+    trained = nnc("train", *words, "--weights-out", weights, "--test", "--epochs", 20, "--quiet",
+                  "--json", "--lr", 0.02, "--batch", 16)  # fmt: skip
+    assert "char_lstm: 97 rows to train, 10 rows to validation, 26 rows to test" in trained.err
+    assert trained.json["test"]["accuracy"] > 0.75
+    found = nnc("eval", *words, "--weights", weights, "--part", "test", "--json").json
+    assert found["rows"] == 26
+    assert found["accuracy"] == pytest.approx(trained.json["test"]["accuracy"], rel=1e-6)
+    result = nnc("predict", *words, "--weights", weights)
+    assert result.out.startswith("probs float32[134,8,96]\n")
+
+
+def test_parts_of_predictions_are_those_of_training(nnc: Nnc, tmp_path: Path) -> None:
+    """Classes say how rows are split, also where only inputs are read."""
+    raw = datasets.load_npz(DIGITS)
+    np.savez(tmp_path / "d.npz", image=raw["images"].reshape(-1, 64), digit=raw["labels"])
+    out = tmp_path / "out.npz"
+    for data in (DIGITS, tmp_path / "d.npz"):
+        words = (MODELS / "softmax_regression.nn", "--data", data, "--part", "validation")
+        assert nnc("predict", *words, "-o", out).code == 0
+        assert np.load(out)["probs"].shape == (144, 10)
 
 
 def test_train_plots(nnc: Nnc, line: Path, line_data: Path, tmp_path: Path) -> None:
