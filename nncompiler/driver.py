@@ -297,21 +297,25 @@ class Compilation:
 
 
 def plan_function(function: Function, layout: StateLayout, target: Target) -> Plan:
-    """Schedule, choose layouts, panels and tiles, place memory, share the work among threads."""
+    """Schedule, lay out, choose panels and tiles, place memory, share the work among threads."""
     from nncompiler.passes.layout import choose_layouts
     from nncompiler.passes.memory import place
     from nncompiler.passes.panels import pack_panels
     from nncompiler.passes.parallel import share
     from nncompiler.passes.schedule import schedule
+    from nncompiler.passes.split_rounds import split_rounds
     from nncompiler.passes.stacks import stack_steps
-    from nncompiler.passes.tile import cycles, tile_plan
+    from nncompiler.passes.tile import choose, tile_plan
+
+    machine = target.vector_bytes, target.registers
 
     def cost(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
-        return cycles(kernel, buffers, target.vector_bytes, target.registers)
+        return choose(kernel, buffers, *machine)[0]
 
     plan = choose_layouts(stack_steps(schedule(function, layout)), cost)
     plan = pack_panels(plan, cost, target.vector_bytes)
-    plan = place(tile_plan(plan, target.vector_bytes, target.registers))
+    plan = split_rounds(plan, lambda k, b: choose(k, b, *machine))
+    plan = place(tile_plan(plan, *machine))
     return plan if function.name == "init" else share(plan)
 
 

@@ -12,10 +12,11 @@ import nncompiler
 from nncompiler.codegen.clip import Bounds, clip
 from nncompiler.codegen.target import host
 from nncompiler.driver import Compilation, read_source
-from nncompiler.ir.kernel import Fold, For, Schedule, Store
+from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Store
 from nncompiler.ir.scalar import F32, I32, Affine, Iota, Load, Ref, apply, const
 from nncompiler.passes.layout import reshaped
-from nncompiler.passes.tile import choose_schedule
+from nncompiler.passes.split_rounds import split_rounds
+from nncompiler.passes.tile import choose, choose_schedule
 from tests.nest_harness import at, axes, buffer, kernel, load, run
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -141,3 +142,41 @@ def test_output_that_is_read_again_is_no_input(tmp_path):
         found.append(model.predict({"image": image}))
     for name in ("middle", "last"):
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6)
+
+
+def rounds_of(rng, batch, time):
+    """A weight gradient over batch and time, as `split_rounds` leaves it, with its arrays."""
+    a = rng.standard_normal((batch, time, 48)).astype(np.float32)
+    b = rng.standard_normal((batch, time, 64)).astype(np.float32)
+    c = np.zeros((48, 64), np.float32)
+    term = apply("mul", load("a", a, "k", "l", "i"), load("b", b, "k", "l", "j"))
+    fold = Fold(("acc",), "sum", axes(k=batch, l=time), (term,))
+    store = Store("c", at("i", "j"), Ref("acc", F32))
+    nest = kernel(For(axes(i=48, j=64), (fold, store)))
+    arrays = {"a": a, "b": b, "c": c}
+    buffers = tuple(buffer(name, array) for name, array in arrays.items())
+    plan = Plan("p", (), buffers, (nest,))
+    return split_rounds(plan, lambda k, t: choose(k, t, 32, 16)), arrays
+
+
+@pytest.mark.parametrize("batch", [32, 30])
+def test_rounds_are_lengthened(rng, batch):
+    """Rounds of 16 steps are too short: several are joined, to the same sums."""
+    plan, arrays = rounds_of(rng, batch, 16)
+    (nest,) = plan.kernels()
+    (fold, _) = nest.body[0].body
+    assert [a.name for a in fold.axes] == ["k0", "k1", "l"]
+    assert 64 <= fold.axes[1].extent * 16 <= 128
+    _, schedule = choose(nest, plan.table(), 32, 16)
+    assert schedule.order.index("k0") < schedule.order.index(schedule.register)
+    run(replace(nest, schedule=schedule), **arrays)
+    expected = np.einsum("kli,klj->ij", arrays["a"], arrays["b"])
+    np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rounds_stay_where_they_are_right(rng):
+    """A sum that fits in cache as a whole, and rounds that no number divides."""
+    for batch, time in ((8, 16), (31, 16)):
+        plan, _ = rounds_of(rng, batch, time)
+        (nest,) = plan.kernels()
+        assert [a.name for a in nest.body[0].body[0].axes] == ["k", "l"]

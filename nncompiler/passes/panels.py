@@ -33,16 +33,13 @@ from nncompiler.ir.kernel import (
     Step,
     Store,
     extents,
-    loads,
-    local_types,
     step_reads_and_writes,
-    stores,
 )
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine, Expr, Load, axes_of
 from nncompiler.ir.types import TensorType
 from nncompiler.passes.order import root_name
-from nncompiler.passes.rewriting import changed, numbered, split_axis
+from nncompiler.passes.rewriting import changed, fresh, numbered, split_axis
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 Cost: TypeAlias = Callable[[Kernel, Buffers], float]
@@ -134,7 +131,7 @@ class _Loop:
 
     def packed(self, kernel: Kernel, columns: Axis, width: int, factors: list[Load]) -> _Panels:
         """The kernel over panels of `width` columns of its `factors`."""
-        outer, inner = _fresh(columns.name, kernel)
+        outer, inner = fresh(columns.name, kernel)
         parts = Axis(outer, columns.extent // width), Axis(inner, width)
         sizes = extents(kernel) | {a.name: a.extent for a in parts}
         body = split_axis(kernel.body, columns.name, parts)
@@ -168,15 +165,6 @@ class _Loop:
             if known.get(name) == made or not (name in known or name in self.table):
                 return name, made
         raise AssertionError
-
-
-def _fresh(axis: str, kernel: Kernel) -> tuple[str, str]:
-    """Names for two parts of an axis that nothing else has."""
-    taken = {*extents(kernel), *local_types(kernel)}
-    taken |= {a for x in loads(kernel) for i in x.index if isinstance(i, Affine) for a in i.axes}
-    taken |= {a for s in stores(kernel) for i in s.index if isinstance(i, Affine) for a in i.axes}
-    free = (name for n in count() if (name := f"{axis}{n}") not in taken)
-    return next(free), next(free)
 
 
 def _at(axes: tuple[Axis, ...]) -> tuple[Affine, ...]:

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Step, Stmt, Store
+from nncompiler.ir.kernel import (
+    Axis,
+    Fold,
+    For,
+    Kernel,
+    Let,
+    Step,
+    Stmt,
+    Store,
+    extents,
+    loads,
+    local_types,
+    stores,
+)
 from nncompiler.ir.scalar import Affine, Expr, Index, Iota, Load, rewrite
 
 Change: TypeAlias = Callable[[Expr], Expr]
@@ -69,6 +83,15 @@ def split_axis(body: tuple[Stmt, ...], axis: str, parts: tuple[Axis, Axis]) -> t
                 return s
 
     return tuple(visit(s) for s in changed(body, change))
+
+
+def fresh(axis: str, kernel: Kernel) -> tuple[str, str]:
+    """Names for two parts of an axis that nothing else has."""
+    taken = {*extents(kernel), *local_types(kernel)}
+    taken |= {a for x in loads(kernel) for i in x.index if isinstance(i, Affine) for a in i.axes}
+    taken |= {a for s in stores(kernel) for i in s.index if isinstance(i, Affine) for a in i.axes}
+    free = (name for n in count() if (name := f"{axis}{n}") not in taken)
+    return next(free), next(free)
 
 
 def numbered(steps: tuple[Step, ...]) -> tuple[Step, ...]:

@@ -58,17 +58,13 @@ def choose_schedule(
     kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
 ) -> Schedule:
     """The cheapest schedule for one kernel."""
-    return _choose(kernel, buffers, vector_bytes, registers)[1]
+    return choose(kernel, buffers, vector_bytes, registers)[1]
 
 
-def cycles(kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int) -> float:
-    """What the cheapest schedule is expected to take."""
-    return _choose(kernel, buffers, vector_bytes, registers)[0]
-
-
-def _choose(
+def choose(
     kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
 ) -> tuple[float, Schedule]:
+    """The cheapest schedule and the cycles it is expected to take."""
     key = (fingerprint(kernel, buffers), vector_bytes, registers)
     if key not in _CHOSEN:
         if len(_CHOSEN) >= _CHOSEN_MOST:

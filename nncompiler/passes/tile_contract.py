@@ -8,17 +8,22 @@ nothing else of the processor: two multiply-adds and two loads per cycle, latenc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from nncompiler.ir.kernel import Axis, Buffer, Fold, Schedule, Store, expressions
-from nncompiler.ir.nests import Contraction, Product
-from nncompiler.ir.scalar import Affine, Expr, Load, axes_of
-from nncompiler.passes.accesses import nodes, stride_of
+from nncompiler.ir.kernel import Schedule
+from nncompiler.ir.nests import Product
+from nncompiler.ir.scalar import Expr, axes_of
 from nncompiler.passes.tile_loops import LANE
-
-Buffers: TypeAlias = Mapping[str, Buffer]
+from nncompiler.passes.tile_reads import (
+    CACHE,
+    LINE,
+    PAGE,
+    Reads,
+    guarded,
+    shifted_axes,
+    with_columns,
+)
 
 #: A contraction with fewer multiply-adds than this is not worth a register tile.
 SMALL = 64
@@ -29,7 +34,7 @@ _SCATTERED = 4.0
 _LATENCY = 4
 #: Cycles of reading the columns of one step where the next step's lie on another page: no prefetch
 #: of hardware crosses it. Copied, of one vector of them.
-_PAGE, _PAGE_STEP, _PAGE_VECTOR = 4096, 3.0, 4.0
+_PAGE_STEP, _PAGE_VECTOR = 3.0, 4.0
 #: Cycles of a guard that differs between the rows or columns of a tile, and of one that differs
 #: between lanes: a mask, which stays the same over channels.
 _GUARD, _MASK = 2.0, 0.5
@@ -40,8 +45,10 @@ PANEL_BYTES = 64 * 1024
 BLOCK_BYTES, BLOCK = 128 * 1024, 4
 #: Rows run around the tiles of larger blocks where so many tiles of rows read them.
 BLOCK_READERS = 32
-#: Bytes of the first-level data cache.
-CACHE, LINE = 32 * 1024, 64
+#: Cycles of a round: for each accumulator, for each tile; and of a step in a round whose factors
+#: fill the first-level cache.
+_SLOT, _ROUND, _LONG = 1.5, 15.0, 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
@@ -57,10 +64,7 @@ class _Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class ContractionTiles:
-    form: Contraction
-    buffers: Buffers
-    lanes: int
+class ContractionTiles(Reads):
     vector_bytes: int
     registers: int
 
@@ -83,7 +87,7 @@ class ContractionTiles:
         """
         names = [a.name for a in self.form.parallel]
         for columns in names:
-            products = [_with_columns(p, columns) for p in self.form.products]
+            products = [with_columns(p, columns) for p in self.form.products]
             if any(columns in axes_of(a) or columns not in axes_of(b) for a, b in products):
                 continue
             rows = [
@@ -119,15 +123,19 @@ class ContractionTiles:
             for p, (_, b) in zip(self.form.products, products, strict=True)
         )
         packed_lane = _TURNED_LANE if turned else _PACKED_LANE
-        rows_apart, pages = (all(self.paged(p[n]) for p in products) for n in (0, 1))
+        rows_apart, pages = (all(self.apart(p[n], PAGE) for p in products) for n in (0, 1))
+        apart = self.apart(products[0][0], LINE)
         for rows, vectors in self.tiles(_registers, m, -(-n // self.lanes)):
             readers = sharing * -(-m // rows)
             size = panel * vectors * self.vector_bytes
-            fits = size <= PANEL_BYTES or self.round_of(products, size, row) is not None
+            around = self.round_of(products, size, row)
+            fits = size <= PANEL_BYTES or around is not None
             copy, far = 0.0 if unit else LANE * self.lanes, pages * _PAGE_STEP
             if fits and readers >= PANEL_READERS and not self.dense(columns, vectors * self.lanes):
                 copy = (_PACKED_VECTOR if unit else packed_lane * self.lanes) / readers
                 copy, far = copy + pages * _PAGE_VECTOR / readers, 0.0
+
+            far += self.waiting(apart, around, rows * vectors, size)
 
             def step(r: int, v: int, copy: float = copy, far: float = far) -> float:
                 guards = masks * r + masked * v + far + rows_apart * _PAGE_STEP
@@ -193,8 +201,8 @@ class ContractionTiles:
         inner = [x for x in rest if x not in varying]
         reduction = [a.name for p in self.form.products for a in p.reduction]
         # Positions outside, channels inside: bounds of padded positions are then looked at rarely.
-        products = [_with_columns(p, choice.columns) for p in self.form.products]
-        shifted = {x for pair in products for e in pair for x in _shifted_axes(e)}
+        products = [with_columns(p, choice.columns) for p in self.form.products]
+        shifted = {x for pair in products for e in pair for x in shifted_axes(e)}
         far = {x: max(self.reach(a, x) for a, _ in products) for x in reduction}
         reduction.sort(key=lambda x: (x == choice.vector, x not in shifted, -far[x]))
         rows = [choice.rows] if choice.rows else []
@@ -284,61 +292,15 @@ class ContractionTiles:
         fits = panel // first.extent <= PANEL_BYTES and slots <= 2 * PANEL_BYTES
         return first.name if fits else None
 
-    def paged(self, expr: Expr) -> bool:
-        """Whether every step of the reduction reads `expr` from another page."""
-        reduced = {k.name for p in self.form.products for k in p.reduction} & axes_of(expr)
-        steps = [self.stride(expr, k) or 0 for k in reduced]
-        return min(steps, default=0) * expr.dtype.bytes >= _PAGE
-
-    def dense(self, columns: str, width: int) -> bool:
-        """Whether tiles of so many columns read panels as they are: one byte after the other."""
-        whole = self.extent(columns) % self.lanes == 0
-        return whole and width >= self.extent(columns) and all(
-            self._dense(_with_columns(p, columns)[1], columns, p.reduction)
-            for p in self.form.products
-        )
-
-    def _dense(self, expr: Expr, columns: str, reduction: tuple[Axis, ...]) -> bool:
-        sizes = {columns: self.extent(columns), **{k.name: k.extent for k in reduction}}
-        size = 1
-        for step, n in sorted((self.stride(expr, x) or 0, n) for x, n in sizes.items()):
-            if step != size:
-                return False
-            size *= n
-        return isinstance(expr, Load) and expr.guard is None
-
-    def reach(self, expr: Expr, axis: str) -> int:
-        """The largest step in memory of a load when `axis` moves by one; 0 for a gather."""
-        loads = [x for x in nodes([expr]) if isinstance(x, Load)]
-        steps = (stride_of(x.index, self.buffers[x.buffer], axis) or 0 for x in loads)
-        return max(steps, default=0)
-
-    def extent(self, name: str | None) -> int:
-        return next((a.extent for a in self.form.parallel if a.name == name), 1)
-
-    def size(self, axes: Iterable[Axis]) -> int:
-        return math.prod(a.extent for a in axes)
-
-    def stride(self, expr: Expr, axis: str) -> int | None:
-        """The step in memory of every load that moves with `axis`; None when they differ or are
-        gathered.
+    def waiting(self, apart: bool, around: str | None, vectors: int, panel: int) -> float:
+        """What a step waits for memory: in rounds, a tile's accumulators come from there and go
+        back in each; long ones fill the cache where the rows' factor lies a line `apart`.
         """
-        strides = {
-            stride_of(x.index, self.buffers[x.buffer], axis)
-            for x in nodes([expr])
-            if isinstance(x, Load)
-        }
-        moving = strides - {0}
-        return moving.pop() if len(moving) == 1 else None
-
-    def scattered(self, axis: str) -> int:
-        """How many accesses of the epilogue go lane by lane when `axis` runs over lanes."""
-        places = [(s.index, s.buffer) for s in self.form.body if isinstance(s, Store)]
-        for s in self.form.body:
-            if not isinstance(s, Fold):
-                loads = [x for x in nodes(expressions(s)) if isinstance(x, Load)]
-                places += [(x.index, x.buffer) for x in loads]
-        return sum(stride_of(i, self.buffers[b], axis) not in (0, 1) for i, b in places)
+        reduction = self.form.products[0].reduction
+        inside = math.prod(k.extent for k in reduction if k.name != around)
+        long = inside * (LINE + panel // self.size(reduction)) > CACHE // 2
+        rounds = (_SLOT * vectors + _ROUND) / inside if around else 0.0
+        return rounds + _LONG * (long and apart)
 
 
 def _pressure(rows: int, across: int) -> float:
@@ -353,14 +315,6 @@ def _registers(rows: int, vectors: int) -> int:
     return rows * vectors + (vectors if rows > 1 else 0) + 1
 
 
-def guarded(expr: Expr, axis: str | None) -> bool:
-    """Whether a guard tells apart what `axis` runs over; others become bounds of loops."""
-    return any(
-        isinstance(x, Load) and x.guard is not None and axis in axes_of(x.guard)
-        for x in nodes([expr])
-    )
-
-
 def _over_tiles(
     m: int, rows: int, n: int, across: int, step: Callable[[int, int], float]
 ) -> float:
@@ -371,22 +325,3 @@ def _over_tiles(
             if count_r and count_c:
                 total += count_r * count_c * step(r, c)
     return total
-
-
-def _with_columns(product: Product, columns: str) -> tuple[Expr, Expr]:
-    """The factors, the one that has the columns last."""
-    a, b = product.a, product.b
-    return (b, a) if columns in axes_of(a) else (a, b)
-
-
-def _shifted_axes(expr: Expr) -> set[str]:
-    """Axes that stand in a sum with others, as positions in a window do."""
-    found: set[str] = set()
-    for x in nodes([expr]):
-        if isinstance(x, Load):
-            for i in x.index:
-                if not isinstance(i, Affine):
-                    found |= axes_of(i)
-                elif len(i.terms) > 1:
-                    found.update(i.axes)
-    return found

@@ -1,0 +1,64 @@
+"""Split the reduction axis whose rounds run around the tiles of a contraction, so that a round is
+long enough for its accumulators to come from memory and short enough for its factors to stay in
+cache.
+
+    acc = sum k < 32, l < 64 { … }                acc = sum k < 32, l0 < 16, l1 < 4 { … }
+    schedule contract: … order j | l i k   ──▶    schedule contract: … order j | l0 i l1 k
+
+The longest rounds are tried whose factors take half of the cache; whether they are better, the
+schedules say (`tile`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+from nncompiler.ir.kernel import Axis, Buffer, Kernel, Loop, Plan, Schedule, Step
+from nncompiler.ir.nests import Product, contraction
+from nncompiler.passes.rewriting import fresh, split_axis
+from nncompiler.passes.tile_reads import CACHE, LINE
+
+Buffers: TypeAlias = Mapping[str, Buffer]
+Choose: TypeAlias = Callable[[Kernel, Buffers], tuple[float, Schedule]]
+
+
+def split_rounds(plan: Plan, choose: Choose) -> Plan:
+    """The plan with rounds of the length for which the chosen schedules take least cycles."""
+    buffers = plan.table()
+
+    def visit(step: Step) -> Step:
+        if isinstance(step, Loop):
+            return replace(step, body=tuple(visit(s) for s in step.body))
+        _, schedule = choose(step, buffers)
+        longer = _longer(step, schedule)
+        return longer if choose(longer, buffers)[0] < choose(step, buffers)[0] else step
+
+    steps = tuple(visit(s) for s in plan.steps)
+    return plan if steps == plan.steps else replace(plan, steps=steps)
+
+
+def _longer(kernel: Kernel, schedule: Schedule) -> Kernel:
+    """The kernel with the rounds of its schedule in two parts, where it has any that can be."""
+    for product, axis in _around(kernel, schedule):
+        inside = math.prod(k.extent for k in product.reduction if k != axis)
+        most = min(CACHE // 2 // (2 * LINE * inside), axis.extent // 2)
+        for n in (n for n in range(most, 1, -1) if axis.extent % n == 0):
+            outer, inner = fresh(axis.name, kernel)
+            parts = Axis(outer, axis.extent // n), Axis(inner, n)
+            return replace(kernel, body=split_axis(kernel.body, axis.name, parts))
+    return kernel
+
+
+def _around(kernel: Kernel, schedule: Schedule) -> list[tuple[Product, Axis]]:
+    """The reduction axis that the order of a schedule puts before its rows, columns over lanes."""
+    form = contraction(kernel)
+    if form is None or schedule.strategy != "contract":
+        return []
+    names = [a.name for a in form.parallel]
+    if schedule.vector[0] not in names or schedule.register is None:
+        return []
+    before = schedule.order[: schedule.order.index(schedule.register)]
+    return [(p, k) for p in form.products for k in p.reduction if k.name in before][:1]

@@ -1,0 +1,112 @@
+"""How the factors of a contraction lie in memory, for the choice of its register tile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from nncompiler.ir.kernel import Axis, Buffer, Fold, Store, expressions
+from nncompiler.ir.nests import Contraction, Product
+from nncompiler.ir.scalar import Affine, Expr, Load, axes_of
+from nncompiler.passes.accesses import nodes, stride_of
+
+Buffers: TypeAlias = Mapping[str, Buffer]
+
+#: Bytes that hardware prefetches along: rows further apart come late.
+PAGE = 4096
+#: Bytes of the first-level data cache, and of what it loads at a time.
+CACHE, LINE = 32 * 1024, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """The loads and stores of a contraction on a machine with `lanes` elements to a vector."""
+
+    form: Contraction
+    buffers: Buffers
+    lanes: int
+
+    def apart(self, expr: Expr, size: int) -> bool:
+        """Whether every step of the reduction reads `expr` so many bytes away, or further."""
+        reduced = {k.name for p in self.form.products for k in p.reduction} & axes_of(expr)
+        steps = [self.stride(expr, k) or 0 for k in reduced]
+        return min(steps, default=0) * expr.dtype.bytes >= size
+
+    def dense(self, columns: str, width: int) -> bool:
+        """Whether tiles of so many columns read panels as they are: one byte after the other."""
+        whole = self.extent(columns) % self.lanes == 0
+        return whole and width >= self.extent(columns) and all(
+            self._dense(with_columns(p, columns)[1], columns, p.reduction)
+            for p in self.form.products
+        )
+
+    def _dense(self, expr: Expr, columns: str, reduction: tuple[Axis, ...]) -> bool:
+        sizes = {columns: self.extent(columns), **{k.name: k.extent for k in reduction}}
+        size = 1
+        for step, n in sorted((self.stride(expr, x) or 0, n) for x, n in sizes.items()):
+            if step != size:
+                return False
+            size *= n
+        return isinstance(expr, Load) and expr.guard is None
+
+    def reach(self, expr: Expr, axis: str) -> int:
+        """The largest step in memory of a load when `axis` moves by one; 0 for a gather."""
+        loads = [x for x in nodes([expr]) if isinstance(x, Load)]
+        steps = (stride_of(x.index, self.buffers[x.buffer], axis) or 0 for x in loads)
+        return max(steps, default=0)
+
+    def extent(self, name: str | None) -> int:
+        return next((a.extent for a in self.form.parallel if a.name == name), 1)
+
+    def size(self, axes: Iterable[Axis]) -> int:
+        return math.prod(a.extent for a in axes)
+
+    def stride(self, expr: Expr, axis: str) -> int | None:
+        """The step in memory of every load that moves with `axis`; None when they differ or are
+        gathered.
+        """
+        strides = {
+            stride_of(x.index, self.buffers[x.buffer], axis)
+            for x in nodes([expr])
+            if isinstance(x, Load)
+        }
+        moving = strides - {0}
+        return moving.pop() if len(moving) == 1 else None
+
+    def scattered(self, axis: str) -> int:
+        """How many accesses of the epilogue go lane by lane when `axis` runs over lanes."""
+        places = [(s.index, s.buffer) for s in self.form.body if isinstance(s, Store)]
+        for s in self.form.body:
+            if not isinstance(s, Fold):
+                loads = [x for x in nodes(expressions(s)) if isinstance(x, Load)]
+                places += [(x.index, x.buffer) for x in loads]
+        return sum(stride_of(i, self.buffers[b], axis) not in (0, 1) for i, b in places)
+
+
+def guarded(expr: Expr, axis: str | None) -> bool:
+    """Whether a guard tells apart what `axis` runs over; others become bounds of loops."""
+    return any(
+        isinstance(x, Load) and x.guard is not None and axis in axes_of(x.guard)
+        for x in nodes([expr])
+    )
+
+
+def with_columns(product: Product, columns: str) -> tuple[Expr, Expr]:
+    """The factors, the one that has the columns last."""
+    a, b = product.a, product.b
+    return (b, a) if columns in axes_of(a) else (a, b)
+
+
+def shifted_axes(expr: Expr) -> set[str]:
+    """Axes that stand in a sum with others, as positions in a window do."""
+    found: set[str] = set()
+    for x in nodes([expr]):
+        if isinstance(x, Load):
+            for i in x.index:
+                if not isinstance(i, Affine):
+                    found |= axes_of(i)
+                elif len(i.terms) > 1:
+                    found.update(i.axes)
+    return found
