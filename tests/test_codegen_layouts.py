@@ -87,6 +87,23 @@ def test_rounds_and_panels(rng, rows, columns, pack, order):
     np.testing.assert_allclose(c, np.einsum("kli,klj->ij", a, b), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("columns", [1, 4, 12, 29])
+@pytest.mark.parametrize("order", ["imjl", "mijl", "ijml"])
+def test_rounds_around_columns(rng, columns, order):
+    """Lanes along the sum, and a reduction around the columns, as where a filter has few of them:
+    its sums wait for every round.
+    """
+    a = rng.standard_normal((9, 19)).astype(np.float32)
+    b = rng.standard_normal((5, 9, columns, 19)).astype(np.float32)
+    c = np.zeros((5, columns), np.float32)
+    term = apply("mul", load("a", a, "m", "l"), load("b", b, "i", "m", "j", "l"))
+    fold = Fold(("acc",), "sum", axes(m=9, l=19), (term,))
+    nest = kernel(For(axes(i=5, j=columns), (fold, Store("c", at("i", "j"), Ref("acc", F32)))))
+    schedule = Schedule("contract", ("l",), None, (1, 12), tuple(order))
+    run(replace(nest, schedule=schedule), a=a, b=b, c=c)
+    np.testing.assert_allclose(c, np.einsum("ml,imjl->ij", a, b), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("strides", "new", "found"),
     [

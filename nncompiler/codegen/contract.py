@@ -150,7 +150,10 @@ class _Tiles(RegisterTiles):
         rounds = Rounds(self, around, block)
 
         def each(block: Tile, visit: Visit) -> None:
-            self._each(block, lambda t: self._inner(around.inside, t, visit))
+            if not block.width:  # the columns are inside
+                self._inner(around.inside, block, visit)
+            else:
+                self._each(block, lambda t: self._inner(around.inside, t, visit))
 
         def body(at: Counter, _: list[Value]) -> list[Value]:
             with self.e.scope({around.axis.name: At.of(at)}):

@@ -76,9 +76,10 @@ class Rounds:
         across = min(tiles.tile[1], tiles.extents[tiles.columns])
         vectors = across if tiles.reduced else -(-across // tiles.lanes)
         steps = math.prod(a.extent for a in around.inside)
-        #: Elements of all accumulators of a tile's columns.
-        self._elements = steps * self._rows * vectors * tiles.lanes
-        blocks = -(-block.width // tiles.tile[1])
+        #: Elements of the accumulators of a whole tile at one step, and of its columns at all.
+        self._step = self._rows * vectors * tiles.lanes
+        self._elements = steps * self._step
+        blocks = max(1, -(-block.width // tiles.tile[1]))
         self._memory = tiles.w.scratch(self._elements * blocks * tiles.dtype.bytes)
 
     def clear(self, tile: Tile) -> None:
@@ -116,6 +117,6 @@ class Rounds:
         place = Affine()
         for axis in self._around.inside:
             place = place * axis.extent + Affine.axis(axis.name)
-        place = place * (vectors * lanes * self._rows)
+        place = place * self._step
         first = tiles.e.integer(place), tiles.w.times(tile.number, self._elements)
         return Slots(tiles.w, self._memory, tiles.dtype, lanes, tile.rows * vectors, first)
