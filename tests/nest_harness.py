@@ -9,7 +9,8 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from nncompiler.codegen.kernel import KernelCode, emit_kernel
-from nncompiler.codegen.target import TRIPLE, Target, host, machine
+from nncompiler.codegen.object_code import optimised
+from nncompiler.codegen.target import TRIPLE, Target, host
 from nncompiler.ir.kernel import Axis, Buffer, Kernel, Schedule
 from nncompiler.ir.scalar import Affine, Load
 from nncompiler.ir.types import DTYPES, TensorType
@@ -46,17 +47,6 @@ def module_text(code, counters: Mapping[str, int] | None = None) -> str:
     run = "\n".join(["define void @run(ptr %table) {", *fetch, call, "  ret void", "}"])
     declarations = "\n".join(sorted(code.declarations))
     return f'target triple = "{TRIPLE}"\n{declarations}\n{code.text}\n{run}\n'
-
-
-def optimised(text: str, target: Target):
-    """The parsed, verified module after LLVM's scalar optimisations."""
-    module = llvm.parse_assembly(text)
-    module.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
-    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
-    passes = llvm.create_pass_builder(machine(target), tuning)
-    passes.getModulePassManager().run(module, passes)
-    return module
 
 
 class Compiled:

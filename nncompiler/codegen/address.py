@@ -10,12 +10,15 @@ from nncompiler.ir.types import DType
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a buffer is: a pointer parameter, a displacement in bytes, strides in elements."""
+    """Where a buffer is: a pointer parameter, a displacement in bytes, strides in elements.
+    Nothing is written to one that is `read_only` while the kernel runs.
+    """
 
     pointer: str
     displacement: int
     dtype: DType
     strides: tuple[int, ...]
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,10 @@ class Bounds:
     low: tuple[Affine, ...] = ()
     high: tuple[Affine, ...] = ()
 
+    def axes(self) -> frozenset[str]:
+        """The axes that must have a value by then."""
+        return frozenset(x for form in (*self.low, *self.high) for x in form.axes)
+
     def __add__(self, other: Bounds) -> Bounds:
         return Bounds(self.low + other.low, self.high + other.high)
 

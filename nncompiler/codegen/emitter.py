@@ -205,30 +205,32 @@ class Emitter:
                 offset.fixed += int(at.text) * stride
         return offset
 
-    def _scalar_sum(self, offset: Offset, complete: bool = True) -> str:
-        """The part all lanes share, as i64. Later loops come later in the sum, so that earlier
-        parts can be hoisted.
+    def _terms(self, offset: Offset) -> list[str]:
+        """The products that the lanes share. Those of inner loops come last, so that the sum of
+        the others stands outside of these.
         """
         factors: dict[str, int] = {}
         for text, k in offset.terms:
             factors[text] = factors.get(text, 0) + k
-        order = {text: i for i, text in enumerate(v.base for v in self.axes.values())}
+        return [
+            text if factors[text] == 1 else self.w.assign(f"mul nsw i64 {text}, {factors[text]}")
+            for text in sorted(factors, key=self.w.depth)
+        ]
+
+    def _scalar_sum(self, offset: Offset) -> str:
+        """The part all lanes share, as i64."""
         total = ""
-        for text in sorted(factors, key=lambda t: order.get(t, len(order))):
-            k = factors[text]
-            part = text if k == 1 else self.w.assign(f"mul nsw i64 {text}, {k}")
+        for part in self._terms(offset):
             total = self.w.assign(f"add nsw i64 {total}, {part}") if total else part
-        fixed = offset.fixed if complete else 0
         if not total:
-            return str(fixed)
-        return self.w.assign(f"add nsw i64 {total}, {fixed}") if fixed else total
+            return str(offset.fixed)
+        return self.w.assign(f"add nsw i64 {total}, {offset.fixed}") if offset.fixed else total
 
     def _pointer(self, place: Place, offset: Offset) -> str:
         """The address of lane 0, without `gathered`."""
         element, pointer = memory_type(place.dtype), place.pointer
-        shared = self._scalar_sum(offset, complete=False)
-        if shared != "0":
-            pointer = self.w.assign(f"getelementptr {element}, ptr {pointer}, i64 {shared}")
+        for part in self._terms(offset):
+            pointer = self.w.assign(f"getelementptr {element}, ptr {pointer}, i64 {part}")
         displacement = place.displacement + offset.fixed * place.dtype.bytes
         return self._step(pointer, "i8", displacement)
 
@@ -282,7 +284,7 @@ class Emitter:
         wide = vector_of(memory_type(load.dtype), lanes.count)
         text = "zeroinitializer"
         for i, pointer in self._lane_pointers(place, offset, guard):
-            one = self._read(load.dtype, 0, pointer)
+            one = self._read(place, 0, pointer)
             text = self.w.assign(
                 f"insertelement {wide} {text}, {memory_type(load.dtype)} {one}, i64 {i}"
             )
@@ -305,7 +307,7 @@ class Emitter:
         """
         if guard is None:
             return self._from_memory(
-                self._read(place.dtype, 0, self._pointer(place, offset)), place.dtype, 0
+                self._read(place, 0, self._pointer(place, offset)), place.dtype, 0
             )
         any_lane = guard.text
         if guard.lanes:
@@ -314,7 +316,7 @@ class Emitter:
         at = self.w.assign(f"select i1 {any_lane}, i64 {self._scalar_sum(offset)}, i64 0")
         base = self._step(place.pointer, "i8", place.displacement)
         pointer = self.w.assign(f"getelementptr {memory_type(place.dtype)}, ptr {base}, i64 {at}")
-        found = self._from_memory(self._read(place.dtype, 0, pointer), place.dtype, 0)
+        found = self._from_memory(self._read(place, 0, pointer), place.dtype, 0)
         return self.w.choose(guard, found, fill)
 
     def _load_vector(
@@ -325,13 +327,14 @@ class Emitter:
         pointer = self._pointer(place, offset)
         mask = self._mask(guard)
         if mask is None:
-            return self._from_memory(self._read(dtype, count, pointer), dtype, count)
+            return self._from_memory(self._read(place, count, pointer), dtype, count)
         element = memory_type(dtype)
         wide = vector_of(element, count)
         number = {"true": "1", "false": "0"}.get(fill.text, fill.text)
         args = [("ptr", pointer), ("i32", str(dtype.bytes)), (mask.type, mask.text)]
         args.append((wide, f"splat ({element} {number})"))
-        text = self.w.intrinsic(f"llvm.masked.load.{suffix(element, count)}.p0", wide, args)
+        name = f"llvm.masked.load.{suffix(element, count)}.p0"
+        text = self.w.intrinsic(name, wide, args, not place.read_only)
         return self._from_memory(text, dtype, count)
 
     def _mask(self, guard: Value | None) -> Value | None:
@@ -344,10 +347,10 @@ class Emitter:
         guard = self.w.splat(guard, lanes.count)
         return guard if tail is None else apply_primitive(self.w, "and", [guard, tail], False)
 
-    def _read(self, dtype: DType, lanes: int, pointer: str) -> str:
-        return self.w.assign(
-            f"load {vector_of(memory_type(dtype), lanes)}, ptr {pointer}, align {dtype.bytes}"
-        )
+    def _read(self, place: Place, lanes: int, pointer: str) -> str:
+        wide = vector_of(memory_type(place.dtype), lanes)
+        text = f"load {wide}, ptr {pointer}, align {place.dtype.bytes}"
+        return self.w.assign(text, not place.read_only)
 
     def _from_memory(self, text: str, dtype: DType, lanes: int) -> Value:
         if dtype != BOOL:

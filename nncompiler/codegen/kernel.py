@@ -73,10 +73,10 @@ def emit_kernel(
     places: dict[str, Place] = {}
     parameters = []
     for n, group in enumerate(groups):
-        for e in group:
-            b = buffers[e.name]
-            places[e.name] = Place(f"%p{n}", e.start - group[0].start, b.type.dtype, b.layout)
         read_only = not any(e.name in written for e in group)
+        for e in group:
+            b, shift = buffers[e.name], e.start - group[0].start
+            places[e.name] = Place(f"%p{n}", shift, b.type.dtype, b.layout, read_only)
         parameters.append(f"{_attributes(group, buffers, read_only)} %p{n}")
     counters = _counters(kernel, parts)
     parameters += [f"i64 noundef %c{n}" for n in range(len(counters))]
@@ -112,7 +112,7 @@ def _emit_body(
             emit_turn(kernel, emitter)
         case other:
             raise CompilerBug("NN0593", f"no strategy '{other}'")
-    return "\n".join(writer.allocations + writer.lines), frozenset(writer.declarations)
+    return writer.text(), frozenset(writer.declarations)
 
 
 def _parts(kernel: Kernel) -> list[Expr]:

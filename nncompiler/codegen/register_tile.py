@@ -114,25 +114,35 @@ class RegisterTiles:
         acc: list[Value],
         products: Callable[[list[Value]], list[Value]],
     ) -> list[Value]:
-        """The reduction loops, accumulators carried through all of them."""
-        if not loops:
-            return products(acc)
-        (axis, bounds), rest = loops[0], loops[1:]
-        if axis.name == self.vector:
-            return self._reduce_lanes(axis, rest, acc, products)
+        """The reduction loops, accumulators carried through all of them. Whether one is empty is
+        asked once, in front of all whose bounds do not depend on others.
+        """
+        counters = {axis.name for axis, _ in loops}
+        spans = {
+            axis.name: self.e.clamp(axis.extent, bounds)
+            for axis, bounds in loops
+            if axis.name != self.vector and counters.isdisjoint(bounds.axes())
+        }
 
-        def body(at: Counter, inside: list[Value]) -> list[Value]:
-            with self.e.scope({axis.name: At.of(at)}):
-                return self.reduce(rest, inside, products)
+        def nest(loops: Loops, acc: list[Value]) -> list[Value]:
+            if not loops:
+                return products(acc)
+            (axis, bounds), rest = loops[0], loops[1:]
+            if axis.name == self.vector:
+                return self._reduce_lanes(axis, acc, lambda inside: nest(rest, inside))
 
-        return self.w.span(*self.e.clamp(axis.extent, bounds), acc, body)
+            def body(at: Counter, inside: list[Value]) -> list[Value]:
+                with self.e.scope({axis.name: At.of(at)}):
+                    return nest(rest, inside)
+
+            if axis.name in spans:
+                return self.w.some(*spans[axis.name], acc, body)
+            return self.w.span(*self.e.clamp(axis.extent, bounds), acc, body)
+
+        return self.w.unless_empty([*spans.values()], acc, lambda acc: nest(loops, acc))
 
     def _reduce_lanes(
-        self,
-        axis: Axis,
-        rest: Loops,
-        acc: list[Value],
-        products: Callable[[list[Value]], list[Value]],
+        self, axis: Axis, acc: list[Value], inner: Callable[[list[Value]], list[Value]]
     ) -> list[Value]:
         """The reduced vector axis: whole vectors, then a masked one."""
         count = acc[0].lanes
@@ -142,7 +152,7 @@ class RegisterTiles:
 
             def body(at: Counter, inside: list[Value], lanes: Lanes = lanes) -> list[Value]:
                 with self.e.scope({axis.name: At.of(at)}, lanes):
-                    return self.reduce(rest, inside, products)
+                    return inner(inside)
 
             acc = self.w.loop(start, stop, count, acc, body)
         return acc

@@ -38,7 +38,8 @@ class Slots:
     def load(self) -> list[Value]:
         wide = vector_of(memory_type(self.dtype), self.lanes)
         found = self._pointers()
-        return [self.w.value(f"load {wide}, ptr {p}", self.dtype, self.lanes) for p in found]
+        lines = [f"load {wide}, ptr {p}" for p in found]
+        return [self.w.value(x, self.dtype, self.lanes, fixed=True) for x in lines]
 
     def store(self, values: list[Value]) -> None:
         for pointer, value in zip(self._pointers(), values, strict=True):

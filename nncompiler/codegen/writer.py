@@ -2,14 +2,17 @@
 
 A `Value` is one scalar (`lanes` 0) or a SIMD vector; booleans are i1 in registers and one byte in
 memory. `Writer` appends instructions to one function body and tracks the current block, so that
-structured loops can write their phis.
+structured loops can write their phis. What has no effect is written once, in front of all loops
+that it does not depend on.
 """
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from nncompiler.ir.scalar import Const
 from nncompiler.ir.types import BOOL, DType
@@ -19,6 +22,7 @@ _TYPES = {
     "u64": "i64", "bool": "i1",
 }  # fmt: skip
 _SUFFIX = {"float": "f32", "double": "f64"}
+_NAME = re.compile(r"%\w+")
 
 
 def vector_of(element: str, lanes: int) -> str:
@@ -84,28 +88,86 @@ Counter = int | str
 Body = Callable[[Counter, list[Value]], list[Value]]
 
 
+@dataclass(slots=True)
+class _Region:
+    """A loop, or what runs on a condition only, while it is being written: the lines in front of
+    it, and the values of instructions that stand in it.
+    """
+
+    conditional: bool = False
+    front: list[str] = field(default_factory=list)
+    values: dict[str, str] = field(default_factory=dict)
+
+
 class Writer:
     """Appends to the body of one function."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self._lines: list[str | list[str]] = []
         self.declarations: set[str] = set()
         self.allocations: list[str] = []
         self.block = "entry"
         self._count = 0
+        self._regions = [_Region()]
+        self._depth: dict[str, int] = {}
 
     def fresh(self, stem: str = "v") -> str:
         self._count += 1
         return f"{stem}{self._count}"
 
-    def line(self, text: str) -> None:
-        self.lines.append(f"  {text}")
+    def text(self) -> str:
+        """All lines so far."""
+        lines = self.allocations.copy()
+        for line in self._lines:
+            lines += [line] if isinstance(line, str) else line
+        return "\n".join(lines)
 
-    def assign(self, instruction: str) -> str:
-        """Append ``%name = instruction`` and return the name."""
+    def line(self, text: str) -> None:
+        self._lines.append(f"  {text}")
+
+    def assign(self, instruction: str, fixed: bool = False) -> str:
+        """The name of the value of `instruction`, which is written unless it is there already;
+        one that might give something else elsewhere is `fixed`: a load of what is written, a phi.
+        """
+        if fixed:
+            return self._define(instruction, len(self._regions) - 1)
+        home = self._home(instruction)
+        values = self._regions[home].values
+        if instruction not in values:
+            values[instruction] = self._define(instruction, home)
+        return values[instruction]
+
+    def depth(self, name: str) -> int:
+        """How many loops and conditions are around what gives a name its value."""
+        return self._depth.get(name, 0)
+
+    def _home(self, instruction: str) -> int:
+        """The region in which to compute: the outermost one that has all operands, but no
+        condition is left, or else what is needed on it alone would run always.
+        """
+        last = len(self._regions) - 1
+        home = max(map(self.depth, _NAME.findall(instruction)), default=0)
+        while home < last and self._regions[home + 1].conditional:
+            home += 1
+        return min(home, last)
+
+    def _define(self, instruction: str, home: int) -> str:
         name = f"%{self.fresh()}"
-        self.line(f"{name} = {instruction}")
+        self._depth[name] = home
+        line = f"  {name} = {instruction}"
+        if home == len(self._regions) - 1:
+            self._lines.append(line)
+        else:
+            self._regions[home + 1].front.append(line)
         return name
+
+    @contextmanager
+    def _region(self, conditional: bool = False) -> Iterator[_Region]:
+        """What is written in here runs in a region of its own."""
+        region = _Region(conditional)
+        self._regions.append(region)
+        yield region
+        self._regions.pop()
 
     def times(self, number: Counter, factor: int) -> Counter:
         """The product of numbers that are not negative."""
@@ -119,10 +181,12 @@ class Writer:
         self.allocations.append(f"  {name} = alloca [{size} x i8], align 64")
         return name
 
-    def value(self, instruction: str, dtype: DType, lanes: int) -> Value:
-        return Value(self.assign(instruction), dtype, lanes)
+    def value(self, instruction: str, dtype: DType, lanes: int, fixed: bool = False) -> Value:
+        return Value(self.assign(instruction, fixed), dtype, lanes)
 
-    def intrinsic(self, name: str, result: str, args: Sequence[tuple[str, str]]) -> str:
+    def intrinsic(
+        self, name: str, result: str, args: Sequence[tuple[str, str]], fixed: bool = False
+    ) -> str:
         """Call an LLVM intrinsic with (type, text) arguments; ``void`` returns an empty name."""
         types = ", ".join(t for t, _ in args)
         self.declarations.add(f"declare {result} @{name}({types})")
@@ -130,7 +194,7 @@ class Writer:
         if result == "void":
             self.line(call)
             return ""
-        return self.assign(call)
+        return self.assign(call, fixed)
 
     def overloaded(
         self, name: str, args: Sequence[Value], extra: tuple[tuple[str, str], ...] = ()
@@ -189,10 +253,7 @@ class Writer:
         trips = max(0, -(-(stop - start) // step))
         if trips <= 1:
             return body(start, list(carried)) if trips else list(carried)
-        head, after = self.fresh("head"), self.fresh("after")
-        self.line(f"br label %{head}")
-        last = str(start + trips * step)
-        return self._repeat(head, after, (str(start), last, step), carried, body)[1]
+        return self._repeat(str(start), str(start + trips * step), step, carried, body)
 
     def span(
         self, start: Counter, stop: Counter, carried: Sequence[Value], body: Body
@@ -200,44 +261,86 @@ class Writer:
         """`loop` with steps of 1 between bounds that may be known at run time only; `start` is not
         negative.
         """
-        if isinstance(start, int) and isinstance(stop, int):
-            return self.loop(start, stop, 1, carried, body)
-        head, after, before = self.fresh("head"), self.fresh("after"), self.block
-        some = self.assign(f"icmp slt i64 {start}, {stop}")
-        self.line(f"br i1 {some}, label %{head}, label %{after}")
-        latch, results = self._repeat(head, after, (str(start), str(stop), 1), carried, body)
+        return self.unless_empty(
+            [(start, stop)], carried, lambda c: self.some(start, stop, c, body)
+        )
+
+    def unless_empty(
+        self,
+        spans: Sequence[tuple[Counter, Counter]],
+        carried: Sequence[Value],
+        body: Callable[[list[Value]], list[Value]],
+    ) -> list[Value]:
+        """``body(carried)`` where no span is empty, else what is carried."""
+        if any(a >= b for a, b in spans if isinstance(a, int) and isinstance(b, int)):
+            return list(carried)
+        tests = [
+            self.assign(f"icmp slt i64 {a}, {b}")
+            for a, b in spans
+            if not (isinstance(a, int) and isinstance(b, int))
+        ]
+        if not tests:
+            return body(list(carried))
+        full = tests[0]
+        for test in tests[1:]:
+            full = self.assign(f"and i1 {full}, {test}")
+        some, after, before = self.fresh("some"), self.fresh("after"), self.block
+        with self._region() as region:
+            self._lines.append(region.front)
+            self.line(f"br i1 {full}, label %{some}, label %{after}")
+            self.enter(some)
+            results = body(list(carried))
+            last = self.block
+            self.line(f"br label %{after}")
+        self.enter(after)
         found = []
-        for first, last in zip(carried, results, strict=True):
-            incoming = f"[ {first.text}, %{before} ], [ {last.text}, %{latch} ]"
-            joined = self.assign(f"phi {first.type} {incoming}")
-            found.append(Value(joined, first.dtype, first.lanes))
+        for old, new in zip(carried, results, strict=True):
+            incoming = f"[ {old.text}, %{before} ], [ {new.text}, %{last} ]"
+            joined = self.assign(f"phi {old.type} {incoming}", fixed=True)
+            found.append(Value(joined, old.dtype, old.lanes))
         return found
 
+    def some(
+        self, start: Counter, stop: Counter, carried: Sequence[Value], body: Body
+    ) -> list[Value]:
+        """`span` where it is not empty."""
+        if isinstance(start, int) and isinstance(stop, int):
+            return self.loop(start, stop, 1, carried, body)
+        return self._repeat(str(start), str(stop), 1, carried, body)
+
     def _repeat(
-        self, head: str, after: str, steps: tuple[str, str, int], carried: Sequence[Value],
-        body: Body,
-    ) -> tuple[str, list[Value]]:  # fmt: skip
-        """Blocks from `head` to `after` that run at least once, and the current block before."""
-        start, stop, step = steps
-        before = self.block
-        self.enter(head)
-        counter = f"%{self.fresh('i')}"
-        phis = [Value(f"%{self.fresh('phi')}", c.dtype, c.lanes) for c in carried]
-        hole = len(self.lines)
-        self.lines += [""] * (1 + len(phis))
-        results = body(counter, phis)
-        following = self.assign(f"add nuw nsw i64 {counter}, {step}")
-        latch = self.block
-        self.lines[hole] = (
-            f"  {counter} = phi i64 [ {start}, %{before} ], [ {following}, %{latch} ]"
-        )
+        self, start: str, stop: str, step: int, carried: Sequence[Value], body: Body
+    ) -> list[Value]:
+        """Blocks that run at least once."""
+        head, after, before = self.fresh("head"), self.fresh("after"), self.block
+        with self._region() as region:
+            self._lines.append(region.front)
+            self.line(f"br label %{head}")
+            self.enter(head)
+            hole = len(self._lines)
+            self._lines += [""] * (1 + len(carried))
+            counter = self._named("i")
+            phis = [Value(self._named("phi"), c.dtype, c.lanes) for c in carried]
+            results = body(counter, phis)
+            following = self.assign(f"add nuw nsw i64 {counter}, {step}")
+            back = f"%{self.block}"
+            more = self.assign(f"icmp ult i64 {following}, {stop}")
+            self.line(f"br i1 {more}, label %{head}, label %{after}")
+        counters = f"[ {start}, %{before} ], [ {following}, {back} ]"
+        self._lines[hole] = f"  {counter} = phi i64 {counters}"
         for i, (phi, first, last) in enumerate(zip(phis, carried, results, strict=True), hole + 1):
-            incoming = f"[ {first.text}, %{before} ], [ {last.text}, %{latch} ]"
-            self.lines[i] = f"  {phi.text} = phi {phi.type} {incoming}"
-        more = self.assign(f"icmp ult i64 {following}, {stop}")
-        self.line(f"br i1 {more}, label %{head}, label %{after}")
+            incoming = f"[ {first.text}, %{before} ], [ {last.text}, {back} ]"
+            self._lines[i] = f"  {phi.text} = phi {phi.type} {incoming}"
         self.enter(after)
-        return latch, results
+        for x in results:  # values of a loop that ran belong to the region around it
+            self._depth[x.text] = min(self.depth(x.text), len(self._regions) - 1)
+        return results
+
+    def _named(self, stem: str) -> str:
+        """A fresh name for a value of the current region."""
+        name = f"%{self.fresh(stem)}"
+        self._depth[name] = len(self._regions) - 1
+        return name
 
     def when(self, at: Counter, start: Counter, stop: Counter, body: Body) -> None:
         """Run ``body`` if start <= at < stop; nothing is asked where that is known."""
@@ -247,11 +350,12 @@ class Writer:
             inside = self.assign(f"and i1 {inside}, {test}")
         then, after = self.fresh("then"), self.fresh("after")
         self.line(f"br i1 {inside}, label %{then}, label %{after}")
-        self.enter(then)
-        body(at, [])
-        self.line(f"br label %{after}")
+        with self._region(conditional=True):
+            self.enter(then)
+            body(at, [])
+            self.line(f"br label %{after}")
         self.enter(after)
 
     def enter(self, label: str) -> None:
-        self.lines.append(f"{label}:")
+        self._lines.append(f"{label}:")
         self.block = label

@@ -328,17 +328,16 @@ def highest(dtype: DType) -> Const:
     return const(2 ** (8 * dtype.bytes - (dtype.kind == "int")) - 1, dtype)
 
 
-def _pick_first(better: str) -> Callable[[tuple[Expr, ...], tuple[Expr, ...]], tuple[Expr, ...]]:
+def _pick_first(good: str) -> Callable[[tuple[Expr, ...], tuple[Expr, ...]], tuple[Expr, ...]]:
     """(value, index) pairs: the better value, NaN best of all, and the smaller index among
-    equals."""
+    equals. `good` says that a value is no worse than another."""
 
     def result(left: tuple[Expr, ...], right: tuple[Expr, ...]) -> tuple[Expr, ...]:
         (lv, li), (rv, ri) = left, right
-        l_nan, r_nan = apply("ne", lv, lv), apply("ne", rv, rv)
+        l_good = apply("or", apply(good, lv, rv), apply("ne", lv, lv))
+        r_good = apply("or", apply(good, rv, lv), apply("ne", rv, rv))
         earlier = apply("lt", ri, li)
-        equal = apply("or", apply("eq", lv, rv), apply("and", l_nan, r_nan))
-        wins = apply("or", apply(better, rv, lv), apply("and", r_nan, apply("not", l_nan)))
-        take = apply("or", wins, apply("and", equal, earlier))
+        take = apply("or", apply("not", l_good), apply("and", r_good, earlier))
         return apply("select", take, rv, lv), apply("select", take, ri, li)
 
     return result
@@ -356,8 +355,8 @@ COMBINES: dict[str, Combine] = {
         Combine("max", 1, _fold1("max"), lambda d: (lowest(d[0]),)),
         Combine("min", 1, _fold1("min"), lambda d: (highest(d[0]),)),
         # the identity's index loses every tie, so an all -inf row still yields its first index
-        Combine("argmax", 2, _pick_first("gt"), lambda d: (lowest(d[0]), highest(d[1]))),
-        Combine("argmin", 2, _pick_first("lt"), lambda d: (highest(d[0]), highest(d[1]))),
+        Combine("argmax", 2, _pick_first("ge"), lambda d: (lowest(d[0]), highest(d[1]))),
+        Combine("argmin", 2, _pick_first("le"), lambda d: (highest(d[0]), highest(d[1]))),
     )
 }
 
