@@ -32,9 +32,9 @@ def split_rounds(plan: Plan, choose: Choose) -> Plan:
     def visit(step: Step) -> Step:
         if isinstance(step, Loop):
             return replace(step, body=tuple(visit(s) for s in step.body))
-        _, schedule = choose(step, buffers)
+        cycles, schedule = choose(step, buffers)
         longer = _longer(step, schedule)
-        return longer if choose(longer, buffers)[0] < choose(step, buffers)[0] else step
+        return longer if longer != step and choose(longer, buffers)[0] < cycles else step
 
     steps = tuple(visit(s) for s in plan.steps)
     return plan if steps == plan.steps else replace(plan, steps=steps)

@@ -20,7 +20,6 @@ from nncompiler.passes.tile_reads import (
     LINE,
     PAGE,
     Reads,
-    guarded,
     shifted_axes,
     with_columns,
 )
@@ -115,8 +114,8 @@ class ContractionTiles(Reads):
         steps = sum(self.size(p.reduction) for p in self.form.products)
         read_by = {x for _, b in products for x in axes_of(b)}
         sharing = self.size(a for a in self.form.parallel if a.name not in (*read_by, row))
-        masked = sum(_MASK * guarded(b, columns) for _, b in products) / len(products)
-        masks = sum(_GUARD * guarded(a, row) for a, _ in products) / len(products)
+        masked = sum(_MASK * self.guarded(b, columns) for _, b in products) / len(products)
+        masks = sum(_GUARD * self.guarded(a, row) for a, _ in products) / len(products)
         panel = max(self.size(p.reduction) for p in self.form.products) * len(products)
         turned = all(
             any(self.stride(b, k.name) == 1 for k in p.reduction)
@@ -157,8 +156,8 @@ class ContractionTiles(Reads):
             if self.stride(a, k.name) != 1 or self.stride(b, k.name) != 1:
                 continue
             steps = self.size(product.reduction) / k.extent * -(-k.extent // self.lanes)
-            masks = _GUARD * (guarded(a, row) or guarded(a, k.name))
-            masked = _GUARD * (guarded(b, columns) or guarded(b, k.name))
+            masks = _GUARD * (self.guarded(a, row) or self.guarded(a, k.name))
+            masked = _GUARD * (self.guarded(b, columns) or self.guarded(b, k.name))
             for rows, cols in self.tiles(lambda r, c: r * c + min(r, c), m, n):
                 if cols > 4 and cols % 4:
                     continue
@@ -286,7 +285,7 @@ class ContractionTiles(Reads):
         if panel <= PANEL_BYTES and lines + panel <= CACHE:
             return None
         first = max(reduction, key=lambda k: self.reach(a, k.name))
-        if guarded(a, first.name) or guarded(b, first.name):
+        if self.guarded(a, first.name) or self.guarded(b, first.name):
             return None
         slots = self.extent(row) * 16 * self.vector_bytes // self.lanes
         fits = panel // first.extent <= PANEL_BYTES and slots <= 2 * PANEL_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from nncompiler.ir.kernel import Axis, Buffer, Fold, Store, expressions
@@ -27,6 +27,13 @@ class Reads:
     form: Contraction
     buffers: Buffers
     lanes: int
+    #: What every candidate asks for again: steps by factor and axis, axes of guards by factor.
+    _found: dict[tuple[int, str], frozenset[int | None]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _guards: dict[int, frozenset[str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def apart(self, expr: Expr, size: int) -> bool:
         """Whether every step of the reduction reads `expr` so many bytes away, or further."""
@@ -53,9 +60,7 @@ class Reads:
 
     def reach(self, expr: Expr, axis: str) -> int:
         """The largest step in memory of a load when `axis` moves by one; 0 for a gather."""
-        loads = [x for x in nodes([expr]) if isinstance(x, Load)]
-        steps = (stride_of(x.index, self.buffers[x.buffer], axis) or 0 for x in loads)
-        return max(steps, default=0)
+        return max((step or 0 for step in self._steps(expr, axis)), default=0)
 
     def extent(self, name: str | None) -> int:
         return next((a.extent for a in self.form.parallel if a.name == name), 1)
@@ -67,13 +72,27 @@ class Reads:
         """The step in memory of every load that moves with `axis`; None when they differ or are
         gathered.
         """
-        strides = {
-            stride_of(x.index, self.buffers[x.buffer], axis)
-            for x in nodes([expr])
-            if isinstance(x, Load)
-        }
-        moving = strides - {0}
-        return moving.pop() if len(moving) == 1 else None
+        moving = self._steps(expr, axis) - {0}
+        return next(iter(moving)) if len(moving) == 1 else None
+
+    def _steps(self, expr: Expr, axis: str) -> frozenset[int | None]:
+        """The steps of all loads."""
+        key = id(expr), axis
+        if key not in self._found:
+            self._found[key] = frozenset(
+                stride_of(x.index, self.buffers[x.buffer], axis)
+                for x in nodes([expr])
+                if isinstance(x, Load)
+            )
+        return self._found[key]
+
+    def guarded(self, expr: Expr, axis: str | None) -> bool:
+        """Whether a guard tells apart what `axis` runs over; others become bounds of loops."""
+        key = id(expr)
+        if key not in self._guards:
+            guards = (x.guard for x in nodes([expr]) if isinstance(x, Load))
+            self._guards[key] = frozenset(a for g in guards if g is not None for a in axes_of(g))
+        return axis in self._guards[key]
 
     def scattered(self, axis: str) -> int:
         """How many accesses of the epilogue go lane by lane when `axis` runs over lanes."""
@@ -83,14 +102,6 @@ class Reads:
                 loads = [x for x in nodes(expressions(s)) if isinstance(x, Load)]
                 places += [(x.index, x.buffer) for x in loads]
         return sum(stride_of(i, self.buffers[b], axis) not in (0, 1) for i, b in places)
-
-
-def guarded(expr: Expr, axis: str | None) -> bool:
-    """Whether a guard tells apart what `axis` runs over; others become bounds of loops."""
-    return any(
-        isinstance(x, Load) and x.guard is not None and axis in axes_of(x.guard)
-        for x in nodes([expr])
-    )
 
 
 def with_columns(product: Product, columns: str) -> tuple[Expr, Expr]:
