@@ -70,10 +70,10 @@ def test_guards_become_bounds():
 @pytest.mark.parametrize("rows", [1, 5, 6, 13])
 @pytest.mark.parametrize("columns", [3, 16, 35, 80])
 @pytest.mark.parametrize("pack", [0, 16, 48])
-@pytest.mark.parametrize("order", ["jkil", "jijkl"])
+@pytest.mark.parametrize("order", ["jikl", "jkil", "jijkl"])
 def test_rounds_and_panels(rng, rows, columns, pack, order):
-    """A reduction around the rows, or rows around the tiles of a block, with panels of several
-    tiles or none.
+    """Plain loops, a reduction around the rows, or rows around the tiles of a block; with panels
+    of one tile (plain loops fill it by the first rows), of several, or none.
     """
     a = rng.standard_normal((3, 9, rows)).astype(np.float32)
     b = rng.standard_normal((3, 9, columns)).astype(np.float32)

@@ -27,7 +27,7 @@ from typing import TypeAlias
 from nncompiler.codegen.address import At
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.loops import Nest
-from nncompiler.codegen.packing import packed
+from nncompiler.codegen.packing import packed, turns, with_panels
 from nncompiler.codegen.register_tile import RegisterTiles, Tile
 from nncompiler.codegen.rounds import Around, Rounds, around_of
 from nncompiler.codegen.share import Share
@@ -90,6 +90,9 @@ class _Tiles(RegisterTiles):
                     self._outer(rest, block, visit)
                 elif axis in rest:
                     self._outer(rest, self._packed(block), visit)
+                elif self._filled_by_rows(rest):
+                    panels = with_panels(self, block, 0)
+                    self._each(panels, lambda t: self._fill(rest[0], t, visit))
                 else:
                     self._each(self._packed(block), lambda t: self._outer(rest, t, visit))
             elif axis.name == self.rows:
@@ -122,6 +125,33 @@ class _Tiles(RegisterTiles):
         self.w.loop(0, whole, 1, [], body)
         if block.width % width:
             at_tile(whole, block.width % width)
+
+    def _filled_by_rows(self, rest: tuple[Axis, ...]) -> bool:
+        """Whether the first tile of rows copies what it reads: it comes first in every worker, and
+        panels are of one tile.
+        """
+        if [a.name for a in rest] != [self.rows] or not 0 < self.pack <= self.tile[1]:
+            return False
+        split = self.e.share is not None and rest[0].name in self.e.share
+        return not split and not turns(self)
+
+    def _fill(self, rows: Axis, tile: Tile, visit: Visit) -> None:
+        """All rows of one tile of columns. The first tile fills the panels: the one of the rows
+        left over if there is one, so that there is no more code than without.
+        """
+        step = self._step_of(rows)
+        left = rows.extent % step
+
+        def rows_at(at: Counter, count: int, fills: bool) -> None:
+            with self.e.scope({rows.name: At.of(at)}):
+                visit(replace(tile, rows=count, row=At.of(at), fills=fills))
+
+        def body(at: Counter, _: list[Value]) -> list[Value]:
+            rows_at(at, step, False)
+            return []
+
+        rows_at(rows.extent - left if left else 0, left or step, True)
+        self.w.loop(0 if left else step, rows.extent - left, step, [], body)
 
     def _step_of(self, axis: Axis) -> int:
         across = max(self.pack, self.tile[1])

@@ -178,9 +178,8 @@ class Emitter:
 
     def _address(self, place: Place, index: Sequence[Index], memo: dict[int, Value]) -> Offset:
         if len(index) != len(place.strides):
-            raise CompilerBug(
-                "NN0591", f"{len(index)} indices for a buffer of rank {len(place.strides)}"
-            )
+            message = f"{len(index)} indices for a buffer of rank {len(place.strides)}"
+            raise CompilerBug("NN0591", message)
         offset = Offset()
         for i, stride in zip(index, place.strides, strict=True):
             if isinstance(i, Affine):
@@ -197,9 +196,8 @@ class Emitter:
                 )
             elif at.text.startswith("%"):
                 extend = "zext" if at.dtype.kind == "uint" else "sext"
-                wide = (
-                    self.w.assign(f"{extend} {at.typed} to i64") if at.dtype.bytes < 8 else at.text
-                )
+                small = at.dtype.bytes < 8
+                wide = self.w.assign(f"{extend} {at.typed} to i64") if small else at.text
                 offset.terms.append((wide, stride))
             else:
                 offset.fixed += int(at.text) * stride
@@ -291,24 +289,27 @@ class Emitter:
         found = self._from_memory(text, load.dtype, lanes.count)
         return found if guard is None else self.w.choose(guard, found, fill)
 
+    def prefetch(self, load: Load) -> None:
+        """Ask for the cache line of an element, which may lie outside the buffer."""
+        place = self.places[load.buffer]
+        pointer = ("ptr", self._pointer(place, self._address(place, load.index, {})))
+        hints = [("i32", "0"), ("i32", "3"), ("i32", "1")]
+        self.w.intrinsic("llvm.prefetch.p0", "void", [pointer, *hints])
+
     def _maskable(self, dtype: DType, guard: Value | None) -> bool:
         """Is a masked vector access one instruction? Constant masks cost no branches on any
         target.
         """
-        return (
-            guard is None
-            or self.target.masks
-            or (self.target.vector_bytes > 16 and dtype.bytes >= 4)
-        )
+        wide = self.target.vector_bytes > 16 and dtype.bytes >= 4
+        return guard is None or self.target.masks or wide
 
     def _load_one(self, place: Place, offset: Offset, guard: Value | None, fill: Value) -> Value:
         """One element; a failing guard moves the address to the buffer's first element, which is
         always there.
         """
         if guard is None:
-            return self._from_memory(
-                self._read(place, 0, self._pointer(place, offset)), place.dtype, 0
-            )
+            one = self._read(place, 0, self._pointer(place, offset))
+            return self._from_memory(one, place.dtype, 0)
         any_lane = guard.text
         if guard.lanes:
             bits = self.w.assign(f"bitcast {guard.typed} to i{guard.lanes}")

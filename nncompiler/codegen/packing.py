@@ -20,20 +20,33 @@ from nncompiler.ir.scalar import Affine, Load, walk
 
 def packed(tiles: RegisterTiles, block: Tile, inside: int) -> Tile:
     """The block with panels of `b` for the reduction loops from number `inside` on."""
-    panels = []
-    for n, (key, product) in enumerate(tiles.products.items()):
+    block = with_panels(tiles, block, inside)
+    for (_, panel), product in zip(block.panels, tiles.products.values(), strict=True):
         loops = product.loops_of_b[inside:]
-        lanes = tiles.lanes_of(block)
-        width = -(-min(tiles.tile[1], block.width) // lanes) * lanes
-        panel = Panel(tiles.e, f"<panel {n}>", tuple(a for a, _ in loops), width)
-        panel.place(-(-block.width // width), tiles.dtype)
         along = _along(tiles, product, loops)
-        if along is None or lanes < tiles.lanes:
+        if along is None or tiles.lanes_of(block) < tiles.lanes:
             _copy(tiles, product, block, panel, loops)
         else:
             _turn(tiles, product, block, panel, along, tuple(x for x in loops if x[0] != along))
+    return block
+
+
+def with_panels(tiles: RegisterTiles, block: Tile, inside: int) -> Tile:
+    """The block with panels that are still to be filled."""
+    panels = []
+    for n, (key, product) in enumerate(tiles.products.items()):
+        lanes = tiles.lanes_of(block)
+        width = -(-min(tiles.tile[1], block.width) // lanes) * lanes
+        axes = tuple(a for a, _ in product.loops[inside:])
+        panel = Panel(tiles.e, f"<panel {n}>", axes, width)
+        panel.place(-(-block.width // width), tiles.dtype)
         panels.append((key, panel))
     return replace(block, panels=tuple(panels))
+
+
+def turns(tiles: RegisterTiles) -> bool:
+    """Whether panels are filled by squares."""
+    return any(_along(tiles, p, p.loops_of_b) for p in tiles.products.values())
 
 
 def _copy(tiles: RegisterTiles, product: Roles, block: Tile, panel: Panel, loops: Loops) -> None:

@@ -16,8 +16,12 @@ from nncompiler.codegen.product import Loops, Roles, column_axis, ordered, roles
 from nncompiler.codegen.writer import Counter, Value, active_mask, literal
 from nncompiler.ir.kernel import Axis, Fold, Schedule
 from nncompiler.ir.nests import Contraction
-from nncompiler.ir.scalar import Const, Expr, Load
+from nncompiler.ir.scalar import Affine, Const, Expr, Load, walk
 from nncompiler.ir.types import DType
+
+#: Steps of a reduction between asking for a cache line and using it: so few that lines whose
+#: distance is a power of two, which share a set of the cache, do not drive each other out.
+AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Tile:
     of a tile its number in the block.
 
     `width` counts elements along the columns; `panels` are the packed copies of `b` by identity of
-    the fold.
+    the fold; a tile that `fills` them reads what they are copies of.
     """
 
     rows: int
@@ -35,6 +39,7 @@ class Tile:
     column: At
     number: Counter = 0
     panels: tuple[tuple[int, Panel], ...] = ()
+    fills: bool = False
 
 
 class RegisterTiles:
@@ -75,9 +80,21 @@ class RegisterTiles:
     def _column(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
         """One vector of `b`, from its panel if there is one."""
         panel = dict(tile.panels).get(id(product.fold))
-        if panel is None:
-            return self.direct(product, tile, first, lanes)
-        return panel.load(tile.number, first, lanes)
+        if panel is not None and not tile.fills:
+            return panel.load(tile.number, first, lanes)
+        value = self.direct(product, tile, first, lanes)
+        if panel is not None:
+            self._prefetch(product, tile.column + first)
+            panel.store(tile.number, first, value)
+        return value
+
+    def _prefetch(self, product: Roles, column: At) -> None:
+        """Ask for what `b` reads some steps further on: strides may be too large for hardware."""
+        axis = product.reduction[-1].name
+        with self.e.scope({self.columns: column, axis: self.e.axes[axis] + AHEAD}):
+            for x in walk(product.b):
+                if isinstance(x, Load) and all(isinstance(i, Affine) for i in x.index):
+                    self.e.prefetch(x)
 
     def direct(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
         over = None if self.reduced else Lanes(self.vector, lanes, min(lanes, tile.width - first))

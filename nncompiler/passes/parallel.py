@@ -41,6 +41,8 @@ from nncompiler.ir.workers import Touched, chain, shared_loops, touched
 KERNEL, PLAN = 2_000.0, 20_000.0
 #: Loops are split from the outside in until there are so many steps to share out.
 STEPS = 32
+#: Workers that share out what is inside a packed block each pack it: so many blocks are enough.
+PACKED_STEPS = 16
 #: Cycles of an expression on all lanes: in a register tile, over lanes, one by one; and of a
 #: transcendental function over any other.
 _TILE, _VECTOR, _SCALAR, _TRANSCENDENTAL = 1 / 64, 1 / 12, 1.0, 12
@@ -86,7 +88,8 @@ def _axes(kernel: Kernel, work: float, buffers: Mapping[str, Buffer]) -> tuple[s
             names[axis.name] = None
             steps *= -(-axis.extent // size)
             over_lanes = kernel.schedule.tile is None and axis.name in kernel.schedule.vector
-            if steps >= STEPS or over_lanes:
+            packed = kernel.schedule.pack > 0 and axis.name in kernel.schedule.vector
+            if steps >= (PACKED_STEPS if packed else STEPS) or over_lanes:
                 break
         most = max(most, steps)
     return tuple(names) if most > 1 else ()

@@ -221,6 +221,7 @@ class ContractionTiles(Reads):
     ) -> tuple[tuple[str, ...], int]:
         """Columns to pack at a time, 0 where that is not worth it; and the order. Where many tiles
         make up a block, the rows run around them: the epilogue then goes along lines of memory.
+        Where few rows read a panel it is of one tile, which the first rows fill as they read.
         """
         names = [a.name for a in self.form.parallel]
         place = order.index(choice.columns)
@@ -243,6 +244,8 @@ class ContractionTiles(Reads):
             last = place + 1 + len(inside)
             order = (*order[:last], choice.columns, *order[last:])
             return order, choice.tile[1] * -(-every // blocks)
+        if around is None and inside == [choice.rows] and readers < BLOCK_READERS:
+            tiles = 1
         return order, choice.tile[1] * max(1, min(tiles, BLOCK, every))
 
     def around(
