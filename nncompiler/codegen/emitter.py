@@ -325,8 +325,7 @@ class Emitter:
     ) -> Value:
         assert self.lanes is not None
         count, dtype = self.lanes.count, place.dtype
-        pointer = self._pointer(place, offset)
-        mask = self._mask(guard)
+        pointer, mask = self._pointer(place, offset), self._mask(guard)
         if mask is None:
             return self._from_memory(self._read(place, count, pointer), dtype, count)
         element = memory_type(dtype)
