@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nncompiler.ir.kernel import Stmt, Store, expressions, statements
-from nncompiler.ir.scalar import Affine, Const, Expr, Iota, Load, Ref, children
+from nncompiler.ir.kernel import Fold, Stmt, Store, expressions, statements
+from nncompiler.ir.scalar import COMBINES, Affine, Apply, Const, Expr, Iota, Load, Ref, children
+from nncompiler.ir.types import BOOL
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """What statements mention: axes and locals; the number of distinct expressions; the widest
-    element in bytes; whether any load has a guard.
+    element in bytes; whether any load has a guard, and whether conditions are combined.
     """
 
     axes: frozenset[str]
@@ -20,6 +21,7 @@ class Footprint:
     cost: int
     widest: int
     guarded: bool
+    combined: bool
 
 
 def footprint(
@@ -28,7 +30,10 @@ def footprint(
     """The footprint of a body and the values it gives, as they are after `expand`."""
     roots = [expand(v) for v in values]
     axes: set[str] = set()
+    combined = False
     for s in statements(body):
+        # one that keeps several values compares them all
+        combined = combined or (isinstance(s, Fold) and COMBINES[s.combine].width > 1)
         roots += [expand(x) for x in expressions(s)]
         if isinstance(s, Store):
             axes.update(a for i in s.index if isinstance(i, Affine) for a in i.axes)
@@ -52,6 +57,8 @@ def footprint(
                 axes.update(a for i in index if isinstance(i, Affine) for a in i.axes)
             case Const():
                 seen.discard(id(expr))
+            case Apply("and" | "or" | "not", _, dtype) if dtype == BOOL:
+                combined = True
             case _:
                 pass
-    return Footprint(frozenset(axes), frozenset(names), len(seen), widest, guarded)
+    return Footprint(frozenset(axes), frozenset(names), len(seen), widest, guarded, combined)

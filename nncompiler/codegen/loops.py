@@ -137,9 +137,10 @@ class Nest:
         seen = footprint(inner, values, self.e.expand)
         lanes = self.e.target.vector_bytes // seen.widest
         interleave = next((n for cost, n in _SIMPLE if seen.cost <= cost), 1)
-        if seen.guarded:
+        if seen.guarded or seen.combined:
             # LLVM 22 splits a masked load of several registers, and where one register's mask is
-            # known to be false it loads that one without any mask.
+            # known to be false it loads that one without any mask. Masks of several registers it
+            # packs into bytes to combine them.
             interleave = 1
         return pieces(chosen[0].extent, lanes, interleave)
 
