@@ -145,8 +145,9 @@ class Writer:
         """The region in which to compute: the outermost one that has all operands, but no
         condition is left, or else what is needed on it alone would run always.
         """
-        last = len(self._regions) - 1
-        home = max(map(self.depth, _NAME.findall(instruction)), default=0)
+        home, last = 0, len(self._regions) - 1
+        for name in _NAME.findall(instruction):
+            home = max(home, self._depth.get(name, 0))
         while home < last and self._regions[home + 1].conditional:
             home += 1
         return min(home, last)
