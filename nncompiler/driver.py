@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from nncompiler.errors import Limitation, Source, UserError, nearest
 from nncompiler.ir.graph import Function
 from nncompiler.ir.image import pack
-from nncompiler.ir.kernel import Buffer, Kernel, Plan
+from nncompiler.ir.kernel import Plan
 from nncompiler.ir.model import EntryPoint, Network, Program, StateLayout, lay_out
 from nncompiler.ir.text import print_function, print_plan
 from nncompiler.ir.types import DTYPES, Array
@@ -252,10 +252,13 @@ class Compilation:
     @cached_property
     def plans(self) -> dict[str, Plan]:
         """Every function as a plan: kernels scheduled and tiled, memory placed."""
-        functions, layout, target = self.optimised, self.layout, self.target
+        from nncompiler.passes.planning import plan_function
+
+        functions, layout = self.optimised, self.layout
+        machine = self.target.vector_bytes, self.target.registers
         return self.clock.run(
             "plan",
-            lambda: {n: plan_function(f, layout, target) for n, f in functions.items()},
+            lambda: {n: plan_function(f, layout, *machine) for n, f in functions.items()},
             _plan_detail,
         )
 
@@ -294,29 +297,6 @@ class Compilation:
             "opt": {n: print_function(f) for n, f in self.optimised.items()},
             "plan": {n: print_plan(p) for n, p in self.plans.items()},
         }
-
-
-def plan_function(function: Function, layout: StateLayout, target: Target) -> Plan:
-    """Schedule, lay out, choose panels and tiles, place memory, share the work among threads."""
-    from nncompiler.passes.layout import choose_layouts
-    from nncompiler.passes.memory import place
-    from nncompiler.passes.panels import pack_panels
-    from nncompiler.passes.parallel import share
-    from nncompiler.passes.schedule import schedule
-    from nncompiler.passes.split_rounds import split_rounds
-    from nncompiler.passes.stacks import stack_steps
-    from nncompiler.passes.tile import choose, tile_plan
-
-    machine = target.vector_bytes, target.registers
-
-    def cost(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
-        return choose(kernel, buffers, *machine)[0]
-
-    plan = choose_layouts(stack_steps(schedule(function, layout)), cost)
-    plan = pack_panels(plan, cost, target.vector_bytes)
-    plan = split_rounds(plan, lambda k, b: choose(k, b, *machine))
-    plan = place(tile_plan(plan, *machine))
-    return plan if function.name == "init" else share(plan)
 
 
 def _plan_detail(plans: Mapping[str, Plan]) -> str:

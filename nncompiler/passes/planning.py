@@ -1,0 +1,37 @@
+"""From a function to its plan: the passes over kernels and memory, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nncompiler.ir.graph import Function
+from nncompiler.ir.kernel import Buffer, Kernel, Plan, Schedule
+from nncompiler.ir.model import StateLayout
+from nncompiler.passes.layout import choose_layouts
+from nncompiler.passes.memory import place
+from nncompiler.passes.panels import pack_panels
+from nncompiler.passes.parallel import share
+from nncompiler.passes.schedule import schedule
+from nncompiler.passes.split_rounds import split_rounds
+from nncompiler.passes.stacks import stack_steps
+from nncompiler.passes.tile import choose, tile_plan
+
+
+def plan_function(
+    function: Function, layout: StateLayout, vector_bytes: int, registers: int
+) -> Plan:
+    """Kernels in order, layouts, panels, tiles, memory, and what threads share."""
+
+    def best(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[float, Schedule]:
+        return choose(kernel, buffers, vector_bytes, registers)
+
+    def cost(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
+        return best(kernel, buffers)[0]
+
+    plan = stack_steps(schedule(function, layout))
+    plan = choose_layouts(plan, cost)
+    plan = pack_panels(plan, cost, vector_bytes)
+    plan = split_rounds(plan, best)
+    plan = tile_plan(plan, vector_bytes, registers)
+    plan = place(plan)
+    return plan if function.name == "init" else share(plan)
