@@ -68,11 +68,13 @@ def relative(power: Real, function: Real) -> Real:
     return lambda x: power(x) / function(x) if x else mp.mpf(0)
 
 
+half = mp.mpf("0.501")
 half_ln2, third = mp.log(2) / 2 * 1.002, mp.mpf(1) / 3
 quarter_turn, s_limit = (mp.pi / 4 * 1.001) ** 2, mp.mpf("0.2001") ** 2
 root = mp.sqrt
 
 expm1 = series(lambda r: (mp.expm1(r) - r) / r**2, lambda r: 0.5 + r / 6)
+exp2m1 = series(lambda f: (mp.mpf(2) ** f - 1) / f, lambda f: mp.log(2) + f * mp.log(2) ** 2 / 2)
 log1p = series(lambda f: (mp.log1p(f) - f + f * f / 2) / f**3, lambda f: third - f / 4)
 sine = series(lambda s: (mp.sin(root(s)) - root(s)) / root(s) ** 3, lambda s: -third / 2 + s / 120)
 cosine = series(lambda s: (mp.cos(root(s)) - 1 + s / 2) / s**2, lambda s: mp.mpf(1) / 24 - s / 720)
@@ -84,11 +86,11 @@ erf_near = series(lambda s: mp.erf(root(s)) / root(s) - 1,
 
 
 def erf_far(t: mp.mpf) -> mp.mpf:
-    return mp.log(mp.erfc(t))
+    return mp.log(mp.erfc(t), 2)
 
 
 def erf_far_weight(t: mp.mpf) -> mp.mpf:
-    return mp.erfc(t) / mp.erf(t)
+    return mp.erfc(t) / mp.erf(t) * mp.log(2)
 
 
 #: name, function, weight, interval, degree in f32 and f64 (None: not used)
@@ -103,11 +105,12 @@ TABLES = (
      quarter_turn, 2, 5),
     ("cos", cosine, relative(lambda s: s * s, lambda s: mp.cos(root(s))), mp.mpf(0),
      quarter_turn, 2, 5),
-    ("erf near f32", erf_near, lambda s: 1 / (1 + erf_near(s)), mp.mpf(0), mp.mpf("0.93") ** 2,
-     6, None),
+    ("erf near f32", erf_near, lambda s: 1 / (1 + erf_near(s)), mp.mpf(0), mp.mpf("0.805") ** 2,
+     5, None),
     ("erf near f64", erf_near, lambda s: 1 / (1 + erf_near(s)), mp.mpf(0), mp.mpf(1), None, 12),
-    ("erf far f32", erf_far, erf_far_weight, mp.mpf("0.92"), mp.mpf("3.95"), 6, None),
+    ("erf far f32", erf_far, erf_far_weight, mp.mpf("0.795"), mp.mpf("3.95"), 5, None),
     ("erf far f64", erf_far, erf_far_weight, mp.mpf("0.999"), mp.mpf("5.95"), None, 18),
+    ("erf power", exp2m1, lambda f: f / mp.mpf(2) ** f, -half, half, 4, 11),
 )
 
 

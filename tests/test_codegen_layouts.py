@@ -71,20 +71,25 @@ def test_guards_become_bounds():
 @pytest.mark.parametrize("columns", [3, 16, 35, 80])
 @pytest.mark.parametrize("pack", [0, 16, 48])
 @pytest.mark.parametrize("order", ["jikl", "jkil", "jijkl"])
-def test_rounds_and_panels(rng, rows, columns, pack, order):
+@pytest.mark.parametrize("long", [False, True])
+def test_rounds_and_panels(rng, rows, columns, pack, order, long):
     """Plain loops, a reduction around the rows, or rows around the tiles of a block; with panels
-    of one tile (plain loops fill it by the first rows), of several, or none.
+    of one tile (plain loops fill it by the first rows), of several, or none; and an epilogue that
+    is short or a loop of its own.
     """
     a = rng.standard_normal((3, 9, rows)).astype(np.float32)
     b = rng.standard_normal((3, 9, columns)).astype(np.float32)
     c = np.zeros((rows, columns), np.float32)
     term = apply("mul", load("a", a, "k", "l", "i"), load("b", b, "k", "l", "j"))
     fold = Fold(("acc",), "sum", axes(k=3, l=9), (term,))
-    store = Store("c", at("i", "j"), Ref("acc", F32))
+    value = Ref("acc", F32)
+    store = Store("c", at("i", "j"), apply("tanh", value) if long else value)
     nest = kernel(For(axes(i=rows, j=columns), (fold, store)))
     schedule = Schedule("contract", ("j",), "i", (6, 16), tuple(order), pack)
     run(replace(nest, schedule=schedule), a=a, b=b, c=c)
-    np.testing.assert_allclose(c, np.einsum("kli,klj->ij", a, b), rtol=1e-4, atol=1e-5)
+    wanted = np.einsum("kli,klj->ij", a, b)
+    wanted = np.tanh(wanted) if long else wanted
+    np.testing.assert_allclose(c, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("columns", [1, 4, 12, 29])

@@ -189,14 +189,16 @@ def test_epilogue_with_optimizer_in_place(rng):
     np.testing.assert_allclose(w, w1, rtol=1e-5, atol=1e-5)
 
 
-def test_epilogue_with_bias_activation_and_mask(rng):
-    """A bias row, a transcendental, a comparison stored as bytes, and a per-row factor."""
-    a, b, c = matrices(rng, 9, 21, 12, np.float32)
+@pytest.mark.parametrize(("m", "n"), [(9, 21), (13, 48), (7, 32), (1, 16), (40, 17)])
+def test_epilogue_with_bias_activation_and_mask(rng, m, n):
+    """A bias row, a transcendental, a comparison stored as bytes, and a per-row factor: in a loop
+    over the rows of whole tiles, vector by vector in others."""
+    a, b, c = matrices(rng, m, n, 12, np.float32)
     bias, row = (
-        rng.standard_normal(21).astype(np.float32),
-        rng.standard_normal(9).astype(np.float32),
+        rng.standard_normal(n).astype(np.float32),
+        rng.standard_normal(m).astype(np.float32),
     )
-    mask = np.zeros((9, 21), bool)
+    mask = np.zeros((m, n), bool)
     z = Let(
         "z",
         apply(

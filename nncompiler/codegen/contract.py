@@ -14,8 +14,8 @@ Where the order puts a reduction axis before parallel ones, its loop runs around
 elements of the factors, still in cache, all tiles inside take their share, and the accumulators
 wait in scratch memory from one round to the next.
 
-The epilogue (every statement but the fold) runs once per vector of finished sums through the same
-emitter.
+The epilogue (every statement but the fold) runs on finished sums through the same emitter: vector
+by vector, or where it is long in a loop over the rows of a tile.
 """
 
 from __future__ import annotations

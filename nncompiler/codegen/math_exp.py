@@ -16,6 +16,7 @@ from nncompiler.codegen.math_value import (
     Value,
     at_least,
     at_most,
+    estrin,
     exponent_bias,
     horner,
     mantissa_bits,
@@ -68,8 +69,8 @@ def exp(x: Value) -> Value:
 def exp_sum(high: Value, low: Value) -> Value:
     """e^(high + low), where `low` is the rounding error of `high`."""
     table = _EXP[high.dtype]
-    n, r = _reduce(at_least(at_most(high, table.high), table.low), low)
-    return _scale(_exp_polynomial(r), n)
+    m, r = _reduce(at_least(at_most(high, table.high), table.low), 2, low)
+    return _scale(_exp_polynomial(r), m)
 
 
 def sigmoid(x: Value) -> Value:
@@ -81,15 +82,16 @@ def sigmoid(x: Value) -> Value:
 
 
 def _exp_clamped(x: Value) -> Value:
-    n, r = _reduce(x)
-    return _scale(_exp_polynomial(r), n)
+    m, r = _reduce(x, 2)
+    return _scale(_exp_polynomial(r), m)
 
 
-def _reduce(x: Value, low: Operand = 0.0) -> tuple[Value, Value]:
-    """``(m, r)`` with x + low = n ln 2 + r and the integer n in the low bits of m; NaN goes to r.
+def _reduce(x: Value, factors: int, low: Operand = 0.0) -> tuple[Value, Value]:
+    """``(m, r)`` with x + low = n ln 2 + r and the integer n in the low bits of m, with the
+    exponent's bias for so many factors; NaN goes to r.
     """
     table = _EXP[x.dtype]
-    shifter = 1.5 * 2.0 ** mantissa_bits(x.dtype)
+    shifter = _shifter(x.dtype, factors)
     m = x.mul_add(LOG2_E, shifter)
     n = m - shifter
     r = n.mul_add(-table.ln2[0], x)
@@ -98,22 +100,30 @@ def _reduce(x: Value, low: Operand = 0.0) -> tuple[Value, Value]:
     return m, n.mul_add(-table.ln2[1], r)
 
 
+def _shifter(dtype: DType, factors: int) -> float:
+    """What rounds to integers when it is added; the sum's low bits are the integer plus the
+    biases.
+    """
+    return 1.5 * 2.0 ** mantissa_bits(dtype) + factors * exponent_bias(dtype)
+
+
 def _exp_polynomial(r: Value) -> Value:
-    return horner(r, (1.0, 1.0, *_EXP[r.dtype].q))
+    return _expm1_polynomial(r) + 1.0
 
 
 def _expm1_polynomial(r: Value) -> Value:
-    return horner(r, _EXP[r.dtype].q).mul_add(r * r, r)
+    return estrin(r, _EXP[r.dtype].q).mul_add(r * r, r)
 
 
-def _power_of_two(n: Value, dtype: DType) -> Value:
-    """2^n from an integer in the low bits of `n`, which must be a normal exponent."""
-    one = exponent_bias(dtype) << mantissa_bits(dtype)
-    return ((n << mantissa_bits(dtype)) + one).bits(dtype)
+def _power_of_two(biased: Value, dtype: DType) -> Value:
+    """2^n from n plus the bias in the low bits; n must be a normal exponent."""
+    return (biased << mantissa_bits(dtype)).bits(dtype)
 
 
 def _scale(p: Value, m: Value) -> Value:
-    """p * 2^n, rounded once: n is halved so that each factor is a normal number."""
+    """p * 2^n, rounded once: n is halved so that each factor is a normal number. The low bits of
+    `m` are n plus two biases.
+    """
     bits = m.bits()
     half = bits >> 1
     return p * _power_of_two(half, p.dtype) * _power_of_two(bits - half, p.dtype)
@@ -122,32 +132,32 @@ def _scale(p: Value, m: Value) -> Value:
 def tanh(x: Value) -> Value:
     """u / (u + 2) with u = e^(2|x|) - 1, which loses no digit near 0; 1 from |x| = 22 on."""
     magnitude = abs(x)
-    n, r = _reduce(at_most(magnitude + magnitude, 44.0))
-    scale = _power_of_two(n.bits(), x.dtype)
+    m, r = _reduce(at_most(magnitude + magnitude, 44.0), 1)
+    scale = _power_of_two(m.bits(), x.dtype)
     u = scale.mul_add(_expm1_polynomial(r), scale - 1.0)
     return with_sign_of(u / (u + 2.0), x)
 
 
 @dataclass(frozen=True, slots=True)
 class _Erf:
-    """`near`: erf(x) / x - 1 in powers of x^2 below `cut`; `far`: log(1 - erf(t)) up to `limit`,
-    where erf rounds to 1.
+    """`near`: erf(x) / x - 1 in powers of x^2 below `cut`; `far`: log2(1 - erf(t)) up to `limit`,
+    where erf rounds to 1; `power`: 2^f for |f| <= 1/2.
     """
 
     cut: float
     limit: float
     near: tuple[float, ...]
     far: tuple[float, ...]
+    power: tuple[float, ...]
 
 
 _ERF = {
     F32: _Erf(
-        cut=0.925,
+        cut=0.8,
         limit=3.95,
-        near=(0.12837917, -0.37612632, 0.11283676, -0.026858531, 0.0051991395, -0.0008123064,
-              8.292425e-05),
-        far=(-0.00019587278, -1.1276748, -0.6371836, -0.10393039, 0.022226322, -0.0030430593,
-             0.00019591974),
+        near=(0.12837917, -0.37612608, 0.1128316, -0.026822057, 0.005086392, -0.00065384863),
+        far=(-0.001709491, -1.6198386, -0.93337154, -0.13533007, 0.023818357, -0.0019857145),
+        power=(1.0, 0.693147, 0.2402224, 0.055507015, 0.009671696, 0.0013273988),
     ),
     F64: _Erf(
         cut=1.0,
@@ -156,25 +166,30 @@ _ERF = {
               0.005223977629095658, -0.0008548327189606624, 0.00012055337777810952,
               -1.4925738504204218e-05, 1.646308709483387e-06, -1.637063829093387e-07,
               1.4786548418167036e-08, -1.1830590465705277e-09, 6.684830822627492e-11),
-        far=(-1.7814587946468894e-07, -1.1283773435267643, -0.6366284245755277,
-             -0.10274743196232715, 0.019078503928659465, 0.0002799905813627169,
-             -0.0017684562543706156, 0.0006407076203386342, -4.4507668487166886e-05,
-             -7.05367226178962e-05, 4.51109246182313e-05, -1.6539342088515764e-05,
-             4.33400189324069e-06, -8.520668327341424e-07, 1.259500401482517e-07,
-             -1.365643633673458e-08, 1.028210250118888e-09, -4.809186284410711e-11,
-             1.0528405602037538e-12),
+        far=(-2.5701017685850977e-07, -1.6279043977575252, -0.9184606710240675,
+             -0.14823321055612482, 0.027524463005455666, 0.0004039410232312737,
+             -0.002551343068214725, 0.000924345706527964, -6.421099261283565e-05,
+             -0.00010176297991806036, 6.508130723481567e-05, -2.386122680987883e-05,
+             6.252643038313169e-06, -1.2292725940206697e-06, 1.8170749830748655e-07,
+             -1.9702072977151984e-08, 1.4833938286289703e-09, -6.938189201934426e-11,
+             1.5189278546790952e-12),
+        power=(1.0, 0.6931471805599453, 0.2402265069591007, 0.05550410866482295,
+               0.009618129107629598, 0.0013333558146160194, 0.00015403530391230476,
+               1.5252734041127929e-05, 1.3215488568125025e-06, 1.0177983822787844e-07,
+               7.054246236831366e-09, 4.46580792330609e-10, 2.6621170989702876e-11),
     ),
 }
 
 
 def erf(x: Value) -> Value:
-    """x + x P(x^2) near 0, 1 - e^Q(|x|) beyond: there the exponential is small and so are its
-    errors.
+    """x + x P(x^2) near 0, 1 - 2^Q(|x|) beyond: there the power is small and so are its errors.
     """
     table = _ERF[x.dtype]
     magnitude = abs(x)
     near = horner(x * x, table.near).mul_add(x, x)
-    n, r = _reduce(horner(at_most(magnitude, table.limit), table.far))
-    complement = _exp_polynomial(r) * _power_of_two(n.bits(), x.dtype)
-    far = with_sign_of(1.0 - complement, x)
+    exponent = estrin(at_most(magnitude, table.limit), table.far)
+    shifter = _shifter(x.dtype, 1)
+    m = exponent + shifter
+    power = estrin(exponent - (m - shifter), table.power)
+    far = with_sign_of(1.0 - power * _power_of_two(m.bits(), x.dtype), x)
     return (magnitude < table.cut).choose(near, far)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.emitter import Emitter
+from nncompiler.codegen.footprint import footprint
 from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.panel import Panel
 from nncompiler.codegen.product import Loops, Roles, column_axis, ordered, roles_of
+from nncompiler.codegen.slots import Slots
 from nncompiler.codegen.writer import Counter, Value, active_mask, literal
 from nncompiler.ir.kernel import Axis, Fold, Schedule
 from nncompiler.ir.nests import Contraction
@@ -22,6 +24,8 @@ from nncompiler.ir.types import DType
 #: Steps of a reduction between asking for a cache line and using it: so few that lines whose
 #: distance is a power of two, which share a set of the cache, do not drive each other out.
 AHEAD = 8
+#: Number of distinct expressions from which on an epilogue is a loop over rows.
+_LONG = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class RegisterTiles:
         self.dtype: DType = first.a.dtype
         self.lanes = emitter.target.vector_bytes // self.dtype.bytes
         self.zero = Const(0.0, self.dtype)
+        seen = footprint(
+            tuple(s for s in form.body if not isinstance(s, Fold)), (), emitter.expand
+        )
+        self.long = seen.cost > _LONG and not seen.guarded
         self.pack = min(schedule.pack, self.extents[self.columns])
 
     def _tile(self, tile: Tile) -> None:
@@ -67,15 +75,48 @@ class RegisterTiles:
         self.finish(tile, {k: self._sums(product, tile) for k, product in self.products.items()})
 
     def finish(self, tile: Tile, sums: dict[int, list[Value]]) -> None:
-        """The epilogue, vector by vector."""
+        """The epilogue: row by row where that pays, else vector by vector."""
         lanes = next(iter(sums.values()))[0].lanes
+        if self.by_row(tile, lanes):
+            self.finish_rows(tile, {k: self._kept(s) for k, s in sums.items()})
+            return
         across = -(-tile.width // lanes)
         for r in range(tile.rows):
             for v in range(across):
                 over = Lanes(self.columns, lanes, min(lanes, tile.width - v * lanes))
                 self._epilogue(
-                    tile, r, over, v * lanes, {k: s[r * across + v] for k, s in sums.items()}
-                )
+                    tile, tile.row + r, over, v * lanes,
+                    {k: s[r * across + v] for k, s in sums.items()},
+                )  # fmt: skip
+
+    def by_row(self, tile: Tile, lanes: int) -> bool:
+        """Whether the epilogue is long enough to be a loop over rows: the vectors of a row take
+        turns, while LLVM puts those of a whole tile one after the other, each waiting for itself.
+        """
+        return self.long and tile.rows > 1 and tile.width % lanes == 0
+
+    def _kept(self, sums: list[Value]) -> Slots:
+        """Sums in scratch memory."""
+        lanes, count = sums[0].lanes, len(sums)
+        memory = self.w.scratch(count * lanes * self.dtype.bytes)
+        slots = Slots(self.w, memory, self.dtype, lanes, count, ())
+        slots.store(sums)
+        return slots
+
+    def finish_rows(self, tile: Tile, sums: dict[int, Slots]) -> None:
+        """The epilogue as a loop over rows."""
+        over = Lanes(self.columns, tile.width, tile.width)
+
+        def body(row: Counter, _: list[Value]) -> list[Value]:
+            found = {k: s.several(row, tile.width // s.lanes) for k, s in sums.items()}
+            at = At.of(row) + tile.row.plus
+            if tile.row.base:
+                first = self.w.assign(f"add nuw nsw i64 {tile.row.base}, {row}")
+                at = At(first, tile.row.plus)
+            self._epilogue(tile, at, over, 0, found)
+            return []
+
+        self.w.loop(0, tile.rows, 1, [], body)
 
     def _column(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
         """One vector of `b`, from its panel if there is one."""
@@ -216,12 +257,12 @@ class RegisterTiles:
         return self.w.value(f"fadd {product.typed}, {acc.text}", self.dtype, a.lanes)
 
     def _epilogue(
-        self, tile: Tile, row: int, over: Lanes, first: int, sums: dict[int, Value]
+        self, tile: Tile, row: At, over: Lanes, first: int, sums: dict[int, Value]
     ) -> None:
-        """Every statement in its order, for one vector of columns of one row."""
+        """Every statement in its order, for a vector of columns of one row."""
         at = {self.columns: tile.column + first}
         if self.rows:
-            at[self.rows] = tile.row + row
+            at[self.rows] = row
         with self.e.scope(at, over):
             nest = Nest(self.e, ())
             for statement in self.body:

@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 
 from nncompiler.codegen.register_tile import RegisterTiles, Tile
-from nncompiler.codegen.writer import Counter, Value, Writer, literal, memory_type, vector_of
+from nncompiler.codegen.slots import Slots
+from nncompiler.codegen.writer import Counter, Value, literal
 from nncompiler.ir.kernel import Axis, Schedule
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine
-from nncompiler.ir.types import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,35 +22,6 @@ class Around:
 
     axis: Axis
     inside: tuple[Axis, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """`count` vectors in scratch memory, from the element that `first` add up to."""
-
-    w: Writer
-    memory: str
-    dtype: DType
-    lanes: int
-    count: int
-    first: tuple[Counter, ...]
-
-    def load(self) -> list[Value]:
-        wide = vector_of(memory_type(self.dtype), self.lanes)
-        found = self._pointers()
-        lines = [f"load {wide}, ptr {p}" for p in found]
-        return [self.w.value(x, self.dtype, self.lanes, fixed=True) for x in lines]
-
-    def store(self, values: list[Value]) -> None:
-        for pointer, value in zip(self._pointers(), values, strict=True):
-            self.w.line(f"store {value.typed}, ptr {pointer}")
-
-    def _pointers(self) -> list[str]:
-        element, base = memory_type(self.dtype), self.memory
-        for number in self.first:
-            base = self.w.assign(f"getelementptr {element}, ptr {base}, i64 {number}")
-        steps = range(0, self.count * self.lanes, self.lanes)
-        return [self.w.assign(f"getelementptr {element}, ptr {base}, i64 {n}") for n in steps]
 
 
 def around_of(
@@ -107,9 +78,13 @@ class Rounds:
 
     def finish(self, tile: Tile) -> None:
         tiles = self._tiles
-        found = self._slots(tile).load()
+        slots, key = self._slots(tile), id(self._product.fold)
+        if not tiles.reduced and tiles.by_row(tile, slots.lanes):
+            tiles.finish_rows(tile, {key: slots})
+            return
+        found = slots.load()
         sums = tiles.joined(found, tiles.vectors_of(tile)) if tiles.reduced else found
-        tiles.finish(tile, {id(self._product.fold): sums})
+        tiles.finish(tile, {key: sums})
 
     def _slots(self, tile: Tile) -> Slots:
         """Where the accumulators of a tile are."""
