@@ -47,11 +47,10 @@ def main() -> None:
 
     model = nncompiler.compile(MODELS / f"{options.model}.nn", batch=[32, 1])
     model.init(options.seed)
-    shapes = {a.name: a.shape[1:] for a in model.bindings.any("train_step").given}
+    shapes = {a.name: a.shape[1:] for a in model.manifest.data}
     epochs = options.epochs or model.manifest.train["epochs"]
-    image = datasets.digits().train["image"].reshape(-1, *shapes["image"])
-    # training draws its own noise: this only has the shape
-    data = {"image": image, "noise": np.zeros((len(image), *shapes["noise"]), np.float32)}
+    # training draws its own noise
+    data = {"image": datasets.digits().train["image"].reshape(-1, *shapes["image"])}
     generator = np.random.default_rng(options.seed)
     noise = generator.normal(size=(30, *shapes["noise"])).astype(np.float32)
     samples = Samples(noise, {max(1, epochs // 10), max(1, epochs // 2), epochs})

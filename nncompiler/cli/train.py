@@ -141,18 +141,33 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _load(args: argparse.Namespace, model: Model) -> Splits:
-    from nncompiler.runtime.loading import load_splits
-
-    splits = load_splits(
-        args.data, model.manifest.data, validation=args.validation, test=args.test or 0.0
-    )
-    if not splits.train:
+    splits = _read(args, model)
+    if not models.count(splits.train):
         raise UserError("NN0918", f"expected rows to train on in '{args.data}', but none are left")
     if args.test is not None and not splits.test:
         raise UserError("NN0918", f"expected a test part in '{args.data}', but it has none")
     parts = [(n, models.count(getattr(splits, n))) for n in ("train", "validation", "test")]
     say(f"{model.name}: {', '.join(f'{rows} rows to {n}' for n, rows in parts if rows)}")
     return splits
+
+
+def _read(args: argparse.Namespace, model: Model) -> Splits:
+    """What training reads; and the rest, where there is validation or a test."""
+    from nncompiler.runtime.loading import load_splits
+
+    read = model.bindings.any("train_step").given
+    judged = args.validation > 0 or args.test is not None
+    wanted = model.manifest.data if judged else read
+    try:
+        splits = load_splits(
+            args.data, wanted, validation=args.validation, test=args.test or 0.0)
+    except UserError as error:
+        if len(wanted) > len(read) and error.code in ("NN0760", "NN0765"):
+            names = ", ".join(f"'{a.name}'" for a in wanted if a not in read)
+            error.help = (f"only validation and tests read {names}: leave them out with "
+                          "--validation 0; or " + (error.help or "add it to the file"))
+        raise
+    return splits if args.validation else replace(splits, validation={})
 
 
 def _prepare(args: argparse.Namespace, model: Model, splits: Splits) -> None:

@@ -85,6 +85,17 @@ def test_parts_of_predictions_are_those_of_training(nnc: Nnc, tmp_path: Path) ->
         assert np.load(out)["probs"].shape == (144, 10)
 
 
+def test_training_needs_what_it_reads(nnc: Nnc) -> None:
+    """Noise that only prediction takes is asked for where there is validation or a test."""
+    words = ("train", MODELS / "gan.nn", "--data", DIGITS, "--epochs", 1, "--quiet")
+    done = nnc(*words, "--validation", 0)
+    assert done.code == 0 and "gan: 1298 rows to train" in done.err
+    for more in ((), ("--validation", 0, "--test")):
+        refused = nnc(*words, *more)
+        assert refused.code == 1 and "NN0765" in refused.err and "'noise', f32[16]" in refused.err
+        assert "--validation 0" in refused.err
+
+
 def test_train_plots(nnc: Nnc, line: Path, line_data: Path, tmp_path: Path) -> None:
     """--plot draws a panel for the loss and one for each metric, with the last values."""
     out = tmp_path / "curves.svg"
