@@ -134,10 +134,18 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("NN0921", "--resume and --weights-in both say where to start from",
                          help="leave one of them out")  # fmt: skip
     for path in (args.weights_out, args.artifact, args.checkpoint, args.csv, args.plot):
-        folder = os.path.dirname(path or "") or "."
+        if not path:
+            continue
+        folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
             raise UserError("NN0906", f"cannot write '{path}': there is no folder '{folder}'",
                             help=f"create it: mkdir -p {shlex.quote(folder)}")  # fmt: skip
+        if os.path.isdir(path):
+            raise UserError("NN0906", f"cannot write '{path}': it is a folder",
+                            help="name a file in it")  # fmt: skip
+        if not os.access(folder, os.W_OK):
+            raise UserError("NN0906", f"cannot write '{path}': the folder '{folder}' is not yours "
+                            "to write to")  # fmt: skip
 
 
 def _load(args: argparse.Namespace, model: Model) -> Splits:

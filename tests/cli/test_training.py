@@ -85,6 +85,26 @@ def test_parts_of_predictions_are_those_of_training(nnc: Nnc, tmp_path: Path) ->
         assert np.load(out)["probs"].shape == (144, 10)
 
 
+@pytest.mark.parametrize("flag, name", [
+    ("--weights-out", "w.npz"), ("--artifact", "a.so"), ("--checkpoint", "c.npz"),
+    ("--csv", "l.csv"), ("--plot", "p.svg"),
+])  # fmt: skip
+def test_results_that_cannot_be_written_are_told_first(
+    nnc: Nnc, line: Path, line_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    flag: str, name: str,
+) -> None:  # fmt: skip
+    """Before anything is compiled: a folder in place of the file, a folder of others."""
+    words = ("train", line, "--data", line_data)
+    (tmp_path / name).mkdir()
+    result = nnc(*words, flag, tmp_path / name)
+    assert result.code == 1 and "NN0906" in result.err and "it is a folder" in result.err
+    assert "rows to train" not in result.err
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    result = nnc(*words, flag, tmp_path / f"new.{name}")
+    assert result.code == 1 and f"the folder '{tmp_path}' is not yours" in result.err
+    assert "rows to train" not in result.err
+
+
 def test_training_needs_what_it_reads(nnc: Nnc) -> None:
     """Noise that only prediction takes is asked for where there is validation or a test."""
     words = ("train", MODELS / "gan.nn", "--data", DIGITS, "--epochs", 1, "--quiet")
