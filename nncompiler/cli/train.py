@@ -133,6 +133,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.resume and args.weights_in:
         raise UsageError("NN0921", "--resume and --weights-in both say where to start from",
                          help="leave one of them out")  # fmt: skip
+    if args.monitor and args.patience is None:
+        raise UsageError("NN0921", "--monitor says what --patience watches, which is not there",
+                         help="add --patience N, or leave --monitor out")  # fmt: skip
     for path in (args.weights_out, args.artifact, args.checkpoint, args.csv, args.plot):
         if not path:
             continue

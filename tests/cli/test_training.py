@@ -182,6 +182,7 @@ def test_train_diverges(nnc: Nnc, line: Path, line_data: Path, tmp_path: Path) -
 @pytest.mark.parametrize(("words", "code", "text"), [
     (["--weights-out", "w.txt"], 2, "NN0919"),
     (["--resume", "a.npz", "--weights-in", "b.npz"], 2, "NN0921"),
+    (["--monitor", "val_loss"], 2, "NN0921"),
     (["--weights-out", "/no/such/w.npz"], 1, "there is no folder '/no/such'"),
     (["--resume", "/no/such/c.npz"], 1, "does not exist"),
     (["--patience", "3", "--monitor", "bogus"], 1, "NN0713"),
