@@ -31,6 +31,8 @@ _PACKED_LANE, _TURNED_LANE, _PACKED_VECTOR = 0.75, 0.4, 1.5
 #: Cycles of scattering one lane in an epilogue, which is not a loop: its size counts too.
 _SCATTERED = 4.0
 _LATENCY = 4
+#: Loads per cycle where nothing else limits a tile: two units, now and then at the same bank.
+_LOADS = 1.6
 #: Cycles of reading the columns of one step where the next step's lie on another page: no prefetch
 #: of hardware crosses it. Copied, of one vector of them.
 _PAGE_STEP, _PAGE_VECTOR = 3.0, 4.0
@@ -46,7 +48,7 @@ BLOCK_BYTES, BLOCK = 128 * 1024, 4
 BLOCK_READERS = 32
 #: Cycles of a round: for each accumulator, for each tile; and of a step in a round whose factors
 #: fill the first-level cache.
-_SLOT, _ROUND, _LONG = 1.5, 15.0, 1.0
+_SLOT, _ROUND, _LONG = 0.5, 5.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,8 @@ class ContractionTiles(Reads):
 
             def step(r: int, v: int, copy: float = copy, far: float = far) -> float:
                 guards = masks * r + masked * v + far + rows_apart * _PAGE_STEP
-                return max(r * v / 2, (r + v) / 2, _LATENCY) + _pressure(r, v) + copy * v + guards
+                flow = max(r * v / 2, (r + v) / _LOADS, _LATENCY)
+                return flow + _pressure(r, v) + copy * v + guards
 
             cycles = steps * others * _over_tiles(m, rows, -(-n // self.lanes), vectors, step)
             cycles += others * m * n * (1 / self.lanes + scattered * _SCATTERED)
