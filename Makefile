@@ -15,7 +15,7 @@ DEMO = $(BIN)/nnc train models/$(MODEL).nn --data models/data/digits.npz \
 	--weights-out out/$(MODEL).npz --artifact out/$(MODEL).so --report-stages --test
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check peers layers fuzz bench clean
+.PHONY: help venv demo test check peers fuzz bench clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -35,9 +35,7 @@ check: $(DEV)  ## ruff and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-peers: $(PEERS)  ## create .peers with the frameworks that the benchmark compares with
-
-layers: $(DEV) $(PEERS)  ## compare layers and training with PyTorch: tests/data/, docs/layers.md, docs/training.md
+peers: $(DEV) $(PEERS)  ## create .peers; compare layers and training with PyTorch: tests/data/, docs/layers.md, docs/training.md
 	.peers/bin/python -W ignore benchmarks/peers_layers.py arrays
 	$(BIN)/python benchmarks/peers_layers.py table
 	.peers/bin/python -W ignore benchmarks/peers_training.py arrays

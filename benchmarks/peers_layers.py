@@ -3,7 +3,7 @@
     .peers/bin/python benchmarks/peers_layers.py arrays    PyTorch's results: tests/data/layers/
     .venv/bin/python  benchmarks/peers_layers.py table     compare: the table in docs/layers.md
 
-`make layers` does both. The layers and their arrays are those of `tests/layer_cases.py`. The tests
+`make peers` does both. The layers and their arrays are those of `tests/layer_cases.py`. The tests
 compare with the files, too, and need no PyTorch.
 """
 

@@ -3,7 +3,7 @@
     .peers/bin/python benchmarks/peers_training.py arrays [DATA]   PyTorch's losses
     .venv/bin/python  benchmarks/peers_training.py table [DATA]    compare: docs/training.md
 
-`make layers` does both without DATA: the networks for images are then trained on the bundled
+`make peers` does both without DATA: the networks for images are then trained on the bundled
 digits, and the losses go to `tests/data/training/`, with which the tests compare, too. With DATA,
 the .npz file of MNIST digits that `benchmarks/mnist.py` takes, they go to `out/`. The runs are
 those of `tests/training_cases.py`.

@@ -1,4 +1,4 @@
-"""Layers against PyTorch: against arrays that `make layers` wrote, so that none is needed here."""
+"""Layers against PyTorch: against arrays that `make peers` wrote, so that none is needed here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training step by step as PyTorch trains: against losses that `make layers` wrote, so that none
+"""Training step by step as PyTorch trains: against losses that `make peers` wrote, so that none
 is needed here."""
 
 from __future__ import annotations
