@@ -23,7 +23,7 @@ from nncompiler.ir.text import print_plan
 from nncompiler.ir.text.plan import parse_plan
 from nncompiler.ir.verify_plan import verify_plan
 from nncompiler.ir.verify_workers import verify_workers
-from nncompiler.passes import parallel
+from nncompiler.passes import parallel, planning
 from nncompiler.runtime import crew
 from tests.fuzz_graphs import compare
 from tests.model_support import MODELS, cache_of_run, compile_cache
@@ -75,7 +75,7 @@ def test_same_bits_from_run_to_run() -> None:
 def test_split_kernels_give_the_bits_of_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan without workers is compiled to the same results as one with them."""
     split = trained("digits_mlp", 32, 1)
-    monkeypatch.setattr(parallel, "share", lambda plan: plan)
+    monkeypatch.setattr(planning, "share", lambda plan: plan)
     model = nncompiler.compile(
         MODELS / "digits_mlp.nn", batch=32, functions=("infer", "train_step"), cache=False)
     assert not model.bindings.any("train_step").parallel
