@@ -15,11 +15,12 @@ from nncompiler.codegen.emit import build
 from nncompiler.codegen.target import Target, host
 from nncompiler.ir.graph import Function, Value
 from nncompiler.ir.interp import retype, run
-from nncompiler.ir.kernel import Buffer, Kernel, Plan, loads
+from nncompiler.ir.kernel import Buffer, Kernel, Plan, loads, reads_and_writes
 from nncompiler.ir.model import EntryPoint, Program, StateLayout, lay_out
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import F32, F64, Array, DType
 from nncompiler.ir.verify_workers import verify_workers
+from nncompiler.passes.layout import choose_layouts
 from nncompiler.passes.manager import Pass, run_passes
 from nncompiler.passes.memory import place
 from nncompiler.passes.panels import pack_panels
@@ -46,7 +47,8 @@ class Compiled:
     """Functions compiled together. `run` calls one on arrays by name and gives its results by
     name.
 
-    What loops read again and again is packed wherever it can be, in narrow panels. With several
+    Images have their batch or channels last, and what loops read again and again is packed in
+    narrow panels, wherever that can be. With several
     `threads`, all kernels are shared that can be, however small, and run on them.
     """
 
@@ -71,7 +73,7 @@ class Compiled:
 
     def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
         plan = stack_steps(schedule(run_passes(function, pipeline), self.layout))
-        plan = pack_panels(plan, unpacked, 8)
+        plan = pack_panels(choose_layouts(plan, row_major), unpacked, 8)
         plan = place(tile_plan(plan, self.target.vector_bytes, self.target.registers))
         if self.threads > 1:
             plan = share(plan, 0.0, 0.0)
@@ -121,6 +123,12 @@ class Compiled:
                     f"{result}.out" if f"{result}.out" in arrays else result
                 ].reshape(value.shape)
         return found
+
+
+def row_major(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
+    """The cost of a kernel where nothing counts but buffers that lie as they are written."""
+    touched = frozenset().union(*reads_and_writes(kernel))
+    return float(sum(buffers[n].strides is None for n in touched))
 
 
 def unpacked(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:

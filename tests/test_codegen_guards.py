@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.certain import holds
 from nncompiler.ir.graph import Builder
-from nncompiler.ir.types import F32, F64, DType, TensorType
+from nncompiler.ir.kernel import Fold, For, Kernel, Schedule, Store
+from nncompiler.ir.scalar import Affine, Iota, Load, Ref, apply, const
+from nncompiler.ir.types import F32, F64, I32, DType, TensorType
 from tests.differential import Compiled
+from tests.nest_harness import at, axes, kernel, load, run
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
@@ -26,3 +33,56 @@ def test_padding_is_filled_whatever_lies_around(dtype: DType, low: int, interior
     expected = np.zeros(y.shape)
     expected[18 : 20 + interior : 1 + interior, low : low + 7] = values
     assert np.array_equal(compiled.run("pad", {"x": values})["y"], expected)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [("h", "o"), ("w", "o"), ("o", "w"), ("o", "h")])
+@pytest.mark.parametrize("tile", [(1, 8), (3, 16), (4, 16), (6, 8)])
+@pytest.mark.parametrize("side", [3, 8, 15])
+def test_tiles_at_edges_look_at_guards(
+    rows: str, columns: str, tile: tuple[int, int], side: int
+) -> None:
+    """A padded convolution with guards that differ between rows or lanes, the image in the middle
+    of NaN: tiles inside load it without any, those at the edges never leave it.
+    """
+    rng = np.random.default_rng(3)
+    x = np.full((4, side + 6, side + 6), np.nan, np.float32)[:, 3:-3, 3:-3]
+    x[:] = rng.standard_normal(x.shape)
+    w = rng.standard_normal((10, 4, 5, 5)).astype(np.float32)
+    y = np.zeros((10, side, side), np.float32)
+    schedule = Schedule("contract", (columns,), rows, tile, ())
+    run(replace(padded_convolution(x, w, y), schedule=schedule), x=x, w=w, y=y)
+    wide = np.pad(x, ((0, 0), (2, 2), (2, 2)))
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (5, 5), (1, 2))
+    np.testing.assert_allclose(y, np.einsum("chwmn,ocmn->ohw", windows, w), rtol=1e-4, atol=1e-4)
+
+
+def padded_convolution(x: np.ndarray, w: np.ndarray, y: np.ndarray) -> Kernel:
+    """Places from -2 on, outside of which there is nothing to add."""
+    side = x.shape[1]
+    place = {p: Affine(((p, 1), (r, 1)), -2) for p, r in (("h", "m"), ("w", "n"))}
+    first, *more = [
+        apply(op, Iota(i), const(n, I32))
+        for i in place.values()
+        for op, n in (("ge", 0), ("lt", side))
+    ]
+    for condition in more:
+        first = apply("and", first, condition)
+    index = (Affine.axis("c"), place["h"], place["w"])
+    image = Load("x", index, F32, first, const(0.0, F32))
+    term = apply("mul", image, load("w", w, "o", "c", "m", "n"))
+    fold = Fold(("acc",), "sum", axes(c=4, m=5, n=5), (term,))
+    store = Store("y", at("o", "h", "w"), Ref("acc", F32))
+    return kernel(For(axes(o=10, h=side, w=side), (fold, store)))
+
+
+def test_certain_guards() -> None:
+    """What the counters of loops reach decides a condition; where that is not known nothing does.
+    """
+    inside = apply("lt", Iota(Affine((("h", 1), ("m", 1)), -1)), const(8, I32))
+    at_m = {"m": At("%m", 0, (0, 2))}
+    assert holds(inside, {"h": At("", 5), **at_m}, None) is True
+    assert holds(inside, {"h": At("", 7), **at_m}, None) is None
+    assert holds(inside, {"h": At("", 9), **at_m}, None) is False
+    assert holds(inside, {"h": At("%h"), **at_m}, None) is None
+    assert holds(inside, {"h": At("%h", 1, (0, 4)), **at_m}, Lanes("h", 4, 2)) is True
+    assert holds(inside, {"h": At("%h", 1, (0, 4)), **at_m}, Lanes("h", 4, 3)) is None

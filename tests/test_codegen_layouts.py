@@ -12,10 +12,10 @@ import nncompiler
 from nncompiler.codegen.clip import Bounds, clip
 from nncompiler.codegen.target import host
 from nncompiler.driver import Compilation, read_source
-from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Store
+from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Store, reads_and_writes
 from nncompiler.ir.scalar import F32, I32, Affine, Iota, Load, Ref, apply, const
-from nncompiler.passes.layout import reshaped
 from nncompiler.passes.split_rounds import split_rounds
+from nncompiler.passes.strides import reshaped
 from nncompiler.passes.tile import choose, choose_schedule
 from tests.nest_harness import at, axes, buffer, kernel, load, run
 
@@ -135,10 +135,50 @@ def test_convolutional_region_has_the_batch_last():
     assert [k.nodes for k in turned] == [("image",)]
 
 
-def test_single_images_stay_as_they_are():
-    """With one image there is no batch to put last."""
-    c = Compilation(read_source(MODELS / "lenet.nn"), {"batch": 1})
-    assert all(b.strides is None for b in c.plans["infer"].buffers if b.space == "arena")
+def test_single_images_have_the_channels_last():
+    """A convolution of one image runs over output channels: image and weights have them innermost,
+    weights of the state through a copy right in front of the kernel that reads it.
+    """
+    c = Compilation(read_source(MODELS / "resnet20.nn"), {"batch": 1})
+    plan = c.plans["infer"]
+    images = [b for b in plan.buffers if b.space == "arena" and b.type.shape[:1] == (1,)]
+    assert all(b.layout[1] == 1 for b in images if b.type.rank == 4)
+    kernels = list(plan.kernels())
+    for k, following in zip(kernels, kernels[1:], strict=False):
+        if k.schedule.strategy == "contract" and k.schedule.register:
+            assert k.schedule.vector == ("i",)
+        if k.schedule.strategy == "turn":
+            assert f"{k.nodes[0]}.packed" in reads_and_writes(following)[0]
+    assert sum(k.schedule.strategy == "turn" for k in kernels) >= 10
+
+
+RESHAPED = """
+model flat {
+    input image : f32[batch, 3, 13, 11]
+    shared = conv2d(24, 3, padding=1)
+    x = image |> conv2d(24, 3, padding=1) |> shared |> relu |> shared |> relu
+    output classes = softmax(x |> flatten |> dense(9))
+    output pooled = mean(x |> conv2d(40, 3, stride=2, padding=1) |> max_pool2d(2), axis=[2, 3])
+}
+"""
+
+
+def test_reshaped_images_and_shared_weights(tmp_path):
+    """Where a view joins channels and positions its base stays row-major, and weights that several
+    kernels read are copied once: one image at a time gives what a batch does.
+    """
+    path = tmp_path / "flat.nn"
+    path.write_text(RESHAPED)
+    image = np.random.default_rng(0).standard_normal((32, 3, 13, 11)).astype(np.float32)
+    found = []
+    for batch in (1, 32):
+        model = nncompiler.compile(path, batch=batch)
+        model.init(1)
+        found.append(model.predict({"image": image}))
+    for name in ("classes", "pooled"):
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6)
+    plan = Compilation(read_source(path), {"batch": 1}).plans["infer"]
+    assert [k.nodes for k in plan.kernels()].count(("shared.W",)) == 1
 
 
 OUTPUT_READ = """

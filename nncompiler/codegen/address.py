@@ -32,17 +32,30 @@ class Lanes:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """The value of an axis: an i64 (none when empty) plus a number."""
+    """The value of an axis: an i64 (none when empty) plus a number. `span`, where it is known, is
+    the least and the greatest value of that i64.
+    """
 
     base: str = ""
     plus: int = 0
+    span: tuple[int, int] | None = None
 
     @staticmethod
-    def of(counter: Counter) -> At:
-        return At("", counter) if isinstance(counter, int) else At(counter)
+    def of(counter: Counter, values: range | None = None) -> At:
+        """A counter, of a loop over `values` where these are known."""
+        if isinstance(counter, int):
+            return At("", counter)
+        return At(counter, 0, (values[0], values[-1]) if values else None)
 
     def __add__(self, more: int) -> At:
-        return At(self.base, self.plus + more)
+        return At(self.base, self.plus + more, self.span)
+
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """The least and the greatest value of the axis."""
+        if not self.base:
+            return self.plus, self.plus
+        return (self.span[0] + self.plus, self.span[1] + self.plus) if self.span else None
 
 
 @dataclass(slots=True)

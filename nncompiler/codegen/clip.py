@@ -10,9 +10,11 @@ A condition becomes a bound of a loop when it is affine in the loop's axis, with
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from nncompiler.codegen.certain import conjuncts
+from nncompiler.codegen.writer import Counter, Writer
 from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, apply, rewrite
 
 
@@ -32,6 +34,24 @@ class Bounds:
     def __add__(self, other: Bounds) -> Bounds:
         return Bounds(self.low + other.low, self.high + other.high)
 
+    def ends(
+        self, extent: int, w: Writer, value: Callable[[Affine], Counter]
+    ) -> tuple[Counter, Counter]:
+        """Where the loop over 0 .. `extent` starts and stops, by the `value` of a form."""
+        start: Counter = 0
+        stop: Counter = extent
+        for form in self.low:
+            start = _extreme(w, "smax", start, value(form))
+        for form in self.high:
+            stop = _extreme(w, "smin", stop, value(form))
+        return start, stop
+
+
+def _extreme(w: Writer, name: str, a: Counter, b: Counter) -> Counter:
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b) if name == "smax" else min(a, b)
+    return w.intrinsic(f"llvm.{name}.i64", "i64", [("i64", str(a)), ("i64", str(b))])
+
 
 def clip(value: Expr, axis: str, known: Iterable[str]) -> tuple[Expr, Bounds]:
     """`value`, a factor of what is summed, without the guards that a loop over `axis` can take
@@ -45,7 +65,7 @@ def clip(value: Expr, axis: str, known: Iterable[str]) -> tuple[Expr, Bounds]:
     def change(e: Expr) -> Expr:
         if not isinstance(e, Load) or e.guard is None:
             return e
-        left = [c for c in _conjuncts(e.guard) if c not in found]
+        left = [c for c in conjuncts(e.guard) if c not in found]
         if not left:
             return replace(e, guard=None, fill=None)
         guard = left[0]
@@ -60,23 +80,15 @@ def _needed(value: Expr) -> tuple[Expr, ...]:
     """Conditions without which `value` is zero."""
     match value:
         case Load(guard=guard, fill=Const(fill)) if guard is not None and fill == 0:
-            return _conjuncts(guard)
+            return conjuncts(guard)
         case Apply("mul", (a, b)):
             return tuple(dict.fromkeys(_needed(a) + _needed(b)))
         case Apply("select", (condition, a, Const(0))):
-            return tuple(dict.fromkeys(_conjuncts(condition) + _needed(a)))
+            return tuple(dict.fromkeys(conjuncts(condition) + _needed(a)))
         case Apply("select", (_, a, b)):
             return tuple(c for c in _needed(a) if c in _needed(b))
         case _:
             return ()
-
-
-def _conjuncts(guard: Expr) -> tuple[Expr, ...]:
-    match guard:
-        case Apply("and", (a, b)):
-            return _conjuncts(a) + _conjuncts(b)
-        case _:
-            return (guard,)
 
 
 def _bound(condition: Expr, axis: str, known: frozenset[str]) -> tuple[bool, Affine] | None:

@@ -20,11 +20,13 @@ by vector, or where it is long in a loop over the rows of a tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import TypeAlias
 
 from nncompiler.codegen.address import At
+from nncompiler.codegen.certain import conjuncts, holds
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.packing import packed, turns, with_panels
@@ -35,6 +37,7 @@ from nncompiler.codegen.writer import Counter, Value
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Kernel, Schedule
 from nncompiler.ir.nests import Contraction, contraction
+from nncompiler.ir.scalar import Expr, Load, axes_of, walk
 
 Visit: TypeAlias = Callable[[Tile], None]
 
@@ -159,19 +162,56 @@ class _Tiles(RegisterTiles):
         return min(step, axis.extent) or 1
 
     def _steps(self, axis: Axis, inner: Callable[[At, int], None]) -> None:
+        """Loops over an axis, each over steps of one size that need the same guards."""
         step, share = self._step_of(axis), self.e.share
-        whole = axis.extent // step * step
-        for start, stop, count in ((0, whole, step), (whole, axis.extent, axis.extent - whole)):
+        for starts, count in self._alike(axis, step):
 
-            def body(at: Counter, _: list[Value], count: int = count) -> list[Value]:
-                with self.e.scope({axis.name: At.of(at)}):
-                    inner(At.of(at), count)
+            def body(
+                at: Counter, _: list[Value], count: int = count, starts: range = starts
+            ) -> list[Value]:
+                value = At.of(at, starts)
+                with self.e.scope({axis.name: value}):
+                    inner(value, count)
                 return []
 
             if share is not None and axis.name in share:
-                share.loop(axis.name, start // step, range(start, stop, count or 1), body)
+                share.loop(axis.name, starts.start // step, starts, body)
             else:
-                self.w.loop(start, stop, count or 1, [], body)
+                self.w.loop(starts.start, starts.stop, starts.step, [], body)
+
+    def _alike(self, axis: Axis, step: int) -> Iterator[tuple[range, int]]:
+        """The steps of an axis with their size, those together that follow each other and are
+        alike: no tile but those at the edges of an image looks at its guards then.
+        """
+        guards = self._guards(axis.name)
+
+        def kind(start: int) -> tuple[object, ...]:
+            size = min(step, axis.extent - start)
+            places = [At("", start + n) for n in range(size)] if guards else []
+            open_ = [
+                tuple(holds(g, {**self.e.axes, **known, axis.name: p}, None) for p in places)
+                for g, known in guards
+            ]
+            return size, *open_
+
+        for (size, *_), run in groupby(range(0, axis.extent, step), kind):
+            starts = list(run)
+            assert isinstance(size, int)
+            yield range(starts[0], starts[-1] + step, step), size
+
+    def _guards(self, axis: str) -> list[tuple[Expr, dict[str, At]]]:
+        """What the factors' guards ask of an axis of the tile, with what the reductions range
+        over."""
+        if axis not in (self.columns, self.rows):
+            return []
+        found = []
+        for product in self.products.values():
+            known = {k.name: At("k", 0, (0, k.extent - 1)) for k in product.reduction}
+            factors = (product.a, product.b)
+            loads = [x for e in factors for x in walk(e) if isinstance(x, Load)]
+            conditions = [c for x in loads for c in conjuncts(x.guard)]
+            found += [(c, known) for c in conditions if axis in axes_of(c)]
+        return found
 
     # --- a reduction around tiles ---
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nncompiler.codegen.address import Offset, Place
-from nncompiler.codegen.clip import Bounds
 from nncompiler.codegen.memory import Memory
 from nncompiler.codegen.primitive import apply_primitive, convert, reinterpret
 from nncompiler.codegen.share import Share
@@ -93,18 +92,3 @@ class Emitter(Memory):
         self._add_affine(offset, index, 1)
         text = self._scalar_sum(offset)
         return text if text.startswith("%") else int(text)
-
-    def clamp(self, extent: int, bounds: Bounds) -> tuple[Counter, Counter]:
-        """Where a loop over 0 .. `extent` starts and stops within `bounds`."""
-        start: Counter = 0
-        stop: Counter = extent
-        for form in bounds.low:
-            start = self._extreme("smax", start, self.integer(form))
-        for form in bounds.high:
-            stop = self._extreme("smin", stop, self.integer(form))
-        return start, stop
-
-    def _extreme(self, name: str, a: Counter, b: Counter) -> Counter:
-        if isinstance(a, int) and isinstance(b, int):
-            return max(a, b) if name == "smax" else min(a, b)
-        return self.w.intrinsic(f"llvm.{name}.i64", "i64", [("i64", str(a)), ("i64", str(b))])

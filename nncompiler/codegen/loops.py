@@ -161,7 +161,7 @@ class Nest:
         if not (cut and axis.name in self.vector):
 
             def body(at: Counter, inside: list[Value]) -> list[Value]:
-                with self.e.scope({axis.name: At.of(at)}):
+                with self.e.scope({axis.name: At.of(at, range(axis.extent))}):
                     return self._nest(rest, cut, inside, leaf, blocks)
 
             if blocks:
@@ -189,12 +189,12 @@ class Nest:
         blocks: bool,
     ) -> list[Value]:
         lanes = Lanes(axis.name, piece.lanes, piece.active)
+        start, stop, step = piece.start, piece.stop, piece.lanes
 
         def body(at: Counter, inside: list[Value]) -> list[Value]:
-            with self.e.scope({axis.name: At.of(at)}, lanes):
+            with self.e.scope({axis.name: At.of(at, range(start, stop, step))}, lanes):
                 return self._nest(rest, (), inside, lambda c, _: leaf(c, piece), blocks)
 
-        start, stop, step = piece.start, piece.stop, piece.lanes
         if blocks:
             return sum_loop(self.w, start, stop, step, self._terms(rest, ()), carried, body)
         return self._loop(axis, first, range(start, stop, step), carried, body)

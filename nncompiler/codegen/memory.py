@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from nncompiler.codegen.address import Offset, Place
 from nncompiler.codegen.addresses import Addresses
+from nncompiler.codegen.certain import undecided
 from nncompiler.codegen.primitive import apply_primitive, zero
 from nncompiler.codegen.writer import Value, active_mask, literal, memory_type, suffix, vector_of
 from nncompiler.errors import CompilerBug
@@ -30,8 +31,11 @@ class Memory(Addresses):
         place = self.places[load.buffer]
         if place.dtype != load.dtype:
             raise CompilerBug("NN0591", f"a load of {load.dtype} from a buffer of {place.dtype}")
-        guard = None if load.guard is None else self._value(load.guard, memo)
         fill = literal(load.fill or zero(load.dtype))
+        conditions = undecided(load.guard, self.axes, self.lanes)
+        if conditions is None:
+            return fill
+        guard = self._all(conditions, memo)
         offset = self._address(place, load.index, memo)
         if self.lanes is None or (offset.gathered is None and not offset.stride):
             return self._load_one(place, offset, guard, fill)
@@ -56,6 +60,12 @@ class Memory(Addresses):
         pointer = ("ptr", self._pointer(place, self._address(place, load.index, {})))
         hints = [("i32", "0"), ("i32", "3"), ("i32", "1")]
         self.w.intrinsic("llvm.prefetch.p0", "void", [pointer, *hints])
+
+    def _all(self, conditions: Sequence[Expr], memo: dict[int, Value]) -> Value | None:
+        values = [self._value(c, memo) for c in conditions]
+        for n in range(1, len(values)):
+            values[n] = apply_primitive(self.w, "and", values[n - 1 : n + 1], False)
+        return values[-1] if values else None
 
     def _maskable(self, dtype: DType, guard: Value | None) -> bool:
         """Is a masked vector access one instruction? Constant masks cost no branches on any

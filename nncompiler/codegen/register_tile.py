@@ -68,6 +68,8 @@ class RegisterTiles:
             tuple(s for s in form.body if not isinstance(s, Fold)), (), emitter.expand
         )
         self.long = seen.cost > _LONG and not seen.guarded
+        #: Scratch memory by its size, for accumulators between rounds.
+        self.waiting: dict[int, str] = {}
         self.pack = min(schedule.pack, self.extents[self.columns])
 
     def _tile(self, tile: Tile) -> None:
@@ -177,7 +179,7 @@ class RegisterTiles:
         """
         counters = {axis.name for axis, _ in loops}
         spans = {
-            axis.name: self.e.clamp(axis.extent, bounds)
+            axis.name: bounds.ends(axis.extent, self.w, self.e.integer)
             for axis, bounds in loops
             if axis.name != self.vector and counters.isdisjoint(bounds.axes())
         }
@@ -190,12 +192,13 @@ class RegisterTiles:
                 return self._reduce_lanes(axis, acc, lambda inside: nest(rest, inside))
 
             def body(at: Counter, inside: list[Value]) -> list[Value]:
-                with self.e.scope({axis.name: At.of(at)}):
+                with self.e.scope({axis.name: At.of(at, range(axis.extent))}):
                     return nest(rest, inside)
 
             if axis.name in spans:
                 return self.w.some(*spans[axis.name], acc, body)
-            return self.w.span(*self.e.clamp(axis.extent, bounds), acc, body)
+            start, stop = bounds.ends(axis.extent, self.w, self.e.integer)
+            return self.w.span(start, stop, acc, body)
 
         return self.w.unless_empty([*spans.values()], acc, lambda acc: nest(loops, acc))
 
@@ -206,10 +209,12 @@ class RegisterTiles:
         count = acc[0].lanes
         whole = axis.extent // count * count
         for start, stop, active in ((0, whole, count), (whole, axis.extent, axis.extent - whole)):
-            lanes = Lanes(axis.name, count, active)
+            lanes, counters = Lanes(axis.name, count, active), range(start, stop, count)
 
-            def body(at: Counter, inside: list[Value], lanes: Lanes = lanes) -> list[Value]:
-                with self.e.scope({axis.name: At.of(at)}, lanes):
+            def body(
+                at: Counter, inside: list[Value], lanes: Lanes = lanes, counters: range = counters
+            ) -> list[Value]:
+                with self.e.scope({axis.name: At.of(at, counters)}, lanes):
                     return inner(inside)
 
             acc = self.w.loop(start, stop, count, acc, body)

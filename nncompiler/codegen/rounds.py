@@ -52,7 +52,10 @@ class Rounds:
         self._step = self._rows * vectors * tiles.lanes
         self._elements = steps * self._step
         blocks = max(1, -(-block.width // tiles.tile[1]))
-        self._memory = tiles.w.scratch(self._elements * blocks * tiles.dtype.bytes)
+        size = self._elements * blocks * tiles.dtype.bytes
+        if size not in tiles.waiting:
+            tiles.waiting[size] = tiles.w.scratch(size)
+        self._memory = tiles.waiting[size]
 
     def clear(self, tile: Tile) -> None:
         slots = self._slots(tile)
@@ -63,7 +66,7 @@ class Rounds:
         tiles, axis = self._tiles, self._around.axis
         slots = self._slots(tile)
         (_, bounds), *inside = self._product.loops
-        start, stop = tiles.e.clamp(axis.extent, bounds)
+        start, stop = bounds.ends(axis.extent, tiles.w, tiles.e.integer)
         now = tiles.e.integer(Affine.axis(axis.name))
         across = tiles.vectors_of(tile)
 

@@ -49,13 +49,37 @@ class _Turn(Nest):
 
     def _for(self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], ordered: bool) -> None:
         def leaf(carried: list[Value], _: Piece | None) -> list[Value]:
-            squares(self.w, self.rows, self.count, lambda r, n: squares(
+            self._rows(lambda r, n: squares(
                 self.w, self.columns, self.count, lambda c, m: self._square(r, n, c, m)
             ))  # fmt: skip
             return carried
 
-        outer = tuple(a for a in axes if a not in (self.rows, self.columns))
-        self._nest(self._sorted(outer), (), [], leaf)
+        self._nest(self._sorted(self._outer(axes)), (), [], leaf)
+
+    def _rows(self, visit: Visit) -> None:
+        """Rows of squares, or this worker's part of them."""
+        share, axis, n = self.e.share, self.rows, self.count
+        if share is None or axis.name not in share:
+            squares(self.w, axis, n, visit)
+            return
+        whole = axis.extent // n * n
+        for counters, size in (
+            (range(0, whole, n), n), (range(whole, axis.extent, n), axis.extent - whole),
+        ):  # fmt: skip
+
+            def body(at: Counter, _: list[Value], size: int = size) -> list[Value]:
+                visit(At.of(at), size)
+                return []
+
+            share.loop(axis.name, counters.start // n, counters, body)
+
+    def _steps(self, loop: For, parallel: frozenset[str]) -> dict[str, int]:
+        outer = {a.name: a.extent for a in self._sorted(self._outer(loop.axes))}
+        steps = outer | {self.rows.name: -(-self.rows.extent // self.count)}
+        return {name: n for name, n in steps.items() if name in parallel}
+
+    def _outer(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return tuple(a for a in axes if a not in (self.rows, self.columns))
 
     def _square(self, row: At, rows: int, column: At, columns: int) -> None:
         """`rows` x `columns` elements from there on, at most `count` of each."""

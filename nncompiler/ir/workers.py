@@ -90,7 +90,7 @@ def _overlap(some: tuple[Stretch, ...], others: tuple[Stretch, ...]) -> bool:
 
 def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:
     """The axes of a loop and those directly nested in it, as they run from the outside in; in a
-    contraction those outside of all reductions.
+    contraction those outside of all reductions, in a turned copy not those inside its squares.
     """
     place = {name: n for n, name in reversed([*enumerate(schedule.order)])}
     axes = tuple(sorted(loop.axes, key=lambda a: place.get(a.name, 0)))
@@ -99,7 +99,8 @@ def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:
         axes += tuple(sorted(inner[0].axes, key=lambda a: place.get(a.name, 0)))
         inner = inner[0].body
     if schedule.strategy == "turn":
-        return tuple(a for a in axes if a.name not in (*schedule.vector, schedule.register))
+        outer = [a for a in axes if a.name not in (*schedule.vector, schedule.register)]
+        return (*outer, *(a for a in axes if a.name in schedule.vector))
     if schedule.strategy == "contract":
         names = {a.name for a in axes}
         inside = next((n for n, x in enumerate(schedule.order) if x not in names), len(place))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from nncompiler.ir.kernel import Schedule
 from nncompiler.ir.nests import Product
 from nncompiler.ir.scalar import Expr, axes_of
+from nncompiler.passes.guards import besides
 from nncompiler.passes.tile_loops import LANE
 from nncompiler.passes.tile_reads import (
     CACHE,
@@ -30,6 +31,8 @@ SMALL = 64
 _PACKED_LANE, _TURNED_LANE, _PACKED_VECTOR = 0.75, 0.4, 1.5
 #: Cycles of scattering one lane in an epilogue, which is not a loop: its size counts too.
 _SCATTERED = 4.0
+#: Cycles of storing a part of a vector, on processors without registers for masks.
+_PARTIAL = 12.0
 _LATENCY = 4
 #: Loads per cycle where nothing else limits a tile: two units, now and then at the same bank.
 _LOADS = 1.6
@@ -37,8 +40,10 @@ _LOADS = 1.6
 #: of hardware crosses it. Copied, of one vector of them.
 _PAGE_STEP, _PAGE_VECTOR = 3.0, 4.0
 #: Cycles of a guard that differs between the rows or columns of a tile, and of one that differs
-#: between lanes: a mask, which stays the same over channels.
-_GUARD, _MASK = 2.0, 0.5
+#: between lanes: a mask, which stays the same over channels. Only tiles at an edge look at them.
+_GUARD, _MASK = 0.75, 0.5
+#: The same for partial sums, which have more of them; and of what a factor reads besides one load.
+_GUARD_REDUCED, _CHOSEN = 2.0, 3.0
 #: The factor that varies along the columns is packed when so many tiles read the copy of a tile,
 #: and when that is no larger than this; in blocks of several tiles while they fit.
 PANEL_READERS = 4
@@ -116,8 +121,13 @@ class ContractionTiles(Reads):
         steps = sum(self.size(p.reduction) for p in self.form.products)
         read_by = {x for _, b in products for x in axes_of(b)}
         sharing = self.size(a for a in self.form.parallel if a.name not in (*read_by, row))
-        masked = sum(_MASK * self.guarded(b, columns) for _, b in products) / len(products)
-        masks = sum(_GUARD * self.guarded(a, row) for a, _ in products) / len(products)
+        masked = sum(
+            _MASK * self.edges(b, columns, self.lanes) + _CHOSEN * besides(b)
+            for _, b in products
+        ) / len(products)
+        masks = sum(
+            _GUARD * self.edges(a, row) + _CHOSEN * besides(a) for a, _ in products
+        ) / len(products)
         panel = max(self.size(p.reduction) for p in self.form.products) * len(products)
         turned = all(
             any(self.stride(b, k.name) == 1 for k in p.reduction)
@@ -129,10 +139,11 @@ class ContractionTiles(Reads):
         for rows, vectors in self.tiles(_registers, m, -(-n // self.lanes)):
             readers = sharing * -(-m // rows)
             size = panel * vectors * self.vector_bytes
-            around = self.round_of(products, size, row)
+            around = self.round_of(products, size, row, columns)
             fits = size <= PANEL_BYTES or around is not None
             copy, far = 0.0 if unit else LANE * self.lanes, pages * _PAGE_STEP
-            if fits and readers >= PANEL_READERS and not self.dense(columns, vectors * self.lanes):
+            as_is = self.dense(columns, vectors * self.lanes) or self.near(products, columns)
+            if fits and readers >= PANEL_READERS and not as_is:
                 copy = (_PACKED_VECTOR if unit else packed_lane * self.lanes) / readers
                 copy, far = copy + pages * _PAGE_VECTOR / readers, 0.0
 
@@ -145,6 +156,8 @@ class ContractionTiles(Reads):
 
             cycles = steps * others * _over_tiles(m, rows, -(-n // self.lanes), vectors, step)
             cycles += others * m * n * (1 / self.lanes + scattered * _SCATTERED)
+            if n % self.lanes and self.registers <= 16:
+                cycles += others * m * _PARTIAL * self.stores
             yield _Choice(cycles, columns, columns, row, (rows, vectors * self.lanes))
 
     def across_reduction(
@@ -159,8 +172,8 @@ class ContractionTiles(Reads):
             if self.stride(a, k.name) != 1 or self.stride(b, k.name) != 1:
                 continue
             steps = self.size(product.reduction) / k.extent * -(-k.extent // self.lanes)
-            masks = _GUARD * (self.guarded(a, row) or self.guarded(a, k.name))
-            masked = _GUARD * (self.guarded(b, columns) or self.guarded(b, k.name))
+            masks = _GUARD_REDUCED * (self.guarded(a, row) or self.guarded(a, k.name))
+            masked = _GUARD_REDUCED * (self.guarded(b, columns) or self.guarded(b, k.name))
             for rows, cols in self.tiles(lambda r, c: r * c + min(r, c), m, n):
                 if cols > 4 and cols % 4:
                     continue
@@ -212,7 +225,7 @@ class ContractionTiles(Reads):
         if (around := self.around(choice, shifted, reduction)) is not None:
             order = around
         elif choice.vector == choice.columns and (
-            first := self.round_of(products, self.panel_bytes(choice), choice.rows)
+            first := self.round_of(products, self.panel_bytes(choice), choice.rows, choice.columns)
         ):
             inside = (*inner, *rows, *(x for x in reduction if x != first))
             order = (*outer, choice.columns, first, *inside)
@@ -236,8 +249,8 @@ class ContractionTiles(Reads):
         size = self.panel_bytes(choice) * len(products)
         size //= next((k.extent for k in self.form.products[0].reduction if k.name == around), 1)
         reduced = choice.vector != choice.columns
-        dense = self.dense(choice.columns, choice.tile[1])
-        if reduced or varies or dense or readers < PANEL_READERS or size > PANEL_BYTES:
+        as_is = self.dense(choice.columns, choice.tile[1]) or self.near(products, choice.columns)
+        if reduced or varies or as_is or readers < PANEL_READERS or size > PANEL_BYTES:
             return order, 0
         if any(self.stride(b, choice.columns) != 1 for _, b in products):
             return order, choice.tile[1]
@@ -278,13 +291,15 @@ class ContractionTiles(Reads):
         return max(self.size(p.reduction) for p in self.form.products) * across
 
     def round_of(
-        self, products: list[tuple[Expr, Expr]], panel: int, row: str | None
+        self, products: list[tuple[Expr, Expr]], panel: int, row: str | None, columns: str
     ) -> str | None:
         """The reduction axis to run around the rows, where a panel is too large as a whole and
         has several axes: the one along which the rows' factor lies furthest apart.
         """
         reduction = self.form.products[0].reduction
         if len(products) != 1 or len(reduction) < 2 or row is None:
+            return None
+        if self.near(products, columns):
             return None
         a, b = products[0]
         lines = self.size(reduction) * LINE

@@ -32,6 +32,8 @@ Buffers: TypeAlias = Mapping[str, Buffer]
 _TRANSCENDENTAL, _MASKED = 15.0, 1.5
 #: Cycles of gathering or scattering one lane.
 LANE = 1.5
+#: Cycles of an element of a transposition.
+_TURNED = 0.5
 #: Least extent of both axes of a transposition.
 _SQUARE = 4
 
@@ -122,7 +124,7 @@ def transposition(kernel: Kernel, buffers: Buffers) -> tuple[float, Schedule] | 
     points = math.prod(a.extent for a in axes)
     order = [a.name for a in axes if a.name not in (written[0], read[0])]
     order += [written[0], read[0]]
-    return 1.0 * points, Schedule("turn", (written[0],), read[0], order=tuple(order))
+    return _TURNED * points, Schedule("turn", (written[0],), read[0], order=tuple(order))
 
 
 def loop_order(kernel: Kernel, buffers: Buffers) -> tuple[str, ...]:

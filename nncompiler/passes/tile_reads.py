@@ -11,6 +11,7 @@ from nncompiler.ir.kernel import Axis, Buffer, Fold, Store, expressions
 from nncompiler.ir.nests import Contraction, Product
 from nncompiler.ir.scalar import Affine, Expr, Load, axes_of
 from nncompiler.passes.accesses import nodes, stride_of
+from nncompiler.passes.guards import edges
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 
@@ -18,6 +19,8 @@ Buffers: TypeAlias = Mapping[str, Buffer]
 PAGE = 4096
 #: Bytes of the first-level data cache, and of what it loads at a time.
 CACHE, LINE = 32 * 1024, 64
+#: Bytes that stay in the second-level cache beside all else.
+NEAR = 192 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,28 @@ class Reads:
                 return False
             size *= n
         return isinstance(expr, Load) and expr.guard is None
+
+    def near(self, products: list[tuple[Expr, Expr]], columns: str) -> bool:
+        """Whether the columns' factors are small, contiguous along them, and read at every place
+        of an image: tiles then find them in the second-level cache, and packing gains nothing.
+        """
+        if not all(shifted_axes(a) and not shifted_axes(b) for a, b in products):
+            return False
+        steps = max(self.size(p.reduction) for p in self.form.products)
+        size = steps * self.extent(columns) * products[0][1].dtype.bytes
+        return size <= NEAR and all(self.stride(b, columns) == 1 for _, b in products)
+
+    def edges(self, expr: Expr, axis: str | None, width: int = 1) -> float:
+        """The part of an axis, cut into pieces of `width`, at which guards must be looked at."""
+        if axis is None or not self.guarded(expr, axis):
+            return 0.0
+        axes = [*self.form.parallel, *(a for p in self.form.products for a in p.reduction)]
+        return edges(expr, axis, width, {a.name: a.extent for a in axes})
+
+    @property
+    def stores(self) -> int:
+        """How many elements the epilogue stores at each point."""
+        return sum(isinstance(s, Store) for s in self.form.body)
 
     def reach(self, expr: Expr, axis: str) -> int:
         """The largest step in memory of a load when `axis` moves by one; 0 for a gather."""

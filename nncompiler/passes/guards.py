@@ -1,0 +1,44 @@
+"""Where guards of loads can tell apart what an axis runs over: at the edges of a padded image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, axes_of
+from nncompiler.passes.accesses import nodes
+
+
+def edges(expr: Expr, axis: str, width: int, extents: Mapping[str, int]) -> float:
+    """The part of an axis, cut into pieces of `width`, inside which some guard may hold or not."""
+    guards = [g for g in _conditions(expr) if axis in axes_of(g)]
+    starts = range(0, extents[axis], width) if guards else range(1)
+    looked = sum(any(_open(g, axis, at, width, extents) for g in guards) for at in starts)
+    return looked / len(starts)
+
+
+def besides(expr: Expr) -> int:
+    """How many loads an operand has beside one: one of several is chosen by selects."""
+    return max(0, sum(isinstance(x, Load) for x in nodes([expr])) - 1)
+
+
+def _conditions(expr: Expr) -> list[Expr]:
+    """Those of all loads."""
+    loads = [x for x in nodes([expr]) if isinstance(x, Load)]
+    found, todo = [], [x.guard for x in loads if x.guard is not None]
+    while todo:
+        match todo.pop():
+            case Apply("and", (a, b)):
+                todo += [a, b]
+            case condition:
+                found.append(condition)
+    return found
+
+
+def _open(condition: Expr, axis: str, at: int, width: int, extents: Mapping[str, int]) -> bool:
+    match condition:
+        case Apply(("ge" | "lt"), (Iota(form), Const(value))):
+            there = form.substitute({axis: Affine(((axis, 1),), at)})
+            low, high = there.bounds({**extents, axis: min(width, extents[axis] - at)})
+            return low < value <= high
+        case _:
+            return True
