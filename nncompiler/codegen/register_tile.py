@@ -133,6 +133,8 @@ class RegisterTiles:
 
     def _prefetch(self, product: Roles, column: At) -> None:
         """Ask for what `b` reads some steps further on: strides may be too large for hardware."""
+        if not product.reduction:
+            return
         axis = product.reduction[-1].name
         with self.e.scope({self.columns: column, axis: self.e.axes[axis] + AHEAD}):
             for x in walk(product.b):

@@ -18,7 +18,7 @@ it where the schedules of all steps save more cycles than the copy takes (`tile`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TypeAlias
@@ -112,22 +112,25 @@ class _Loop:
         form = contraction(kernel)
         if form is None or not form.products:
             return
-        lanes = self.vector_bytes // form.products[0].a.dtype.bytes
+        lanes, own = self.vector_bytes // form.products[0].a.dtype.bytes, extents(kernel).keys()
         for columns in form.parallel:
             pairs = [(p.a, p.b) for p in form.products]
             varying = [f for pair in pairs for f in pair if columns.name in axes_of(f)]
-            factors = [f for f in varying if isinstance(f, Load) and self.constant(f)]
+            factors = [f for f in varying if isinstance(f, Load) and self.constant(f, own)]
             if not len(factors) == len(varying) == len(pairs):
                 continue
             for width in range(lanes, lanes * _WIDEST + 1, lanes):
                 if columns.extent % width == 0:
                     yield self.packed(kernel, columns, width, factors)
 
-    def constant(self, load: Load) -> bool:
-        """Whether every step of the loop reads the same, at places known beforehand."""
+    def constant(self, load: Load, own: Collection[str]) -> bool:
+        """Whether every step of the loop reads the same, at places known beforehand: those that
+        a kernel's `own` axes say, but no counter of a loop.
+        """
         direct = all(isinstance(i, Affine) for i in load.index) and load.guard is None
         here = root_name(self.table, load.buffer) not in self.written
-        return direct and here and load.buffer not in self.copies
+        fixed = all(axis in own for axis in axes_of(load))
+        return direct and here and fixed and load.buffer not in self.copies
 
     def packed(self, kernel: Kernel, columns: Axis, width: int, factors: list[Load]) -> _Panels:
         """The kernel over panels of `width` columns of its `factors`."""
