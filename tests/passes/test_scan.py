@@ -124,10 +124,12 @@ def test_weight_gradient_is_one_contraction_behind_the_loop() -> None:
 
 
 @pytest.mark.parametrize("batch, inputs, hidden", [(8, 8, 8), (8, 16, 16), (32, 32, 64)])
-def test_length_changes_neither_kernels_nor_code_size(batch: int, inputs: int, hidden: int) -> None:
+def test_length_changes_neither_kernels_nor_code_size(
+    batch: int, inputs: int, hidden: int
+) -> None:
     """A loop stays a loop: 16 and 1024 steps have equal kernels and code of equal size within 1
-    %. Sums over time and batch, behind the loop, may run over other tiles, which code of a few
-    pages shows where few steps leave a remainder.
+    %. (Where tiles of the sums behind the loop leave a remainder of the steps of one length but
+    not of the other, it is a page more.)
     """
     sizes, counts = [], []
     for time in (16, 1024):
