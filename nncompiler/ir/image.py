@@ -1,4 +1,4 @@
-"""Parameters as bytes of the state, to be embedded in an artifact."""
+"""Parameters and running statistics as bytes of the state, to be embedded in an artifact."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nncompiler.ir.types import Array
 def pack(layout: StateLayout, weights: Mapping[str, Array]) -> bytes:
     """The bytes of the state from its header to `infer_bytes`; `UserError` NN0805 to NN0807."""
     image = bytearray(layout.infer_bytes)
-    entries = {e.name: e for e in layout.of_kind("param")}
+    entries = {e.name: e for e in (*layout.of_kind("param"), *layout.of_kind("state"))}
     for name, entry in entries.items():
         if name not in weights:
             close = nearest(name, [n for n in weights if n not in entries])
@@ -21,7 +21,8 @@ def pack(layout: StateLayout, weights: Mapping[str, Array]) -> bytes:
                 "NN0805", f"expected the parameter '{name}', but the weights lack it", help=help
             )
         found = weights[name]
-        if found.shape != entry.type.shape or found.dtype.kind != "f":
+        kind = entry.type.dtype.numpy.kind
+        if found.shape != entry.type.shape or found.dtype.kind != kind:
             shape = ",".join(map(str, found.shape))
             raise UserError(
                 "NN0807",
