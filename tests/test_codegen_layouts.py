@@ -163,6 +163,18 @@ model flat {
 """
 
 
+def assert_one_at_a_time(path, image):
+    """All outputs are the same for images one by one and for all in one batch."""
+    found = []
+    for batch in (1, len(image)):
+        model = nncompiler.compile(path, batch=batch)
+        model.init(1)
+        found.append(model.predict({"image": image}))
+    assert len(found[0]) > 1
+    for name, one in found[0].items():
+        np.testing.assert_allclose(one, found[1][name], rtol=1e-5, atol=1e-6)
+
+
 def test_reshaped_images_and_shared_weights(tmp_path):
     """Where a view joins channels and positions its base stays row-major, and weights that several
     kernels read are copied once: one image at a time gives what a batch does.
@@ -170,13 +182,7 @@ def test_reshaped_images_and_shared_weights(tmp_path):
     path = tmp_path / "flat.nn"
     path.write_text(RESHAPED)
     image = np.random.default_rng(0).standard_normal((32, 3, 13, 11)).astype(np.float32)
-    found = []
-    for batch in (1, 32):
-        model = nncompiler.compile(path, batch=batch)
-        model.init(1)
-        found.append(model.predict({"image": image}))
-    for name in ("classes", "pooled"):
-        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6)
+    assert_one_at_a_time(path, image)
     plan = Compilation(read_source(path), {"batch": 1}).plans["infer"]
     assert [k.nodes for k in plan.kernels()].count(("shared.W",)) == 1
 
@@ -197,13 +203,7 @@ def test_output_that_is_read_again_is_no_input(tmp_path):
     path = tmp_path / "two.nn"
     path.write_text(OUTPUT_READ)
     image = np.random.default_rng(0).random((32, 1, 20, 20), np.float32)
-    found = []
-    for batch in (1, 32):
-        model = nncompiler.compile(path, batch=batch)
-        model.init(1)
-        found.append(model.predict({"image": image}))
-    for name in ("middle", "last"):
-        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-5, atol=1e-6)
+    assert_one_at_a_time(path, image)
 
 
 def rounds_of(rng, batch, time):

@@ -9,18 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nncompiler.codegen.address import At, Lanes
-from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota
-
-
-def conjuncts(guard: Expr | None) -> tuple[Expr, ...]:
-    """The conditions of a guard, all of which must hold."""
-    match guard:
-        case None:
-            return ()
-        case Apply("and", (a, b)):
-            return conjuncts(a) + conjuncts(b)
-        case _:
-            return (guard,)
+from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, conjuncts
 
 
 def undecided(

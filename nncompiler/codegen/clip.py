@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from nncompiler.codegen.certain import conjuncts
 from nncompiler.codegen.writer import Counter, Writer
-from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, apply, rewrite
+from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, apply, conjuncts, rewrite
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from itertools import groupby
 from typing import TypeAlias
 
 from nncompiler.codegen.address import At
-from nncompiler.codegen.certain import conjuncts, holds
+from nncompiler.codegen.certain import holds
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.packing import packed, turns, with_panels
@@ -37,7 +37,7 @@ from nncompiler.codegen.writer import Counter, Value
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Kernel, Schedule
 from nncompiler.ir.nests import Contraction, contraction
-from nncompiler.ir.scalar import Expr, Load, axes_of, walk
+from nncompiler.ir.scalar import Expr, Load, axes_of, conjuncts, walk
 
 Visit: TypeAlias = Callable[[Tile], None]
 

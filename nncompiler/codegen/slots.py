@@ -35,7 +35,8 @@ class Slots:
         wide, align = vector_of(element, width), self.lanes * self.dtype.bytes
         first = self.w.assign(f"mul nuw nsw i64 {number}, {width}")
         pointer = self.w.assign(f"getelementptr {element}, ptr {self._base()}, i64 {first}")
-        return self.w.value(f"load {wide}, ptr {pointer}, align {align}", self.dtype, width)
+        line = f"load {wide}, ptr {pointer}, align {align}"
+        return self.w.value(line, self.dtype, width, fixed=True)
 
     def _base(self) -> str:
         element, base = memory_type(self.dtype), self.memory

@@ -286,6 +286,17 @@ def rewrite(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
     return change(expr)
 
 
+def conjuncts(guard: Expr | None) -> tuple[Expr, ...]:
+    """The conditions of a guard, all of which must hold."""
+    match guard:
+        case None:
+            return ()
+        case Apply("and", (a, b)):
+            return conjuncts(a) + conjuncts(b)
+        case _:
+            return (guard,)
+
+
 def axes_of(expr: Expr) -> frozenset[str]:
     """Axes the expression mentions directly (locals it refers to are not looked through)."""
     found: set[str] = set()
@@ -363,5 +374,5 @@ COMBINES: dict[str, Combine] = {
 __all__ = [
     "COMBINES", "PRIMITIVES", "F32", "F64", "I32", "U32", "Affine", "Apply", "Bitcast", "Cast",
     "Combine", "Const", "Expr", "Index", "Iota", "Load", "Primitive", "Ref", "apply", "axes_of",
-    "cast", "children", "const", "highest", "lowest", "rewrite", "walk",
+    "cast", "children", "conjuncts", "const", "highest", "lowest", "rewrite", "walk",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, axes_of
+from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, axes_of, conjuncts
 from nncompiler.passes.accesses import nodes
 
 
@@ -23,15 +23,7 @@ def besides(expr: Expr) -> int:
 
 def _conditions(expr: Expr) -> list[Expr]:
     """Those of all loads."""
-    loads = [x for x in nodes([expr]) if isinstance(x, Load)]
-    found, todo = [], [x.guard for x in loads if x.guard is not None]
-    while todo:
-        match todo.pop():
-            case Apply("and", (a, b)):
-                todo += [a, b]
-            case condition:
-                found.append(condition)
-    return found
+    return [c for x in nodes([expr]) if isinstance(x, Load) for c in conjuncts(x.guard)]
 
 
 def _open(condition: Expr, axis: str, at: int, width: int, extents: Mapping[str, int]) -> bool:
