@@ -17,7 +17,7 @@ _DARK = ("#74aef0", "#f5a55a", "#76c476", "#ef8182", "#b79be6", "#58c8c8", "#d0a
 _WIDTH, _HEIGHT = 510.0, 250.0  # of a panel's plot
 _LEFT, _TOP, _BOTTOM = 62.0, 34.0, 42.0
 _END = _LEFT + _WIDTH  # where labels of series begin
-_CHARACTER = 6.6  # width of one of their characters
+_CHARACTER = 7.8  # width of one of their characters, bold, in the wider of the usual fonts
 _LABEL = 14.0  # from one label of a series to the next
 #: Positive values that differ by more than this factor are drawn on a logarithmic axis.
 _LOGARITHMIC = 30.0
