@@ -22,7 +22,8 @@ from tests.differential import Compiled, differences
 from tests.passes.test_gradient import check_by_differences
 from tests.passes.test_scan import gradient_of, nested, rnn
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
+ROOT = Path(__file__).resolve().parents[2]
+MODELS, PAGE = ROOT / "models", ROOT / "docs" / "memory.md"
 
 
 def recomputed(f: Function) -> Function:
@@ -80,8 +81,15 @@ def test_training_the_character_model_needs_less_memory() -> None:
     text = print_plan(after)
     assert "loop t0 < 64 reverse recompute {" in text
     assert parse_plan(text) == after
-    assert "recomputing loops" in render(analyse(again))
-    assert "recomputing loops" not in render(analyse(kept))
+    costs = [analyse(c) for c in (kept, again)]
+    assert ["recomputing loops" in render(c) for c in costs] == [False, True]
+    rows = {
+        "arena of `train_step`, bytes": (before.arena_bytes, after.arena_bytes),
+        "live-byte bound, bytes": (before.bound, after.bound),
+        "multiply-adds of `train_step`": [c.functions[0].work.multiply_adds for c in costs],
+    }
+    page = "".join(f"| {name} | {a:,} | {b:,} |\n" for name, (a, b) in rows.items())
+    assert page in PAGE.read_text(encoding="utf-8"), f"docs/memory.md should say\n{page}"
 
 
 def test_the_setting_is_true_or_false() -> None:
