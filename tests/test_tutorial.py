@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.model_support import REPOSITORY, cache_of_run, compile_cache
@@ -69,3 +70,16 @@ def test_what_was_drawn_is_not_compared() -> None:
     """What stands between two rules may be anything, what stands behind them may not."""
     assert differences("----\nROMEO: a\nb\n----\nend\n", "----\nROMEO: c\n----\nend\n") == []
     assert differences("----\na\n----\nend\n", "----\na\n----\nfin\n")
+
+
+def test_searches_spend_their_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random search trains few networks to the end, Hyperband more for the same epochs."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import search  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(search, "EPOCHS", 3)
+    monkeypatch.setattr(search, "BUDGET", 18)
+    few, many = (search.search(method, 0) for method in ("random", "Hyperband"))
+    assert few.trials == 6 and len(few.best) == 18
+    assert many.trials > 6 and 18 <= len(many.best) <= 20
+    assert all(np.diff(s.best).max() <= 0 and s.accuracy > 0.5 for s in (few, many))
