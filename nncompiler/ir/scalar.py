@@ -46,11 +46,14 @@ class Affine:
         return Affine(tuple((n, c * k) for n, c in self.terms) if k else (), self.const * k)
 
     def coefficient(self, axis: str) -> int:
-        return dict(self.terms).get(axis, 0)
+        for name, k in self.terms:
+            if name == axis:
+                return k
+        return 0
 
     @property
     def axes(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.terms)
+        return tuple([name for name, _ in self.terms])
 
     @property
     def single(self) -> str | None:
@@ -75,8 +78,12 @@ class Affine:
 
     def bounds(self, extents: Mapping[str, int]) -> tuple[int, int]:
         """Smallest and largest value over ``0 <= axis < extent``."""
-        low = self.const + sum(min(0, k * (extents[n] - 1)) for n, k in self.terms)
-        high = self.const + sum(max(0, k * (extents[n] - 1)) for n, k in self.terms)
+        low = high = self.const
+        for n, k in self.terms:
+            if k < 0:
+                low += k * (extents[n] - 1)
+            else:
+                high += k * (extents[n] - 1)
         return low, high
 
     def __str__(self) -> str:
@@ -247,23 +254,25 @@ def cast(arg: Expr, dtype: DType) -> Expr:
 
 def children(expr: Expr) -> tuple[Expr, ...]:
     """Sub-expressions, indices that are expressions included."""
-    match expr:
-        case Apply(_, args):
-            return args
-        case Cast(arg) | Bitcast(arg):
-            return (arg,)
-        case Load(_, index, _, guard):
-            found = tuple(i for i in index if not isinstance(i, Affine))
-            return (*found, guard) if guard is not None else found
+    match expr:  # without fields in the patterns: this is asked for more than all else
+        case Apply():
+            return expr.args
+        case Load():
+            found = tuple([i for i in expr.index if not isinstance(i, Affine)])
+            return found if expr.guard is None else (*found, expr.guard)
+        case Cast() | Bitcast():
+            return (expr.arg,)
         case _:
             return ()
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
     """The expression and everything below it, outermost first."""
-    yield expr
-    for child in children(expr):
-        yield from walk(child)
+    todo = [expr]
+    while todo:
+        e = todo.pop()
+        yield e
+        todo += reversed(children(e))
 
 
 def rewrite(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
@@ -300,16 +309,19 @@ def conjuncts(guard: Expr | None) -> tuple[Expr, ...]:
 def axes_of(expr: Expr) -> frozenset[str]:
     """Axes the expression mentions directly (locals it refers to are not looked through)."""
     found: set[str] = set()
-    for e in walk(expr):
+    todo = [expr]
+    while todo:
+        e = todo.pop()
         match e:
-            case Iota(index):
-                found.update(index.axes)
-            case Load(_, index):
-                for i in index:
+            case Iota():
+                found.update(e.index.axes)
+            case Load():
+                for i in e.index:
                     if isinstance(i, Affine):
                         found.update(i.axes)
             case _:
                 pass
+        todo += children(e)
     return frozenset(found)
 
 

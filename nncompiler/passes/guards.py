@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, axes_of, conjuncts
+from nncompiler.ir.scalar import Apply, Const, Expr, Iota, Load, axes_of, conjuncts
 from nncompiler.passes.accesses import nodes
 
 
@@ -29,8 +29,7 @@ def _conditions(expr: Expr) -> list[Expr]:
 def _open(condition: Expr, axis: str, at: int, width: int, extents: Mapping[str, int]) -> bool:
     match condition:
         case Apply(("ge" | "lt"), (Iota(form), Const(value))):
-            there = form.substitute({axis: Affine(((axis, 1),), at)})
-            low, high = there.bounds({**extents, axis: min(width, extents[axis] - at)})
-            return low < value <= high
+            low, high = form.bounds({**extents, axis: min(width, extents[axis] - at)})
+            return low < value - form.coefficient(axis) * at <= high
         case _:
             return True

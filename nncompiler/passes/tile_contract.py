@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from nncompiler.ir.kernel import Schedule
 from nncompiler.ir.nests import Product
@@ -136,14 +137,20 @@ class ContractionTiles(Reads):
         packed_lane = _TURNED_LANE if turned else _PACKED_LANE
         rows_apart, pages = (all(self.apart(p[n], PAGE) for p in products) for n in (0, 1))
         apart = self.apart(products[0][0], LINE)
-        for rows, vectors in self.tiles(_registers, m, -(-n // self.lanes)):
-            readers = sharing * -(-m // rows)
+
+        @cache
+        def copied(vectors: int) -> tuple[int, str | None, bool]:
+            """Of panels of so many columns: the bytes, the axis of rounds, whether copies pay."""
             size = panel * vectors * self.vector_bytes
             around = self.round_of(products, size, row, columns)
-            fits = size <= PANEL_BYTES or around is not None
-            copy, far = 0.0 if unit else LANE * self.lanes, pages * _PAGE_STEP
             as_is = self.dense(columns, vectors * self.lanes) or self.near(products, columns)
-            if fits and readers >= PANEL_READERS and not as_is:
+            return size, around, not as_is and (size <= PANEL_BYTES or around is not None)
+
+        for rows, vectors in self.tiles(_registers, m, -(-n // self.lanes)):
+            readers = sharing * -(-m // rows)
+            size, around, pays = copied(vectors)
+            copy, far = 0.0 if unit else LANE * self.lanes, pages * _PAGE_STEP
+            if pays and readers >= PANEL_READERS:
                 copy = (_PACKED_VECTOR if unit else packed_lane * self.lanes) / readers
                 copy, far = copy + pages * _PAGE_VECTOR / readers, 0.0
 

@@ -30,13 +30,19 @@ class Reads:
     form: Contraction
     buffers: Buffers
     lanes: int
-    #: What every candidate asks for again: steps by factor and axis, axes of guards by factor.
+    #: What every candidate asks for again: steps by factor and axis, axes of guards by factor,
+    #: edges, whether the columns' factors are near, and dense as a whole.
     _found: dict[tuple[int, str], frozenset[int | None]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     _guards: dict[int, frozenset[str]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _edges: dict[tuple[int, str, int], float] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _near: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _whole: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def apart(self, expr: Expr, size: int) -> bool:
         """Whether every step of the reduction reads `expr` so many bytes away, or further."""
@@ -46,11 +52,14 @@ class Reads:
 
     def dense(self, columns: str, width: int) -> bool:
         """Whether tiles of so many columns read panels as they are: one byte after the other."""
-        whole = self.extent(columns) % self.lanes == 0
-        return whole and width >= self.extent(columns) and all(
-            self._dense(with_columns(p, columns)[1], columns, p.reduction)
-            for p in self.form.products
-        )
+        if width < (n := self.extent(columns)) or n % self.lanes:
+            return False
+        if columns not in self._whole:
+            self._whole[columns] = all(
+                self._dense(with_columns(p, columns)[1], columns, p.reduction)
+                for p in self.form.products
+            )
+        return self._whole[columns]
 
     def _dense(self, expr: Expr, columns: str, reduction: tuple[Axis, ...]) -> bool:
         sizes = {columns: self.extent(columns), **{k.name: k.extent for k in reduction}}
@@ -65,6 +74,11 @@ class Reads:
         """Whether the columns' factors are small, contiguous along them, and read at every place
         of an image: tiles then find them in the second-level cache, and packing gains nothing.
         """
+        if columns not in self._near:
+            self._near[columns] = self._is_near(products, columns)
+        return self._near[columns]
+
+    def _is_near(self, products: list[tuple[Expr, Expr]], columns: str) -> bool:
         if not all(shifted_axes(a) and not shifted_axes(b) for a, b in products):
             return False
         steps = max(self.size(p.reduction) for p in self.form.products)
@@ -75,8 +89,11 @@ class Reads:
         """The part of an axis, cut into pieces of `width`, at which guards must be looked at."""
         if axis is None or not self.guarded(expr, axis):
             return 0.0
-        axes = [*self.form.parallel, *(a for p in self.form.products for a in p.reduction)]
-        return edges(expr, axis, width, {a.name: a.extent for a in axes})
+        key = id(expr), axis, width
+        if key not in self._edges:
+            axes = [*self.form.parallel, *(a for p in self.form.products for a in p.reduction)]
+            self._edges[key] = edges(expr, axis, width, {a.name: a.extent for a in axes})
+        return self._edges[key]
 
     @property
     def stores(self) -> int:
