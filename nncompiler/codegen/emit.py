@@ -73,10 +73,11 @@ def build(
     record = manifest(
         program, target, networks, modules.calls, source_sha256, version, weights is not None
     )
-    unsigned = json.dumps(record, sort_keys=True).encode()
+    unsigned = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
     sections = {MANIFEST_SECTION: unsigned}
     if texts:
-        packed = json.dumps({k: dict(v) for k, v in texts.items()}, sort_keys=True).encode()
+        # In this order: what follows a text that is much like it, takes little room.
+        packed = json.dumps({k: dict(v) for k, v in texts.items()}).encode()
         sections[TEXTS_SECTION] = zlib.compress(packed, 9)
     exports = abi.exports(program) + [abi.symbol(program, "ticks")] * timed
     image = link(objects, exports, f"{abi.identifier(program.name)}.so", sections)
