@@ -117,23 +117,19 @@ class Run:
             if isinstance(call, Call):
                 self._call(call, counters, slots)
                 continue
-            # addresses first: what a loop computes for itself would not reach the code behind it
-            for inner in flat(call.calls):
-                for name in inner.buffers:
-                    self._address(name)
             with self.f.loop(call.extent, call.reverse) as value:
                 self._steps(call.calls, {**counters, call.counter: value}, slots)
 
     def _call(self, call: Call, counters: Mapping[str, str], slots: Mapping[str, int]) -> None:
         f = self.f
         f.line(f"; {call.name}")
-        values = [f"ptr {self._address(name)}" for name in call.buffers]
-        values += [f"i64 {counters[c]}" for c in call.counters]
-        if call.split:
-            values += [f"i64 {w}" for w in ((WORKER, WORKERS) if self.crew else (0, 1))]
         if call.barrier and self.crew:
             self._meet()
         with nullcontext() if call.split else self._alone():
+            values = [f"ptr {self._address(name)}" for name in call.buffers]
+            values += [f"i64 {counters[c]}" for c in call.counters]
+            if call.split:
+                values += [f"i64 {w}" for w in ((WORKER, WORKERS) if self.crew else (0, 1))]
             f.line(f"call void @{call.function}({', '.join(values)})")
         if self.timed:
             with self._alone():

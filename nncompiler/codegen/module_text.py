@@ -132,7 +132,6 @@ class FunctionText:
         self.block = "entry"
         self._count = 0
         self._codes: list[int] = []
-        self._offsets: dict[tuple[str, int], str] = {}
 
     def line(self, text: str) -> None:
         self._lines.append(f"  {text}")
@@ -147,13 +146,10 @@ class FunctionText:
         self.block = name
 
     def offset(self, pointer: str, bytes: int) -> str:
-        """The address `bytes` behind `pointer`; for straight-line code, where it is reused."""
-        if not bytes:
-            return pointer
-        if (pointer, bytes) not in self._offsets:
-            text = self.assign(f"getelementptr i8, ptr {pointer}, i64 {bytes}")
-            self._offsets[pointer, bytes] = text
-        return self._offsets[pointer, bytes]
+        """The address `bytes` behind `pointer`. Each use has its own: values that are kept take
+        more code, to store and load them, than one addition.
+        """
+        return self.assign(f"getelementptr i8, ptr {pointer}, i64 {bytes}") if bytes else pointer
 
     def require(self, pointers: Sequence[tuple[str, int]]) -> None:
         """Refuse pointers that are null or not aligned to so many bytes."""
