@@ -352,22 +352,25 @@ def build_artifact(
     """
     from nncompiler import __version__
     from nncompiler.codegen.emit import build
+    from nncompiler.codegen.processes import helpers_ahead
 
     first = compilations[0]
     image = None if weights is None else pack(first.layout, weights)
-    whole = program(compilations)
-    return first.clock.run(
-        "codegen",
-        lambda: build(
-            whole,
-            first.target,
-            networks=[c.network for c in compilations],
-            texts=first.texts(),
-            source_sha256=hashlib.sha256(first.source.text.encode()).hexdigest(),
-            version=__version__,
-            weights=image,
-            compile=objects,
-            timed=timed,
-        ),
-        lambda a: f"{len(a.so)} bytes of shared object",
-    )
+    kernels = sum(len(f.nodes) for c in compilations for f in c.optimised.values())
+    with helpers_ahead(kernels):
+        whole = program(compilations)
+        return first.clock.run(
+            "codegen",
+            lambda: build(
+                whole,
+                first.target,
+                networks=[c.network for c in compilations],
+                texts=first.texts,
+                source_sha256=hashlib.sha256(first.source.text.encode()).hexdigest(),
+                version=__version__,
+                weights=image,
+                compile=objects,
+                timed=timed,
+            ),
+            lambda a: f"{len(a.so)} bytes of shared object",
+        )

@@ -182,7 +182,7 @@ def program() -> Program:
 @cache
 def artifact() -> Artifact:
     texts = {"graph": {"infer": "graph text"}}
-    return build(program(), host(), texts=texts, source_sha256="ab" * 32, version="1.2")
+    return build(program(), host(), texts=lambda: texts, source_sha256="ab" * 32, version="1.2")
 
 
 # --- NumPy's version -----------------------------------------------------------------------------
@@ -382,7 +382,7 @@ def test_same_bytes_twice() -> None:
     def backwards(texts: Any, target: Any) -> list[bytes]:
         return compile_modules(list(texts)[::-1], target)[::-1]
 
-    options: dict[str, Any] = {"texts": {"graph": {"infer": "graph text"}},
+    options: dict[str, Any] = {"texts": lambda: {"graph": {"infer": "graph text"}},
                                "source_sha256": "ab" * 32, "version": "1.2"}
     again = build(program(), host(), compile=backwards, **options)
     assert again.so == artifact().so and again.header == artifact().header

@@ -12,7 +12,7 @@ import pytest
 
 from nncompiler.codegen import processes
 from nncompiler.codegen.object_code import compile_module
-from nncompiler.codegen.processes import compile_modules
+from nncompiler.codegen.processes import compile_modules, helpers_ahead
 from nncompiler.codegen.target import host
 from nncompiler.errors import UserError
 
@@ -150,3 +150,26 @@ def test_jobs_must_be_a_number(monkeypatch: pytest.MonkeyPatch, given: str) -> N
     with pytest.raises(UserError, match="NNCOMPILER_JOBS") as error:
         compile_modules(TEXTS, host())
     assert error.value.code == "NN0503"
+
+
+def test_helpers_started_ahead_take_part(started: Started) -> None:
+    """They are there before the first module, and no more are started for it."""
+    with helpers_ahead(1000):
+        assert len(started) == 2
+        assert compile_modules(TEXTS, host()) == plain()
+        assert len(started) == 2
+    check_all_ended(started)
+
+
+def test_helpers_started_ahead_for_nothing_end(started: Started) -> None:
+    """Where all was in the cache, or a plan failed."""
+    with pytest.raises(KeyError), helpers_ahead(1000):
+        raise KeyError("plan")
+    assert len(started) == 2
+    check_all_ended(started)
+
+
+def test_few_kernels_start_nothing_ahead(started: Started) -> None:
+    """A model of a few kernels is compiled before a helper has loaded LLVM."""
+    with helpers_ahead(processes._HELPER_KERNELS - 1):
+        assert not started

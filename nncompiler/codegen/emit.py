@@ -48,7 +48,7 @@ def build(
     target: Target,
     *,
     networks: Sequence[Network] = (),
-    texts: Texts | None = None,
+    texts: Callable[[], Texts] | None = None,
     source_sha256: str = "",
     version: str = "",
     weights: bytes | None = None,
@@ -58,14 +58,18 @@ def build(
     """The artifact of `program`.
 
     `networks`, one for each binding of the free sizes, say what the manifest tells of the model.
+    `texts` are asked for while helpers compile.
     `weights` are the bytes of the state from the end of its header to `infer_bytes`; `init` then
     gives these parameters instead of random ones. With `timed`, a table of the kernels' times is
     built in, and `NAME_ticks` gives it (see `ticks`).
     """
     found: list[Modules] = []
+    sections: dict[str, bytes] = {}
 
     def modules_of() -> Iterator[str]:
         found.append((yield from lowering(program, target, weights, timed)))
+        if texts is not None:  # while helpers are at work
+            sections[TEXTS_SECTION] = _packed(texts())
 
     made = (compile or compile_modules)(modules_of(), target)
     (modules,) = found
@@ -74,17 +78,18 @@ def build(
         program, target, networks, modules.calls, source_sha256, version, weights is not None
     )
     unsigned = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
-    sections = {MANIFEST_SECTION: unsigned}
-    if texts:
-        # In this order: what follows a text that is much like it, takes little room.
-        packed = json.dumps({k: dict(v) for k, v in texts.items()}).encode()
-        sections[TEXTS_SECTION] = zlib.compress(packed, 9)
+    sections = {MANIFEST_SECTION: unsigned, **sections}
     exports = abi.exports(program) + [abi.symbol(program, "ticks")] * timed
     image = link(objects, exports, f"{abi.identifier(program.name)}.so", sections)
     record["digest"] = digest = hashlib.sha256(image).hexdigest()
     at = image.index(unsigned) + unsigned.index(NO_DIGEST.encode())
     image = image[:at] + digest.encode() + image[at + len(digest) :]
     return Artifact(image, header_text(program, target, weights is not None), record)
+
+
+def _packed(texts: Texts) -> bytes:
+    """As they come: a text behind one that is much like it takes little room."""
+    return zlib.compress(json.dumps({k: dict(v) for k, v in texts.items()}).encode(), 9)
 
 
 def llvm_text(program: Program, target: Target) -> dict[str, str]:

@@ -12,12 +12,12 @@ processors this process may use.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Condition, Thread
 from typing import IO
@@ -29,12 +29,16 @@ from nncompiler.codegen.target import Target, select
 from nncompiler.errors import UserError
 
 _HELPER_BYTES = 200_000  # so much text takes some 0.25 s: twice what starting a helper takes
+_HELPER_KERNELS = 8  # the same before there are texts, while nothing has to wait for it
 _MOST = 8
 _LONGEST = 2**32
 _READY = b"ready"
 _START = (
     "import sys; sys.path += sys.argv[1:]; from nncompiler.codegen.processes import serve; serve()"
 )
+
+#: Helpers that nobody gave work to so far.
+_WAITING: list[subprocess.Popen[bytes]] = []
 
 
 def compile_modules(texts: Iterable[str], target: Target) -> list[bytes]:
@@ -47,6 +51,43 @@ def compile_modules(texts: Iterable[str], target: Target) -> list[bytes]:
     finally:
         work.end()
     return [work.objects[k] for k in range(len(work.texts))]
+
+
+@contextmanager
+def helpers_ahead(kernels: int) -> Iterator[None]:
+    """Start helpers for about so many kernels, that load LLVM while these are being planned;
+    `compile_modules` takes them. Those that nobody took are gone behind this."""
+    most = min(_jobs() - 1, kernels // _HELPER_KERNELS) if _startable() else 0
+    started = [p for p in (_start() for _ in range(most)) if p is not None]
+    _WAITING.extend(started)
+    try:
+        yield
+    finally:
+        for process in started:
+            with suppress(ValueError):  # it is at work elsewhere
+                _WAITING.remove(process)
+                _end(process)
+
+
+def _start() -> subprocess.Popen[bytes] | None:
+    """A helper, or None where the system does not let us have one."""
+    roots = [str(Path(f).parents[n]) for f, n in ((__file__, 2), (llvmlite.__file__, 1))]
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _START, *roots],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    except OSError:
+        return None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):  # what was not sent has no reader
+                pipe.close()
+    process.wait()
 
 
 def _jobs() -> int:
@@ -71,13 +112,15 @@ class _Work:
 
     def __init__(self, target: Target, most: int) -> None:
         self.target, self.most = target, most
+        self.changed = Condition()
         self.texts: list[str] = []
         self.objects: dict[int, bytes] = {}
         self.helpers: list[_Helper] = []
         self.bytes = 0
         self.complete = False
         self.left: list[tuple[int, int]] = []  # size and number, in order
-        self.changed = Condition()
+        while _WAITING and len(self.helpers) < most:
+            self.helpers.append(_Helper(self, _WAITING.pop()))
 
     def add(self, text: str) -> None:
         """One more module, and one more helper where there is enough for it."""
@@ -85,11 +128,11 @@ class _Work:
         self.put(len(self.texts) - 1)
         self.bytes += len(text)
         if len(self.helpers) < min(self.most, self.bytes // _HELPER_BYTES):
-            helper = _Helper.start(self)
-            if helper is None:
+            process = _start()
+            if process is None:
                 self.most = 0
             else:
-                self.helpers.append(helper)
+                self.helpers.append(_Helper(self, process))
 
     def put(self, k: int) -> None:
         with self.changed:
@@ -138,19 +181,6 @@ class _Helper:
         self.thread = Thread(target=self._talk, daemon=True)
         self.thread.start()
 
-    @staticmethod
-    def start(work: _Work) -> _Helper | None:
-        """A helper at work, or None where the system does not let us have one."""
-        roots = [str(Path(f).parents[n]) for f, n in ((__file__, 2), (llvmlite.__file__, 1))]
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, *roots],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-        except OSError:
-            return None
-        return _Helper(work, process)
-
     def _talk(self) -> None:
         to, answers = self.process.stdin, self.process.stdout
         assert to is not None and answers is not None
@@ -176,11 +206,7 @@ class _Helper:
     def kill(self) -> None:
         self.process.kill()
         self.thread.join()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):  # what was not sent has no reader
-                    pipe.close()
-        self.process.wait()
+        _end(self.process)
 
 
 def serve() -> None:
