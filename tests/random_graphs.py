@@ -163,6 +163,25 @@ def gathering(m: _Maker) -> None:
     m.keep(m.b.emit("gather", x, indices, axis=axis), x)
 
 
+def embedding(m: _Maker) -> None:
+    """Rows of a table, most of them more than once and one out of range, times a matrix."""
+    x = m.pick(2)
+    if x is None or not x.type.size:
+        return
+    rows, width = x.shape
+    looked = (m.random.choice([2, 3]), rows + m.random.choice([0, 1, 3]))
+    if math.prod(looked) * max(width, rows) > MAX_ELEMENTS:
+        return
+    ramp = m.b.emit("iota", shape=(math.prod(looked),), dtype="i32")
+    low = m.b.emit("sub", ramp, m.b.const(m.random.choice([0, 2, rows]), I32))
+    indices = m.b.emit("reshape", low, shape=looked)
+    others = [v for v in m.pool if v.dtype == m.dtype and v.type.rank == 2 and v.shape[1] == width]
+    gathered = m.b.emit("gather", x, indices, axis=0)
+    spec = "n t j k: n t k, j k -> n t j"
+    z = m.b.emit("contract", gathered, m.random.choice(others), spec=spec)
+    m.keep(m.b.emit("mul", z, m.number(1.0 / width)))
+
+
 def pooling(m: _Maker) -> None:
     """Windows along the last one or two axes, reduced by their maximum or sum."""
     x = m.pick()
@@ -222,7 +241,7 @@ def recurrence(m: _Maker) -> None:
 
 STEPS: tuple[tuple[int, Callable[[_Maker], None]], ...] = (
     (5, unary), (6, binary), (4, reduction), (3, product), (4, movement), (2, decision),
-    (1, gathering), (1, pooling), (1, convolution), (1, recurrence),
+    (1, gathering), (1, embedding), (1, pooling), (1, convolution), (1, recurrence),
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, index_e
 from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, fit, only, producer, sample
 from nncompiler.ir.ops.contract_gradient import operand_gradient
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec, parse_spec
+from nncompiler.ir.ops.contract_tables import contracted_table
 from nncompiler.ir.ops.elementwise import common_dtype
 from nncompiler.ir.ops.join import conjunction, within
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, const
@@ -144,7 +145,7 @@ class Contract(Operator):
             return b.emit("contract", *inputs, spec=str(absorbed))
         if spec.is_bare and all(extents[a] == 1 for a in spec.reduction) and node.output.type.size:
             return _product(b, node, spec)
-        return None
+        return contracted_table(b, node, spec, definitions)
 
     def attribute_text(self, node: Node) -> str | None:
         return str(node.attr("spec"))

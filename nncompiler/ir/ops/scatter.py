@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nncompiler.ir.graph import Builder, Node
+from nncompiler.ir.graph import Builder, Node, Value
 from nncompiler.ir.kernel import Axis, For, Let, Stmt
 from nncompiler.ir.op import Memory, Operator, Sample, expect, expect_inputs
-from nncompiler.ir.ops.common import Cotangents, Grads, integer, only
+from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, integer, only
+from nncompiler.ir.ops.contract_tables import scattered_first
 from nncompiler.ir.scalar import Affine, Index, Ref, apply, const
 from nncompiler.ir.types import F32, F64, I32, Array, TensorType
 
@@ -84,6 +85,9 @@ class ScatterAdd(Operator):
             *_around(cleared, (memory.store(at, const(0, dtype)),)),
             *_around(looked, (row, *_around(beside, (added,))), ordered=True),
         )
+
+    def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
+        return scattered_first(b, node, definitions)
 
     def index_bounds(self, node: Node) -> tuple[tuple[int, int], ...]:
         return ((1, integer(node, "extent")),)
