@@ -14,6 +14,9 @@ from nncompiler.ir.ops.contract_tables import scattered_first
 from nncompiler.ir.scalar import Affine, Index, Ref, apply, const
 from nncompiler.ir.types import F32, F64, I32, Array, TensorType
 
+#: Elements of a row that are added up at a time.
+_BLOCK = 256
+
 
 class ScatterAdd(Operator):
     """``scatter_add {axis, extent} %parts, %indices``: y[…, i, …] is the sum of the parts with
@@ -69,22 +72,34 @@ class ScatterAdd(Operator):
         return (b.emit("gather", only(cotangents), node.inputs[1], axis=axis), None)
 
     def nest(self, node: Node, memory: Memory) -> tuple[Stmt, ...]:
-        """The result is cleared, then each part is added to its row, one after the other."""
+        """The result is cleared, then each part is added to its row, one after the other; long
+        rows block by block, each a table small enough for the nearest cache."""
         indices, axis = node.inputs[1].type, integer(node, "axis")
         out, dtype = node.output.shape, node.output.dtype
-        cleared, at = _loops("c", out)
+        sizes = (*out[:axis], *out[axis + 1 :])
+        blocks = sizes[-1] // _BLOCK if axis < len(out) - 1 and not sizes[-1] % _BLOCK else 1
+        outer, inside = (Axis("b", blocks),) if blocks > 1 else (), list(sizes)
+        if outer:
+            inside[-1] = _BLOCK
         looked, place = _loops("n", indices.shape)
-        beside, rest = _loops("r", (*out[:axis], *out[axis + 1 :]))
-        before, behind = rest[:axis], rest[axis:]
         low = apply("max", memory.load(1, place), const(0, I32))
         row = Let("row", apply("min", low, const(out[axis] - 1, I32)))
-        target: tuple[Index, ...] = (*before, Ref("row", I32), *behind)
-        part = memory.load(0, (*before, *place, *behind))
+
+        def beside(name: str) -> tuple[tuple[Axis, ...], tuple[Affine, ...]]:
+            axes, at = _loops(name, inside)
+            return axes, (*at[:-1], at[-1] + Affine.axis("b") * _BLOCK) if outer else at
+
+        clear, at = beside("c")
+        cleared = memory.store((*at[:axis], Affine.axis("v"), *at[axis:]), const(0, dtype))
+        adds, at = beside("r")
+        target: tuple[Index, ...] = (*at[:axis], Ref("row", I32), *at[axis:])
+        part = memory.load(0, (*at[:axis], *place, *at[axis:]))
         added = memory.store(target, apply("add", memory.result(target), part))
-        return (
-            *_around(cleared, (memory.store(at, const(0, dtype)),)),
-            *_around(looked, (row, *_around(beside, (added,))), ordered=True),
+        body = (
+            For((Axis("v", out[axis]), *clear), (cleared,)),
+            *_around(looked, (row, *_around(adds, (added,))), ordered=True),
         )
+        return _around(outer, body)
 
     def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
         return scattered_first(b, node, definitions)
