@@ -100,6 +100,8 @@ class Operator(ABC):
     #: Cheap enough to be computed again wherever it is needed (moves data or counts, no
     #: arithmetic to speak of).
     cheap: ClassVar[bool] = False
+    #: A fold whose result has the factors of its operand that do not vary along `axes`.
+    linear: ClassVar[bool] = False
     #: Its elements follow from a few numbers: better computed again than kept in memory.
     generates: ClassVar[bool] = False
 
@@ -160,6 +162,10 @@ class Operator(ABC):
     ) -> tuple[Value | None, Value | None] | None:
         """(scale, shift) where the result is ``input k * scale + shift``, None for 1 and for 0;
         None where it is not of that form."""
+        return None
+
+    def factors(self, node: Node) -> tuple[float, tuple[Value, ...]] | None:
+        """A number and inputs whose product the result is; None where it is no product."""
         return None
 
     def dims(self, node: Node) -> DimMap:

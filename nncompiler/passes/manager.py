@@ -20,6 +20,7 @@ from nncompiler.ir.op import lookup
 from nncompiler.passes.autodiff import Autodiff
 from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
+from nncompiler.passes.factor import Factor
 from nncompiler.passes.fold_affine import FoldAffine
 from nncompiler.passes.fuse import Fuse
 from nncompiler.passes.recompute import Recompute
@@ -55,7 +56,7 @@ Hook = Callable[[Event], None]
 PASSES: dict[str, type[Pass]] = {
     p.name: p
     for p in (
-        Recompute, Autodiff, Simplify, CommonSubexpressions, FoldAffine, DeadCode, Fuse,
+        Recompute, Autodiff, Simplify, CommonSubexpressions, FoldAffine, Factor, DeadCode, Fuse,
     )  # fmt: skip
 }
 

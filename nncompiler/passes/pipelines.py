@@ -2,6 +2,7 @@
 
 from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
+from nncompiler.passes.factor import Factor
 from nncompiler.passes.fold_affine import FoldAffine
 from nncompiler.passes.fuse import Fuse
 from nncompiler.passes.manager import Pass
@@ -9,5 +10,5 @@ from nncompiler.passes.simplify import Simplify
 
 #: What every function goes through before it is scheduled.
 OPTIMISE: tuple[Pass, ...] = (
-    Simplify(), CommonSubexpressions(), FoldAffine(), DeadCode(), Fuse(),
+    Simplify(), CommonSubexpressions(), FoldAffine(), Factor(), DeadCode(), Fuse(),
 )  # fmt: skip

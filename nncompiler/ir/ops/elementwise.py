@@ -204,6 +204,9 @@ class Mul(Elementwise):
     ) -> tuple[Value | None, Value | None] | None:
         return (node.inputs[1 - k], None)
 
+    def factors(self, node: Node) -> tuple[float, tuple[Value, ...]] | None:
+        return (1.0, node.inputs)
+
     def value(self, *inputs: Any) -> Any:
         return np.multiply(*inputs)
 

@@ -123,6 +123,7 @@ class Reduction(Operator):
 class Sum(Reduction):
     name = "reduce_sum"
     combine = "sum"
+    linear = True
 
     def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
         return np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype)

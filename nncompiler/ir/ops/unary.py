@@ -68,8 +68,10 @@ def unary(
     between: tuple[float, float] = (-2.0, 2.0),
     takes: tuple[DType, ...] = (F32, F64),
     rule: Rule | None = None,
+    factor: float | None = None,
 ) -> None:
-    """Define the operator `called`. A `derivative` of None says that no gradient flows."""
+    """Define the operator `called`. A `derivative` of None says that no gradient flows; with a
+    `factor`, it is the argument times that."""
 
     class Function(Unary):
         __doc__ = f"The elementwise function `{called}`."
@@ -93,6 +95,9 @@ def unary(
 
         def rule(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
             return rule(b, node, definitions) if rule else None
+
+        def factors(self, node: Node) -> tuple[float, tuple[Value, ...]] | None:
+            return None if factor is None else (factor, node.inputs)
 
 
 def _times(b: Builder, d: Value, *factors: Value | float) -> Value:
@@ -141,7 +146,10 @@ def _abs_rule(b: Builder, node: Node, definitions: Definitions) -> Value | None:
 
 _SIGNED = (F32, F64, I32)
 
-unary("neg", np.negative, lambda b, x, y, d: b.emit("neg", d), takes=_SIGNED, rule=_neg_rule)
+unary(
+    "neg", np.negative, lambda b, x, y, d: b.emit("neg", d), takes=_SIGNED, rule=_neg_rule,
+    factor=-1.0,
+)  # fmt: skip
 unary(
     "abs", np.abs, lambda b, x, y, d: _times(b, d, b.emit("sign", x)),
     takes=_SIGNED, rule=_abs_rule,
