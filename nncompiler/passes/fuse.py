@@ -27,7 +27,7 @@ from nncompiler.ir.analysis import generated, updates
 from nncompiler.ir.graph import Function, Node, Param, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.dce import DeadCode
-from nncompiler.passes.grouping import find_frame, is_closed, is_view
+from nncompiler.passes.grouping import find_frame, is_closed, is_view, rows_are_large
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +269,8 @@ class _Groups:
         union = self._closure(a.own | b.own)
         if self._views_itself(union):
             return None
-        framed = find_frame(self._members(union), self._outputs(union)) is not None
-        return union if framed else None
+        frame = find_frame(self._members(union), self._outputs(union))
+        return union if frame and not rows_are_large(frame, self._members(union)) else None
 
     def _views_itself(self, group: _Group) -> bool:
         """Whether the group reads a value of its own through a view, which must find it in

@@ -16,6 +16,8 @@ from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.op import lookup
 from nncompiler.ir.scalar import PRIMITIVES
 
+#: Elements to fold that are worth a kernel of their own, which workers share.
+_SHARED = 1 << 16
 #: Dimensions that run together share a number.
 Labels: TypeAlias = "tuple[int | None, ...]"
 
@@ -122,6 +124,15 @@ def find_frame(nodes: Sequence[Node], outputs: Sequence[Value]) -> Frame | None:
         if found:
             return found
     return None
+
+
+def rows_are_large(frame: Frame, nodes: Sequence[Node]) -> bool:
+    """Whether folds within a fold over everything, which one worker runs, are work for several."""
+    if frame.cross is None:
+        return False
+    rows = [n for n in nodes if lookup(n.op).kind == "fold" and n is not frame.cross]
+    points = max((n.inputs[0].type.size for n in rows), default=0)
+    return points >= max(_SHARED, 16 * frame.cross.inputs[0].type.size)
 
 
 def _repeats(labels: Labels) -> bool:
