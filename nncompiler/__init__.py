@@ -55,6 +55,7 @@ def compile(
     dtype: str = "f32",
     cpu: str = "host",
     threads: int = 1,
+    direct: bool = False,
     functions: Sequence[str] | None = None,
     cache: bool = True,
 ) -> Model:
@@ -62,7 +63,8 @@ def compile(
 
     `batch` gives one or more batch sizes, by default that of the `train` block; further ones are
     compiled when they are needed. Steps run on `threads` threads where that helps, to the same
-    bits whatever their number. `sizes` binds other free sizes. `functions` are those to
+    bits whatever their number. `sizes` binds other free sizes. With `direct`, no convolution is
+    computed by transforms (Winograd), which round otherwise. `functions` are those to
     compile, by default all. With `cache`, what was compiled before is taken from the compile
     cache.
     """
@@ -70,7 +72,7 @@ def compile(
 
     return compile_model(
         path_or_text, batch=batch, sizes=sizes, dtype=dtype, cpu=cpu, threads=threads,
-        functions=functions, cache=cache,
+        direct=direct, functions=functions, cache=cache,
     )  # fmt: skip
 
 

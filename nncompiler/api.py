@@ -49,6 +49,7 @@ class Request:
     bindings: tuple[Sizes, ...] = ((),)
     dtype: str = "f32"
     cpu: str = "host"
+    direct: bool = False
     functions: tuple[str, ...] | None = None
     weights: str | None = None
 
@@ -107,7 +108,7 @@ def _parts(wanted: Request) -> list[bytes]:
                 weights = hashlib.sha256(stream.read()).digest()
         except OSError:
             weights = b"unreadable"  # never stored: compiling raises the error that says so
-    flags = [wanted.bindings, wanted.dtype, wanted.cpu, wanted.functions]
+    flags = [wanted.bindings, wanted.dtype, wanted.cpu, wanted.direct, wanted.functions]
     fixed = [__version__.encode(), wanted.name.encode(), wanted.source, json.dumps(flags).encode()]
     return [*fixed, weights, *_imported(wanted), *environment(wanted.cpu)]
 
@@ -192,7 +193,9 @@ def _options(wanted: Request) -> Options:
     from nncompiler import driver
 
     functions = None if wanted.functions is None else driver.check_functions(wanted.functions)
-    return driver.Options(dtype=wanted.dtype, cpu=wanted.cpu, functions=functions)
+    return driver.Options(
+        dtype=wanted.dtype, cpu=wanted.cpu, direct=wanted.direct, functions=functions
+    )
 
 
 def _pack(so: bytes, header: str, stages: Sequence[Stage]) -> bytes:
@@ -234,7 +237,7 @@ def _size(name: str, value: object) -> int:
 
 def compile_model(
     path_or_text: str | os.PathLike[str], *, batch: int | Sequence[int] | None,
-    sizes: Mapping[str, int] | None, dtype: str, cpu: str, threads: int,
+    sizes: Mapping[str, int] | None, dtype: str, cpu: str, threads: int, direct: bool,
     functions: Sequence[str] | None, cache: bool,
 ) -> Model:  # fmt: skip
     """See `nncompiler.compile`."""
@@ -247,6 +250,7 @@ def compile_model(
         "bindings": bindings_of(batch, sizes),
         "dtype": dtype,
         "cpu": cpu,
+        "direct": direct,
         "functions": chosen,
     }
     if isinstance(path_or_text, str) and ("\n" in path_or_text or "{" in path_or_text):

@@ -53,7 +53,8 @@ _NEEDS = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What changes the code besides the source: float type, target, pipeline, functions wanted.
+    """What changes the code besides the source: float type, target, pipeline, whether all
+    convolutions stay `direct` (`passes.winograd`), functions wanted.
 
     `functions` None means all that the network has but `NAMED`; one that is named must be there.
     """
@@ -61,6 +62,7 @@ class Options:
     dtype: str = "f32"
     cpu: str = "host"
     pipeline: tuple[Pass, ...] = OPTIMISE
+    direct: bool = False
     functions: tuple[str, ...] | None = None
     hooks: tuple[Hook, ...] = ()
     stop_after: str | None = None
@@ -255,10 +257,10 @@ class Compilation:
         from nncompiler.passes.planning import plan_function
 
         functions, layout = self.optimised, self.layout
-        machine = self.target.vector_bytes, self.target.registers
+        how = self.target.vector_bytes, self.target.registers, self.options.direct
         return self.clock.run(
             "plan",
-            lambda: {n: plan_function(f, layout, *machine) for n, f in functions.items()},
+            lambda: {n: plan_function(f, layout, *how) for n, f in functions.items()},
             _plan_detail,
         )
 

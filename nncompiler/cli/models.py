@@ -41,9 +41,10 @@ def add_use(parser: argparse.ArgumentParser) -> None:
 def open_model(args: argparse.Namespace, functions: Sequence[str]) -> Model:
     """The model of `add_use`, with its weights."""
     if _is_artifact(args.model):
-        if args.batch or args.size or args.dtype != "f32" or args.cpu != "host":
+        given = args.batch or args.size or args.dtype != "f32" or args.cpu != "host"
+        if given or args.direct:
             raise UsageError(
-                "NN0917", "--batch, --size, --dtype and --cpu are for .nn files, but "
+                "NN0917", "--batch, --size, --dtype, --cpu and --direct are for .nn files, but "
                 f"'{args.model}' is compiled",
             )  # fmt: skip
         from nncompiler.runtime.model import load

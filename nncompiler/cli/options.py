@@ -48,6 +48,8 @@ def add_model(parser: argparse.ArgumentParser, several: bool = False) -> None:
 def add_cpu(parser: argparse.ArgumentParser) -> None:
     levels = ("host", "x86-64-v2", "x86-64-v3", "x86-64-v4")
     parser.add_argument("--cpu", choices=levels, default="host", help="processor (default host)")
+    parser.add_argument("--direct", action="store_true",
+                        help="no transforms (Winograd) of convolutions: they round otherwise")
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -219,8 +221,8 @@ def request_of(args: argparse.Namespace, **more: Any) -> Request:
         raise UsageError("NN0903", f"expected --dtype f32 or f64, but found '{args.dtype[:40]}'")
     if "bindings" not in more:
         more["bindings"] = (sizes_of(args),)
-    cpu = getattr(args, "cpu", "host")
-    return request(args.file, dtype=args.dtype, cpu=cpu, **more)
+    more |= {"cpu": getattr(args, "cpu", "host"), "direct": getattr(args, "direct", False)}
+    return request(args.file, dtype=args.dtype, **more)
 
 
 def compilation_of(
@@ -232,7 +234,7 @@ def compilation_of(
     wanted = request_of(args)
     with argument("NN0902"):
         chosen = None if functions is None else driver.check_functions(functions)
-    settings = driver.Options(wanted.dtype, wanted.cpu, functions=chosen)
+    settings = driver.Options(wanted.dtype, wanted.cpu, direct=wanted.direct, functions=chosen)
     source = driver.decode_source(wanted.source, wanted.name)
     return driver.Compilation(source, dict(wanted.bindings[0]), settings)
 

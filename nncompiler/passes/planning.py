@@ -15,12 +15,19 @@ from nncompiler.passes.schedule import schedule
 from nncompiler.passes.split_rounds import split_rounds
 from nncompiler.passes.stacks import stack_steps
 from nncompiler.passes.tile import choose, tile_plan
+from nncompiler.passes.winograd import winograd
 
 
 def plan_function(
-    function: Function, layout: StateLayout, vector_bytes: int, registers: int
+    function: Function,
+    layout: StateLayout,
+    vector_bytes: int,
+    registers: int,
+    direct: bool = False,
 ) -> Plan:
-    """Kernels in order, layouts, panels, tiles, memory, and what threads share."""
+    """Kernels in order, layouts, panels, tiles, memory, and what threads share; convolutions in
+    their `direct` form, or transformed.
+    """
 
     def best(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[float, Schedule]:
         return choose(kernel, buffers, vector_bytes, registers)
@@ -31,6 +38,7 @@ def plan_function(
     plan = stack_steps(schedule(function, layout))
     plan = choose_layouts(plan, cost)
     plan = pack_panels(plan, cost, vector_bytes)
+    plan = plan if direct else winograd(plan, cost)
     plan = split_rounds(plan, best)
     plan = tile_plan(plan, vector_bytes, registers)
     plan = place(plan)

@@ -21,7 +21,7 @@ from nncompiler.ir.kernel import (
     local_types,
     stores,
 )
-from nncompiler.ir.scalar import Affine, Expr, Index, Iota, Load, rewrite
+from nncompiler.ir.scalar import Affine, Expr, Index, Iota, Load, Ref, rewrite
 
 Change: TypeAlias = Callable[[Expr], Expr]
 
@@ -59,30 +59,55 @@ def split_axis(body: tuple[Stmt, ...], axis: str, parts: tuple[Axis, Axis]) -> t
     outer, inner = parts
     whole = {axis: Affine.axis(outer.name) * inner.extent + Affine.axis(inner.name)}
 
-    def at(index: tuple[Index, ...]) -> tuple[Index, ...]:
-        return tuple(i.substitute(whole) if isinstance(i, Affine) else i for i in index)
-
-    def change(e: Expr) -> Expr:
-        match e:
-            case Load(_, index):
-                return replace(e, index=at(index))
-            case Iota(index):
-                return replace(e, index=index.substitute(whole))
-            case _:
-                return e
-
     def visit(s: Stmt) -> Stmt:
         match s:
             case For() | Fold():
                 axes = [parts if a.name == axis else (a,) for a in s.axes]
                 inside = tuple(visit(x) for x in s.body)
                 return replace(s, axes=tuple(x for group in axes for x in group), body=inside)
+            case _:
+                return s
+
+    return tuple(visit(s) for s in substituted(body, whole))
+
+
+def substituted(body: tuple[Stmt, ...], values: Mapping[str, Affine]) -> tuple[Stmt, ...]:
+    """The same statements with other forms in place of axes, wherever an index names them."""
+
+    def at(index: tuple[Index, ...]) -> tuple[Index, ...]:
+        return tuple(i.substitute(values) if isinstance(i, Affine) else i for i in index)
+
+    def change(e: Expr) -> Expr:
+        match e:
+            case Load(_, index):
+                return replace(e, index=at(index))
+            case Iota(index):
+                return replace(e, index=index.substitute(values))
+            case _:
+                return e
+
+    def visit(s: Stmt) -> Stmt:
+        match s:
+            case For() | Fold():
+                return replace(s, body=tuple(visit(x) for x in s.body))
             case Store():
                 return replace(s, index=at(s.index))
             case Let():
                 return s
 
     return tuple(visit(s) for s in changed(body, change))
+
+
+def renamed(body: tuple[Stmt, ...], names: Mapping[str, str]) -> tuple[Stmt, ...]:
+    """Statements outside of loops, with other names for the locals that they bind."""
+
+    def change(e: Expr) -> Expr:
+        return replace(e, name=names.get(e.name, e.name)) if isinstance(e, Ref) else e
+
+    return tuple(
+        replace(s, name=names.get(s.name, s.name)) if isinstance(s, Let) else s
+        for s in changed(body, change)
+    )
 
 
 def fresh(axis: str, kernel: Kernel) -> tuple[str, str]:

@@ -8,12 +8,12 @@ that makes it, else to the kernel's last node.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from nncompiler.errors import CompilerBug
 from nncompiler.ir.analysis import UPDATE
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.kernel import For, Kernel, Loop, Plan, Step, Store, stores
+from nncompiler.ir.nests import contraction
 from nncompiler.ir.op import lookup
 from nncompiler.ir.ops.scan import scan_parts
 from nncompiler.ir.scalar import Load
@@ -65,7 +65,8 @@ _COPY = "copy"
 class _Scope:
     """The nodes of a function, or of the body of a loop that runs `calls` times.
 
-    `homes` are the buffers that the schedule may have given to a value.
+    `homes` are the buffers that the schedule may have given to a value. In a loop over tiles,
+    `rounds` of them compute a node together, its elements in the `last` kernel.
     """
 
     nodes: Sequence[Node]
@@ -76,24 +77,47 @@ class _Scope:
     forward: frozenset[Value]
     calls: int
     direction: bool | None
+    rounds: int = 1
+    last: Step | None = None
 
     def walk(self, steps: Sequence[Step]) -> Iterator[Share]:
         groups = {tuple(v.name for v in n.outputs): members(n) for n in self.nodes}
         makers = {v: n for group in groups.values() for n in group for v in n.outputs}
         for step in steps:
             if isinstance(step, Loop):
-                yield from self.inside(step).walk(step.body)
+                node = self.scan(step)
+                scope = self.tiles(step) if node is None else self.inside(step, node)
+                yield from scope.walk(step.body)
                 continue
-            if is_copy(step):
+            if is_copy(step) or step.nodes not in groups:
                 found = tuple(n for v, n in makers.items() if v.name in step.nodes)
                 nodes = found[:1] or (Node(_COPY, (), ()),)
                 bills = [Work()]
             else:
                 nodes = groups[step.nodes]
-                bills = [arithmetic(n) for n in nodes]
-            self.charge(step, nodes, bills)
-            whole = tuple((n, w * self.calls) for n, w in zip(nodes, bills, strict=True))
-            yield Share(step, self.calls, whole, self.direction)
+                bills = [self.arithmetic(step, n) for n in nodes]
+            moved = [Work()] * len(nodes)
+            self.charge(step, nodes, moved)
+            pairs = zip(nodes, bills, moved, strict=True)
+            calls = self.calls * self.rounds
+            whole = tuple((n, w * self.calls + m * calls) for n, w, m in pairs)
+            yield Share(step, calls, whole, self.direction)
+
+    def arithmetic(self, kernel: Kernel, node: Node) -> Work:
+        """What a kernel computes of a node. Of those that compute it tile by tile, the one that
+        sums products has the multiply-adds, and the last the rest.
+        """
+        work = arithmetic(node)
+        if self.last is None:
+            return work
+        form = contraction(kernel)
+        here = form is not None if work.multiply_adds else kernel is self.last
+        return work if here else Work()
+
+    def tiles(self, loop: Loop) -> _Scope:
+        """The scope of a loop over tiles of what nodes of this scope compute."""
+        (*_, last), rounds = loop.body, self.rounds * loop.extent
+        return replace(self, rounds=rounds, last=last)
 
     def charge(self, kernel: Kernel, nodes: Sequence[Node], bills: list[Work]) -> None:
         """Add the bytes of one call."""
@@ -115,9 +139,8 @@ class _Scope:
         names = self.homes.get(value, ())
         return [self.roots[n] for n in names if n in self.roots]
 
-    def inside(self, loop: Loop) -> _Scope:
-        """The scope of a loop's body."""
-        node = self.scan(loop)
+    def inside(self, loop: Loop, node: Node) -> _Scope:
+        """The scope of the body of a scan that became a loop."""
         s = scan_parts(node)
         prefix = f"{self.prefix}{node.outputs[0].name}."
         local = [v for n in s.body.nodes for v in (*n.inputs, *n.outputs)]
@@ -139,8 +162,8 @@ class _Scope:
             self.calls * loop.extent, direction,
         )  # fmt: skip
 
-    def scan(self, loop: Loop) -> Node:
-        """The node that became `loop`: the one whose carries or results it stores."""
+    def scan(self, loop: Loop) -> Node | None:
+        """The node that became `loop`: the one whose carries or results it stores, if any."""
         written = {s.buffer for kernel, _ in repeated((loop,)) for s in stores(kernel)}
         for node in self.nodes:
             if is_loop(node):
@@ -148,7 +171,7 @@ class _Scope:
                 own = {name for v in node.outputs for name in self.homes.get(v, ())}
                 if own & written or any(name.startswith(prefix) for name in written):
                     return node
-        raise CompilerBug("NN0393", f"no scan of the graph is the loop over '{loop.counter}'")
+        return None
 
 
 def members(node: Node) -> tuple[Node, ...]:

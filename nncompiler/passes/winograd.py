@@ -1,0 +1,150 @@
+"""Winograd's F(2x2, 3x3) for 3 x 3 convolutions of stride 1, tile by tile, where it costs less.
+
+    kernel k0                                  kernel k0: %2.U = the weights, transformed
+      for i < 32, j < 64, k < 8, l < 8 {       loop t0 < 4 {
+        acc = sum m < 64, n < 3, p < 3 {         loop t1 < 4 {
+          %1[i,m,k+n-1,l+p-1] * W[j,m,n,p]         kernel k1: %2.V = 4 x 4 elements, transformed
+        }                                  ──▶     kernel k2: %2.M[x,e,j,i] =
+        %2[i,j,k,l] = max(acc, 0)                    sum m < 64 { %2.V[x,e,m,i] * %2.U[e,j,m] }
+      }                                            kernel k3: %2 at 2 x 2 places
+                                                 }
+                                               }
+
+Sixteen products stand for thirty-six, and what a step makes stays in cache until it is read. The
+same holds for the gradient of the input, which is a convolution as well. The results are rounded
+otherwise than those of the direct form, with an error of the same order. Only for a batch that
+lies last in memory, whose lanes all do the same; an odd number of rows or columns stays direct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+from nncompiler.ir.kernel import Axis, Buffer, Kernel, Loop, Plan, Step
+from nncompiler.ir.nests import contraction
+from nncompiler.ir.scalar import Affine, Expr, Iota, Load, Ref, walk
+from nncompiler.passes.rewriting import changed, fresh, numbered
+from nncompiler.passes.winograd_kernels import Convolution, Tiles, Transformed, transformed
+
+Buffers: TypeAlias = Mapping[str, Buffer]
+Cost: TypeAlias = Callable[[Kernel, Buffers], float]
+
+#: Bytes that a step may fill and read again: half of a second level of cache.
+_STEP = 256 * 1024
+
+
+def winograd(plan: Plan, cost: Cost) -> Plan:
+    """The plan with those convolutions transformed whose kernels then take fewer cycles."""
+    table, steps = plan.table(), list[Step]()
+    for step in plan.steps:
+        c = convolution(step, table) if isinstance(step, Kernel) else None
+        if c is None:
+            steps.append(step)
+            continue
+        tiles = _tiles(c)
+        made = transformed(c, tiles, _name(c, table))
+        more = {**table, **{b.name: b for b in made.buffers}}
+        count = c.rows.extent // 2 * (c.columns.extent // 2 // tiles.along.extent)
+        cycles = cost(made.weights, more) + count * sum(cost(_inside(k), more) for k in made.steps)
+        if cycles < cost(c.kernel, table):
+            steps += _steps(c, tiles, made)
+            table = more
+        else:
+            steps.append(step)
+    if len(table) == len(plan.buffers):
+        return plan
+    return replace(plan, buffers=tuple(table.values()), steps=numbered(tuple(steps)))
+
+
+def _inside(kernel: Kernel) -> Kernel:
+    """The kernel for tiles inside of the image: guards are alike in all lanes, and cost little."""
+
+    def change(e: Expr) -> Expr:
+        return replace(e, guard=None, fill=None) if isinstance(e, Load) else e
+
+    return replace(kernel, body=changed(kernel.body, change))
+
+
+def _name(c: Convolution, table: Buffers) -> str:
+    """What its buffers are called after: the first value that the kernel makes."""
+    name = c.kernel.nodes[0] if c.kernel.nodes else c.kernel.name
+    while f"{name}.U" in table:
+        name += "."
+    return name
+
+
+def _tiles(c: Convolution) -> Tiles:
+    """As many tiles of a row in each step as stay in cache."""
+    down, across = fresh("t", c.kernel)
+    one = 16 * (c.channels.extent + c.filters.extent) * c.batch.extent * c.image.dtype.bytes
+    whole = c.columns.extent // 2
+    fitting = [n for n in range(1, whole + 1) if whole % n == 0 and n * one <= _STEP]
+    return Tiles(down, across, Axis("x", max(fitting, default=1)))
+
+
+def _steps(c: Convolution, tiles: Tiles, made: Transformed) -> tuple[Step, Step]:
+    across = Loop(tiles.across, c.columns.extent // 2 // tiles.along.extent, made.steps)
+    return made.weights, Loop(tiles.down, c.rows.extent // 2, (across,))
+
+
+def convolution(kernel: Kernel, buffers: Buffers) -> Convolution | None:
+    """The kernel as a 3 x 3 convolution of stride 1 that can be transformed, else None."""
+    form = contraction(kernel)
+    if form is None or len(form.products) != 1 or len(form.parallel) != 4:
+        return None
+    (p,) = form.products
+    for image, weights in ((p.a, p.b), (p.b, p.a)):
+        match image, weights:
+            case Load(index=(Affine(), Affine(), Affine(), Affine())), Load(guard=None):
+                found = _matched(kernel, image, weights)
+                if found is not None and buffers[image.buffer].layout[0] == 1:
+                    return found
+    return None
+
+
+def _matched(kernel: Kernel, image: Load, weights: Load) -> Convolution | None:
+    """The kernel with the roles of its axes, if its indices are those of such a convolution."""
+    form = contraction(kernel)
+    assert form is not None
+    free = {a.name: a for a in form.parallel}
+    summed = {a.name: a for a in form.products[0].reduction}
+    n, c, *places = (i for i in image.index if isinstance(i, Affine))
+    batch, channels = free.pop(str(n.single), None), summed.pop(str(c.single), None)
+    windows = []
+    for place in places:
+        along = [free.pop(x) for x in place.axes if x in free]
+        tap = [summed.pop(x) for x in place.axes if x in summed]
+        if len(along) != 1 or len(tap) != 1 or not _slides(image, place, along[0], tap[0]):
+            return None
+        windows.append((along[0], (tap[0].name, place.coefficient(tap[0].name))))
+    if batch is None or channels is None or summed or len(free) != 1:
+        return None
+    (rows, tap_y), (columns, tap_x) = windows
+    (filters,) = free.values()
+    named = {str(i.single) if isinstance(i, Affine) else "" for i in weights.index}
+    if named != {filters.name, channels.name, tap_y[0], tap_x[0]}:
+        return None
+    return Convolution(
+        kernel, form, image, weights, batch, filters, channels, rows, columns, (tap_y, tap_x)
+    )
+
+
+def _slides(image: Load, place: Affine, along: Axis, tap: Axis) -> bool:
+    """Whether a window of three moves by one along an axis of even extent, and all that the load
+    asks of both, its guard included, is their sum.
+    """
+    sign = place.coefficient(tap.name)
+    if tap.extent != 3 or along.extent % 2 or along.extent == 0 or abs(sign) != 1:
+        return False
+    forms = [i for i in image.index if isinstance(i, Affine)]
+    for e in walk(image):
+        if isinstance(e, Ref) or (isinstance(e, Load) and e is not image):
+            return False
+        if isinstance(e, Iota):
+            forms.append(e.index)
+    whole = place.coefficient(along.name) == 1
+    return whole and all(
+        f.coefficient(tap.name) == sign * f.coefficient(along.name) for f in forms
+    )

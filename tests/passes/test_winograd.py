@@ -1,0 +1,151 @@
+"""Winograd's transforms of convolutions: the same results as the direct form, where they are
+taken, and how far off they round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nncompiler
+from nncompiler.driver import Compilation, Options, read_source
+from nncompiler.ir.graph import Function
+from nncompiler.ir.interp import run
+from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan
+from nncompiler.ir.sampling import random_arguments
+from nncompiler.ir.text import parse_plan, print_plan
+from nncompiler.ir.verify_plan import verify_plan
+from nncompiler.passes.layout import choose_layouts
+from nncompiler.passes.manager import run_passes
+from nncompiler.passes.memory import place
+from nncompiler.passes.pipelines import OPTIMISE
+from nncompiler.passes.schedule import schedule
+from nncompiler.passes.winograd import convolution, winograd
+from tests.differential import row_major
+from tests.networks import layout_of, run_planned
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+
+#: Locals and parameters bear the names that the kernels of the transforms use themselves.
+NETWORK = """
+model net {{
+    input x : f32[batch, {c}, {h}, {w}]
+    target y : f32[batch, {o}, {h} - {crop}, {w} - {crop}]
+    param m00 : f32[{o}, 1, 1] = normal()
+    z = x |> conv2d({o}, 3, padding={pad}, bias={bias}) as acc
+    z = relu(z * m00) |> conv2d({o}, 3, padding=1, bias=false) as mh11
+    output out = z
+    loss mean((z - y) ** 2)
+}}
+train {{ optimizer = sgd(lr=0.1) batch = {n} }}
+"""
+
+
+def source_of(**sizes: object) -> str:
+    given = {"n": 3, "c": 2, "o": 3, "h": 6, "w": 4, "pad": 1, "bias": "true", **sizes}
+    return NETWORK.format(**given, crop=0 if given["pad"] else 2)
+
+
+def graphs(**sizes: object) -> dict[str, Function]:
+    options = Options(dtype="f64", functions=("infer", "grad"))
+    return Compilation(read_source(source_of(**sizes)), {}, options).graphs
+
+
+def direct(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
+    """The cost of a kernel where nothing counts but convolutions that could be transformed."""
+    return float(convolution(kernel, buffers) is not None)
+
+
+def transformed(f: Function) -> Plan:
+    """The plan of `f` with everything transformed that can be."""
+    plan = schedule(run_passes(f, OPTIMISE), layout_of(f))
+    return place(winograd(choose_layouts(plan, row_major), direct))
+
+
+def loops(plan: Plan) -> int:
+    return sum(isinstance(s, Loop) for s in plan.steps)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"pad": 0},
+        {"n": 2, "c": 3, "o": 2, "h": 2, "w": 2},
+        {"n": 9, "c": 3, "o": 2, "h": 4, "w": 10, "bias": "false"},
+        {"n": 5, "h": 8, "w": 6, "pad": 0, "bias": "false"},
+    ],
+)
+def test_plan_with_transforms_computes_what_the_graph_says(sizes: dict[str, object]) -> None:
+    """Forwards two convolutions are transformed, in the gradient that of an input as well."""
+    for name, f in graphs(**sizes).items():
+        plan = transformed(f)
+        assert loops(plan) == (2 if name == "infer" else 3)
+        assert verify_plan(plan) == []
+        assert print_plan(parse_plan(print_plan(plan))) == print_plan(plan)
+        values = random_arguments(f, 5)
+        expected, found = run(f, values), run_planned(f, plan, layout_of(f), values)
+        for key, array in expected.items():
+            np.testing.assert_allclose(found[key], array, rtol=1e-9, atol=1e-10, err_msg=key)
+
+
+@pytest.mark.parametrize("sizes", [{"h": 5}, {"w": 7, "pad": 0}])
+def test_an_odd_number_of_rows_or_columns_stays(sizes: dict[str, object]) -> None:
+    """Tiles are two by two."""
+    for f in graphs(**sizes).values():
+        assert not loops(transformed(f))
+
+
+OTHERS = """
+model net {{
+    input x : f32[batch, 4, 8, 8]
+    output out = x |> conv2d(4, {arguments})
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["3, stride=2, padding=1", "5, padding=2", "1", "3, padding=1, groups=2"],
+)
+def test_other_windows_stay(arguments: str) -> None:
+    """Strides, windows of another size and groups are no business of these transforms."""
+    source = read_source(OTHERS.format(arguments=arguments))
+    c = Compilation(source, {"batch": 4}, Options(functions=("infer",)))
+    assert not loops(transformed(c.graphs["infer"]))
+
+
+@pytest.mark.parametrize("function", ["infer", "train_step"])
+def test_resnet_is_transformed_where_it_may_be(function: str) -> None:
+    """All its windows of stride 1 but the first, unless the option says otherwise."""
+    count = {"infer": 16, "train_step": 32}[function]
+    for flag, expected in ((False, count), (True, 0)):
+        options = Options(cpu="x86-64-v3", direct=flag, functions=(function,))
+        c = Compilation(read_source(MODELS / "resnet20.nn"), {"batch": 32}, options)
+        assert loops(c.plans[function]) == expected
+
+
+def test_rounding_is_of_the_same_order_and_threads_do_not_matter() -> None:
+    """Gradients of wide layers against those in f64, and bit for bit on three threads."""
+    source = source_of(n=16, c=32, o=32, h=8, w=8)
+    functions = ["init", "grad"]
+    exact = nncompiler.compile(source, dtype="f64", direct=True, functions=functions)
+    values = exact.state_dict()
+    generator = np.random.default_rng(3)
+    data = {k: generator.standard_normal((16, 32, 8, 8)).astype(np.float32) for k in "xy"}
+
+    def gradients(flag: bool, threads: int = 1) -> dict[str, np.ndarray]:
+        model = nncompiler.compile(source, direct=flag, threads=threads, functions=functions)
+        model.load_state_dict({k: v.astype(np.float32) for k, v in values.items()})
+        return dict(model.gradients(data))
+
+    rounded = {k: v.astype(np.float32).astype(np.float64) for k, v in values.items()}
+    exact.load_state_dict(rounded)
+    wanted = exact.gradients({k: v.astype(np.float64) for k, v in data.items()})
+    plain, found, shared = gradients(True), gradients(False), gradients(False, 3)
+    assert any(not np.array_equal(plain[k], found[k]) for k in found)
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], shared[name])
+        assert np.abs(found[name] - array).max() <= 4e-6 * np.abs(array).max(), name
