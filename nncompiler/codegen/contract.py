@@ -163,30 +163,30 @@ class _Tiles(RegisterTiles):
 
     def _steps(self, axis: Axis, inner: Callable[[At, int], None]) -> None:
         """Loops over an axis, each over steps of one size that need the same guards."""
-        step, share = self._step_of(axis), self.e.share
-        for starts, count in self._alike(axis, step):
+        share, first = self.e.share, 0
+        for starts in self._alike(axis):
 
-            def body(
-                at: Counter, _: list[Value], count: int = count, starts: range = starts
-            ) -> list[Value]:
+            def body(at: Counter, _: list[Value], starts: range = starts) -> list[Value]:
                 value = At.of(at, starts)
                 with self.e.scope({axis.name: value}):
-                    inner(value, count)
+                    inner(value, starts.step)
                 return []
 
             if share is not None and axis.name in share:
-                share.loop(axis.name, starts.start // step, starts, body)
+                share.loop(axis.name, first, starts, body)
             else:
                 self.w.loop(starts.start, starts.stop, starts.step, [], body)
+            first += len(starts)
 
-    def _alike(self, axis: Axis, step: int) -> Iterator[tuple[range, int]]:
-        """The steps of an axis with their size, those together that follow each other and are
-        alike: no tile but those at the edges of an image looks at its guards then.
+    def _alike(self, axis: Axis) -> Iterator[range]:
+        """The steps of an axis, those together that follow each other and are alike: no tile but
+        those at the edges of an image looks at its guards then.
         """
         guards = self._guards(axis.name)
+        steps = [(at, piece.step) for piece in self._pieces(axis) for at in piece]
 
-        def kind(start: int) -> tuple[object, ...]:
-            size = min(step, axis.extent - start)
+        def kind(step: tuple[int, int]) -> tuple[object, ...]:
+            start, size = step
             places = [At("", start + n) for n in range(size)] if guards else []
             open_ = [
                 tuple(holds(g, {**self.e.axes, **known, axis.name: p}, None) for p in places)
@@ -194,10 +194,23 @@ class _Tiles(RegisterTiles):
             ]
             return size, *open_
 
-        for (size, *_), run in groupby(range(0, axis.extent, step), kind):
-            starts = list(run)
-            assert isinstance(size, int)
-            yield range(starts[0], starts[-1] + step, step), size
+        for _, run in groupby(steps, kind):
+            (first, size), *more = run
+            yield range(first, first + size * (1 + len(more)), size)
+
+    def _pieces(self, axis: Axis) -> tuple[range, ...]:
+        """The steps of an axis, each range of steps of one size: columns as many as fit and the
+        rest, rows divided evenly, so that no tile has too few to keep the multipliers busy.
+        """
+        step, n = self._step_of(axis), axis.extent
+        if axis.name == self.rows and n:
+            less, more = divmod(n, -(-n // step))
+            middle = more * (less + 1)
+            found = range(0, middle, less + 1), range(middle, n, less)
+        else:
+            whole = n // step * step
+            found = range(0, whole, step), range(whole, n, n - whole or 1)
+        return tuple(r for r in found if r)
 
     def _guards(self, axis: str) -> list[tuple[Expr, dict[str, At]]]:
         """What the factors' guards ask of an axis of the tile, with what the reductions range
@@ -216,23 +229,27 @@ class _Tiles(RegisterTiles):
     # --- a reduction around tiles ---
 
     def _rounds(self, around: Around, block: Tile) -> None:
-        """Clear the accumulators of all tiles inside, add to them round by round, finish them."""
-        rounds = Rounds(self, around, block)
+        """Clear the accumulators of all tiles inside, add to them round by round, finish them.
+        Where these lie row by row, the first and last are loops over single rows: less code.
+        """
+        rounds, tile = Rounds(self, around, block), self.tile
 
-        def each(block: Tile, visit: Visit) -> None:
+        def each(block: Tile, visit: Visit, rows: int) -> None:
+            self.tile = rows, tile[1]
             if not block.width:  # the columns are inside
                 self._inner(around.inside, block, visit)
             else:
                 self._each(block, lambda t: self._inner(around.inside, t, visit))
+            self.tile = tile
 
         def body(at: Counter, _: list[Value]) -> list[Value]:
             with self.e.scope({around.axis.name: At.of(at)}):
-                each(self._packed(block), rounds.add)
+                each(self._packed(block), rounds.add, tile[0])
             return []
 
-        each(block, rounds.clear)
+        each(block, rounds.clear, rounds.rows)
         self.w.loop(0, around.axis.extent, 1, [], body)
-        each(block, rounds.finish)
+        each(block, rounds.finish, rounds.rows)
 
     def _packed(self, block: Tile) -> Tile:
         """The block with panels of `b`, if the schedule asks for them."""

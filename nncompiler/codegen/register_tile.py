@@ -4,11 +4,13 @@ epilogue that uses their sums.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.emitter import Emitter
+from nncompiler.codegen.expected import LINE, expected
 from nncompiler.codegen.footprint import footprint
 from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
@@ -71,10 +73,28 @@ class RegisterTiles:
         #: Scratch memory by its size, for accumulators between rounds.
         self.waiting: dict[int, str] = {}
         self.pack = min(schedule.pack, self.extents[self.columns])
+        steps = math.prod(a.extent for a in first.reduction)
+        roles = self.columns, self.rows
+        self.expected = expected(form.body, roles, self.extents, steps, emitter)
 
     def _tile(self, tile: Tile) -> None:
         """All sums of a tile, then its epilogue."""
+        self.expect(tile)
         self.finish(tile, {k: self._sums(product, tile) for k, product in self.products.items()})
+
+    def expect(self, tile: Tile) -> None:
+        """Ask for the lines of memory that the epilogue reads and writes."""
+
+        def body(row: Counter, _: list[Value]) -> list[Value]:
+            at = {self.rows: self._row_at(tile, row)} if self.rows else {}
+            for x, written in self.expected:
+                for first in range(0, tile.width, LINE // x.dtype.bytes):
+                    with self.e.scope({**at, self.columns: tile.column + first}):
+                        self.e.prefetch(x, written)
+            return []
+
+        if self.expected and not self.reduced:
+            self.w.loop(0, tile.rows, 1, [], body)
 
     def finish(self, tile: Tile, sums: dict[int, list[Value]]) -> None:
         """The epilogue: row by row where that pays, else vector by vector."""
@@ -111,14 +131,16 @@ class RegisterTiles:
 
         def body(row: Counter, _: list[Value]) -> list[Value]:
             found = {k: s.several(row, tile.width // s.lanes) for k, s in sums.items()}
-            at = At.of(row) + tile.row.plus
-            if tile.row.base:
-                first = self.w.assign(f"add nuw nsw i64 {tile.row.base}, {row}")
-                at = At(first, tile.row.plus)
-            self._epilogue(tile, at, over, 0, found)
+            self._epilogue(tile, self._row_at(tile, row), over, 0, found)
             return []
 
         self.w.loop(0, tile.rows, 1, [], body)
+
+    def _row_at(self, tile: Tile, row: Counter) -> At:
+        """Where a row of a tile is."""
+        if not tile.row.base:
+            return At.of(row) + tile.row.plus
+        return At(self.w.assign(f"add nuw nsw i64 {tile.row.base}, {row}"), tile.row.plus)
 
     def _column(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
         """One vector of `b`, from its panel if there is one."""

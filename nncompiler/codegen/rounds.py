@@ -44,12 +44,12 @@ class Rounds:
         self._tiles, self._around = tiles, around
         (self._product,) = tiles.products.values()
         #: Rows that have accumulators at each step of the innermost loop inside a round.
-        self._rows = 1 if around.inside[-1].name == tiles.rows else tiles.tile[0]
+        self.rows = 1 if around.inside[-1].name == tiles.rows else tiles.tile[0]
         across = min(tiles.tile[1], tiles.extents[tiles.columns])
         vectors = across if tiles.reduced else -(-across // tiles.lanes)
         steps = math.prod(a.extent for a in around.inside)
         #: Elements of the accumulators of a whole tile at one step, and of its columns at all.
-        self._step = self._rows * vectors * tiles.lanes
+        self._step = self.rows * vectors * tiles.lanes
         self._elements = steps * self._step
         blocks = max(1, -(-block.width // tiles.tile[1]))
         size = self._elements * blocks * tiles.dtype.bytes
@@ -58,6 +58,7 @@ class Rounds:
         self._memory = tiles.waiting[size]
 
     def clear(self, tile: Tile) -> None:
+        self._tiles.expect(tile)
         slots = self._slots(tile)
         slots.store([literal(self._tiles.zero, slots.lanes)] * slots.count)
 
@@ -93,9 +94,11 @@ class Rounds:
         """Where the accumulators of a tile are."""
         tiles = self._tiles
         lanes, vectors = tiles.lanes_of(tile), tiles.vectors_of(tile)
-        place = Affine()
-        for axis in self._around.inside:
+        place, (*outer, last) = Affine(), self._around.inside
+        for axis in outer:
             place = place * axis.extent + Affine.axis(axis.name)
-        place = place * self._step
+        # The rows of a tile follow each other without gaps, however narrow it is.
+        step = lanes * vectors if last.name == tiles.rows else self._step
+        place = place * (last.extent * self._step) + Affine.axis(last.name) * step
         first = tiles.e.integer(place), tiles.w.times(tile.number, self._elements)
         return Slots(tiles.w, self._memory, tiles.dtype, lanes, tile.rows * vectors, first)

@@ -22,7 +22,6 @@ from nncompiler.passes.tile_reads import (
     LINE,
     PAGE,
     Reads,
-    shifted_axes,
     with_columns,
 )
 
@@ -143,7 +142,7 @@ class ContractionTiles(Reads):
             """Of panels of so many columns: the bytes, the axis of rounds, whether copies pay."""
             size = panel * vectors * self.vector_bytes
             around = self.round_of(products, size, row, columns)
-            as_is = self.dense(columns, vectors * self.lanes) or self.near(products, columns)
+            as_is = self.as_is(products, columns, vectors * self.lanes, around)
             return size, around, not as_is and (size <= PANEL_BYTES or around is not None)
 
         for rows, vectors in self.tiles(_registers, m, -(-n // self.lanes)):
@@ -224,7 +223,7 @@ class ContractionTiles(Reads):
         reduction = [a.name for p in self.form.products for a in p.reduction]
         # Positions outside, channels inside: bounds of padded positions are then looked at rarely.
         products = [with_columns(p, choice.columns) for p in self.form.products]
-        shifted = {x for pair in products for e in pair for x in shifted_axes(e)}
+        shifted = {x for pair in products for e in pair for x in self.shifted(e)}
         far = {x: max(self.reach(a, x) for a, _ in products) for x in reduction}
         reduction.sort(key=lambda x: (x == choice.vector, x not in shifted, -far[x]))
         rows = [choice.rows] if choice.rows else []
@@ -256,7 +255,7 @@ class ContractionTiles(Reads):
         size = self.panel_bytes(choice) * len(products)
         size //= next((k.extent for k in self.form.products[0].reduction if k.name == around), 1)
         reduced = choice.vector != choice.columns
-        as_is = self.dense(choice.columns, choice.tile[1]) or self.near(products, choice.columns)
+        as_is = self.as_is(products, choice.columns, choice.tile[1], around)
         if reduced or varies or as_is or readers < PANEL_READERS or size > PANEL_BYTES:
             return order, 0
         if any(self.stride(b, choice.columns) != 1 for _, b in products):
@@ -292,6 +291,18 @@ class ContractionTiles(Reads):
         outside = [choice.columns, *([choice.rows] if choice.rows else [])]
         outside = [x for x in names if x not in (*inside, *outside)] + outside
         return (*outside, first, *inside, *(x for x in reduction if x != first))
+
+    def as_is(
+        self, products: list[tuple[Expr, Expr]], columns: str, width: int, around: str | None
+    ) -> bool:
+        """Whether tiles read their columns where they are: what rounds read in windows, the next
+        place finds in cache again, where a copy for each would be read by few tiles.
+        """
+        if self.dense(columns, width) or self.near(products, columns):
+            return True
+        return around is not None and all(
+            self.stride(b, columns) == 1 and self.shifted(b) for _, b in products
+        )
 
     def panel_bytes(self, choice: _Choice) -> int:
         across = -(-choice.tile[1] // self.lanes) * self.vector_bytes
@@ -345,9 +356,10 @@ def _registers(rows: int, vectors: int) -> int:
 def _over_tiles(
     m: int, rows: int, n: int, across: int, step: Callable[[int, int], float]
 ) -> float:
-    """The cycles of one step summed over all tiles, remainders included."""
+    """The cycles of one step summed over all tiles: rows divided evenly, columns with a rest."""
     total = 0.0
-    for r, count_r in ((rows, m // rows), (m % rows, int(m % rows > 0))):
+    less, more = divmod(m, -(-m // rows))
+    for r, count_r in ((less + 1, more), (less, -(-m // rows) - more)):
         for c, count_c in ((across, n // across), (n % across, int(n % across > 0))):
             if count_r and count_c:
                 total += count_r * count_c * step(r, c)

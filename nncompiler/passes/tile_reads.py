@@ -79,7 +79,7 @@ class Reads:
         return self._near[columns]
 
     def _is_near(self, products: list[tuple[Expr, Expr]], columns: str) -> bool:
-        if not all(shifted_axes(a) and not shifted_axes(b) for a, b in products):
+        if not all(self.shifted(a) and not self.shifted(b) for a, b in products):
             return False
         steps = max(self.size(p.reduction) for p in self.form.products)
         size = steps * self.extent(columns) * products[0][1].dtype.bytes
@@ -136,6 +136,17 @@ class Reads:
             self._guards[key] = frozenset(a for g in guards if g is not None for a in axes_of(g))
         return axis in self._guards[key]
 
+    def shifted(self, expr: Expr) -> set[str]:
+        """Axes in a sum of one that is reduced and one that is not, as positions in a window."""
+        reduced = {k.name for p in self.form.products for k in p.reduction}
+        found: set[str] = set()
+        for x in nodes([expr]):
+            for i in x.index if isinstance(x, Load) else ():
+                axes = axes_of(i) if not isinstance(i, Affine) else set(i.axes)
+                if not isinstance(i, Affine) or (axes & reduced and axes - reduced):
+                    found |= axes
+        return found
+
     def scattered(self, axis: str) -> int:
         """How many accesses of the epilogue go lane by lane when `axis` runs over lanes."""
         places = [(s.index, s.buffer) for s in self.form.body if isinstance(s, Store)]
@@ -150,16 +161,3 @@ def with_columns(product: Product, columns: str) -> tuple[Expr, Expr]:
     """The factors, the one that has the columns last."""
     a, b = product.a, product.b
     return (b, a) if columns in axes_of(a) else (a, b)
-
-
-def shifted_axes(expr: Expr) -> set[str]:
-    """Axes that stand in a sum with others, as positions in a window do."""
-    found: set[str] = set()
-    for x in nodes([expr]):
-        if isinstance(x, Load):
-            for i in x.index:
-                if not isinstance(i, Affine):
-                    found |= axes_of(i)
-                elif len(i.terms) > 1:
-                    found.update(i.axes)
-    return found
