@@ -14,12 +14,12 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nncompiler import __version__
 from nncompiler.cache import environment, key_of, standard
 from nncompiler.errors import UserError
+from nncompiler.record import dataclass, field, replace
 
 if TYPE_CHECKING:
     from nncompiler.cache import Cache

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -26,6 +25,7 @@ from nncompiler.ir.types import DTYPES, Array
 from nncompiler.passes.initial import apart, writing
 from nncompiler.passes.manager import Hook, Pass, run_passes
 from nncompiler.passes.pipelines import OPTIMISE
+from nncompiler.record import dataclass, field
 
 if TYPE_CHECKING:
     from nncompiler.codegen.emit import Artifact, Compile

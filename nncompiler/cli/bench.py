@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from nncompiler.api import model_of
 from nncompiler.cli import options
 from nncompiler.cli.output import print_json, table
 from nncompiler.cli.profile import prepared
+from nncompiler.record import dataclass
 
 #: Seconds that one reading of the clock spans at least, and readings at least and at most.
 SPAN = 100e-6

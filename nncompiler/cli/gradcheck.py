@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nncompiler.api import model_of
 from nncompiler.cli import options
 from nncompiler.cli.output import print_json, say, table
 from nncompiler.errors import EXIT_CHECK_FAILED, EXIT_OK, UserError
+from nncompiler.record import dataclass
 
 if TYPE_CHECKING:
     from nncompiler.driver import Compilation

@@ -8,7 +8,6 @@ import shlex
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nncompiler.api import Request, Sizes, build, model_of
@@ -16,6 +15,7 @@ from nncompiler.cli import UsageError, models, options
 from nncompiler.cli.compile import report_stages
 from nncompiler.cli.output import print_json, say, write_file
 from nncompiler.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
+from nncompiler.record import dataclass, replace
 
 if TYPE_CHECKING:
     from nncompiler.runtime.callbacks import Callback

@@ -6,12 +6,12 @@ What machine code, header and manifest must agree on is decided here and nowhere
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Argument, Plan, stores
 from nncompiler.ir.model import EntryPoint, Program, align
 from nncompiler.ir.types import DType, TensorType
+from nncompiler.record import dataclass
 
 VERSION = 1
 

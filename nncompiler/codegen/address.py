@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from nncompiler.codegen.writer import Counter, Value
 from nncompiler.ir.types import DType
+from nncompiler.record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ A condition becomes a bound of a loop when it is affine in the loop's axis, with
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 
 from nncompiler.codegen.writer import Counter, Writer
 from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, apply, conjuncts, rewrite
+from nncompiler.record import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ number; pages of different rights never share, which keeps writable and executab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
 
 from nncompiler.codegen.elf_read import (
@@ -27,6 +26,7 @@ from nncompiler.codegen.elf_read import (
     SHF_WRITE,
     SHT,
 )
+from nncompiler.record import dataclass, field
 
 PAGE = 4096
 _MAX_SEGMENTS = 6

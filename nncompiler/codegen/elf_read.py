@@ -7,11 +7,11 @@ The numbers and records of the format that reading and writing share are defined
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
 from nncompiler.errors import CompilerBug
+from nncompiler.record import dataclass
 
 IDENT = b"\x7fELF\x02\x01\x01" + bytes(9)  # 64 bits, little endian, version 1, System V
 ET_REL, ET_DYN, EM_X86_64 = 1, 3, 62

@@ -11,7 +11,6 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from nncompiler.codegen import abi
@@ -23,6 +22,7 @@ from nncompiler.codegen.object_code import assembly_of
 from nncompiler.codegen.processes import compile_modules
 from nncompiler.codegen.target import Target
 from nncompiler.ir.model import Network, Program
+from nncompiler.record import dataclass, field
 
 #: Object code of LLVM modules, taken as they come; `compile_modules` is the plain one.
 Compile: TypeAlias = Callable[[Iterable[str], Target], Sequence[bytes]]

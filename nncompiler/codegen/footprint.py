@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nncompiler.ir.kernel import Fold, Stmt, Store, expressions, statements
 from nncompiler.ir.scalar import COMBINES, Affine, Apply, Const, Expr, Iota, Load, Ref, children
 from nncompiler.ir.types import BOOL
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

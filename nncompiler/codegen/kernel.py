@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from nncompiler.codegen.address import At, Place
@@ -25,6 +24,7 @@ from nncompiler.errors import CompilerBug
 from nncompiler.ir.fingerprint import fingerprint
 from nncompiler.ir.kernel import Buffer, Kernel, expressions, extents, statements, stores
 from nncompiler.ir.scalar import Affine, Expr, Iota, Load, children
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

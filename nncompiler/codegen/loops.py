@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.cascade import sum_loop, terms_of
@@ -23,6 +22,7 @@ from nncompiler.codegen.writer import Body, Counter, Value, active_mask, literal
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
 from nncompiler.ir.scalar import COMBINES, Apply, Combine, Expr, Ref
+from nncompiler.record import dataclass
 
 #: Number of distinct expressions up to which a body runs on vectors of 4 or 2 registers.
 _SIMPLE = ((12, 4), (40, 2))

@@ -9,8 +9,6 @@ well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nncompiler.codegen.math_value import (
     Operand,
     Value,
@@ -23,6 +21,7 @@ from nncompiler.codegen.math_value import (
     with_sign_of,
 )
 from nncompiler.ir.types import F32, F64, DType
+from nncompiler.record import dataclass
 
 LOG2_E = 1.4426950408889634
 

@@ -9,11 +9,11 @@ Dekker's splitting.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from nncompiler.ir.scalar import Bitcast, Cast, Expr, apply, const
 from nncompiler.ir.types import F32, I32, I64, U32, U64, DType
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

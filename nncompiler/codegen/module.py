@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from nncompiler.codegen import abi, workers
 from nncompiler.codegen.kernel import Emitted, emit_kernel
@@ -26,6 +25,7 @@ from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Step
 from nncompiler.ir.model import HEADER_BYTES, HEADER_OFFSETS, EntryPoint, Program
 from nncompiler.ir.types import F32, I32
+from nncompiler.record import dataclass, field
 
 _PLACEHOLDER = "kernel"
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 from nncompiler.codegen.module_text import FunctionText
 from nncompiler.codegen.share import WORKER, WORKERS
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Buffer
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ class Run:
 
     def _meet(self) -> None:
         self.f.line(f"call void @nn.meet(ptr %pool, i64 {WORKERS})")
+        self.f.forget()
 
     def _steps(
         self,

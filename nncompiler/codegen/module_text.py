@@ -132,6 +132,7 @@ class FunctionText:
         self.block = "entry"
         self._count = 0
         self._codes: list[int] = []
+        self._offsets: dict[tuple[str, int], str] = {}
 
     def line(self, text: str) -> None:
         self._lines.append(f"  {text}")
@@ -146,10 +147,24 @@ class FunctionText:
         self.block = name
 
     def offset(self, pointer: str, bytes: int) -> str:
-        """The address `bytes` behind `pointer`. Each use has its own: values that are kept take
-        more code, to store and load them, than one addition.
-        """
-        return self.assign(f"getelementptr i8, ptr {pointer}, i64 {bytes}") if bytes else pointer
+        """The address `bytes` behind `pointer`, reused until it is forgotten."""
+        if not bytes:
+            return pointer
+        if (pointer, bytes) not in self._offsets:
+            text = self.assign(f"getelementptr i8, ptr {pointer}, i64 {bytes}")
+            self._offsets[pointer, bytes] = text
+        return self._offsets[pointer, bytes]
+
+    def forget(self) -> None:
+        """Compute addresses anew: to keep many of them takes more code, for stores and loads."""
+        self._offsets = {}
+
+    @contextmanager
+    def _scope(self) -> Iterator[None]:
+        """Addresses that are computed inside stay there."""
+        known = dict(self._offsets)
+        yield
+        self._offsets = known
 
     def require(self, pointers: Sequence[tuple[str, int]]) -> None:
         """Refuse pointers that are null or not aligned to so many bytes."""
@@ -179,7 +194,8 @@ class FunctionText:
         n = self._count
         self.line(f"br i1 {condition}, label %then{n}, label %past{n}")
         self.label(f"then{n}")
-        yield
+        with self._scope():
+            yield
         self.line(f"br label %past{n}")
         self.label(f"past{n}")
 
@@ -194,7 +210,8 @@ class FunctionText:
         self.line(f"br label %loop{n}")
         self.label(f"loop{n}")
         self.line(f"%t{n} = phi i64 [ {first}, %start{n} ], [ %next{n}, %end{n} ]")
-        yield f"%t{n}"
+        with self._scope():
+            yield f"%t{n}"
         self.line(f"br label %end{n}")
         self.label(f"end{n}")
         self.line(f"%next{n} = add i64 %t{n}, {step}")

@@ -5,7 +5,6 @@ whatever the strides it had.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from nncompiler.codegen.address import At, Lanes, Place
 from nncompiler.codegen.emitter import Emitter
@@ -13,6 +12,7 @@ from nncompiler.codegen.writer import Counter, Value
 from nncompiler.ir.kernel import Axis
 from nncompiler.ir.scalar import Affine, Load, Ref
 from nncompiler.ir.types import DType, row_major
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

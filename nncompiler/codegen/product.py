@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from nncompiler.codegen.clip import Bounds, clip
@@ -10,6 +9,7 @@ from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, Schedule
 from nncompiler.ir.nests import Product
 from nncompiler.ir.scalar import Expr, axes_of
+from nncompiler.record import dataclass, replace
 
 Loops: TypeAlias = tuple[tuple[Axis, Bounds], ...]
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.emitter import Emitter
@@ -22,6 +21,7 @@ from nncompiler.ir.kernel import Axis, Fold, Schedule
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine, Const, Expr, Load, walk
 from nncompiler.ir.types import DType
+from nncompiler.record import dataclass
 
 #: Steps of a reduction between asking for a cache line and using it: so few that lines whose
 #: distance is a power of two, which share a set of the cache, do not drive each other out.

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from nncompiler.codegen.register_tile import RegisterTiles, Tile
 from nncompiler.codegen.slots import Slots
@@ -14,6 +13,7 @@ from nncompiler.codegen.writer import Counter, Value, literal
 from nncompiler.ir.kernel import Axis, Schedule
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nncompiler.codegen.writer import Counter, Value, Writer, memory_type, vector_of
 from nncompiler.ir.types import DType
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ level.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
 
 from nncompiler.errors import Limitation, UserError, nearest
+from nncompiler.record import dataclass
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 

@@ -12,10 +12,10 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from nncompiler.ir.scalar import Const
 from nncompiler.ir.types import BOOL, DType
+from nncompiler.record import dataclass, field
 
 _TYPES = {
     "f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "u8": "i8", "u32": "i32",

@@ -6,7 +6,6 @@ Networks repeat their blocks, so most kernels of a large one have been seen befo
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
@@ -22,6 +21,7 @@ from nncompiler.ir.scalar import (
     Load,
     Ref,
 )
+from nncompiler.record import dataclass, field
 
 
 def fingerprint(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Hashable:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from nncompiler.errors import CompilerBug, Span
 from nncompiler.ir.scalar import const as literal
 from nncompiler.ir.types import DType, TensorType, scalar
+from nncompiler.record import dataclass, field, replace
 
 Attr: TypeAlias = "int | float | bool | str | tuple[int, ...]"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from nncompiler.ir.scalar import (
     Ref,
 )
 from nncompiler.ir.types import Array
+from nncompiler.record import dataclass
 
 #: Above this many points at once a loop runs over its first axis one by one, to save memory.
 POINTS = 2**22

@@ -20,12 +20,12 @@ so one pass can both reduce and write.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from nncompiler.errors import CompilerBug, Span
 from nncompiler.ir.scalar import Affine, Const, Expr, Index, Load, walk
 from nncompiler.ir.types import DType, TensorType
+from nncompiler.record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ in which they first run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from nncompiler.ir.kernel import Buffer, Kernel, Loop, Step, Store, expressions, statements
 from nncompiler.ir.scalar import Affine, Load, walk
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

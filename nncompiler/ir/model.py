@@ -11,13 +11,12 @@ Inference needs the prefix up to the end of the model state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nncompiler.errors import CompilerBug, Span
 from nncompiler.ir.graph import Function
 from nncompiler.ir.kernel import Plan
 from nncompiler.ir.train import TrainSpec
 from nncompiler.ir.types import I32, U32, DType, TensorType, scalar
+from nncompiler.record import dataclass
 
 HEADER_BYTES = 64
 ALIGNMENT = 64

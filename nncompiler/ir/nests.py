@@ -12,10 +12,9 @@ Passes choose a schedule by it, code generation runs it: both must mean the same
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Stmt, Store
 from nncompiler.ir.scalar import Affine, Apply, Expr, Ref, rewrite, walk
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

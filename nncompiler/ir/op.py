@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -21,6 +20,7 @@ from nncompiler.ir.graph import Attr, Builder, Node, Value
 from nncompiler.ir.kernel import Stmt, Store
 from nncompiler.ir.scalar import Affine, Const, Expr, Index, Load, apply, const
 from nncompiler.ir.types import I32, Array, TensorType
+from nncompiler.record import dataclass
 
 
 class Lowering(Protocol):

@@ -9,13 +9,13 @@ themselves integer expressions (a gather).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.types import BOOL, F32, F64, I32, U32, DType
+from nncompiler.record import dataclass, replace
 
 # --- indices -------------------------------------------------------------------------------------
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nncompiler.errors import UserError
+from nncompiler.record import dataclass
 
 Array = NDArray[np.generic]
 

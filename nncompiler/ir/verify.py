@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from nncompiler.errors import NNError, UserError, nearest
 from nncompiler.ir.graph import PARAM_KINDS, Function, Node, Value
@@ -15,6 +14,7 @@ from nncompiler.ir.op import REGISTRY, lookup
 from nncompiler.ir.text.graph import function_lines
 from nncompiler.ir.text.scan import NAME, Lines
 from nncompiler.ir.types import MAX_ELEMENTS, TensorType
+from nncompiler.record import dataclass
 
 #: Texts longer than this are cut to the surroundings of the problems.
 _WHOLE = 80

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
@@ -27,6 +26,7 @@ from nncompiler.ir.scalar import (
 )
 from nncompiler.ir.types import BOOL, DType
 from nncompiler.ir.verify import Diagnostic
+from nncompiler.record import dataclass, field
 
 
 def verify_kernel(

@@ -14,7 +14,6 @@ other's way:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from nncompiler.ir.kernel import (
     Axis,
@@ -30,6 +29,7 @@ from nncompiler.ir.kernel import (
     statements,
 )
 from nncompiler.ir.scalar import Expr, Load, children
+from nncompiler.record import dataclass
 
 #: Bytes of one block of memory: what tells the block apart, from, to.
 Stretch = tuple[str, int, int]

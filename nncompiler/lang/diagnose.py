@@ -7,7 +7,6 @@ Each rule looks for one plausible mistake; the first that recognises its own win
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nncompiler.errors import Note, UserError, nearest
 from nncompiler.lang.lex import CLOSERS, OPENERS, Lexed, Token
@@ -25,6 +24,7 @@ from nncompiler.lang.words import (
     found,
     wanted,
 )
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ formatting once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from nncompiler.errors import CompilerBug
 from nncompiler.lang import syntax as s
 from nncompiler.lang.lex import CLOSERS, OPENERS, Lexed, Token, lex, read
 from nncompiler.lang.parse import parse, parse_tokens
+from nncompiler.record import dataclass, field
 
 _SEPARATE = (s.Input, s.Target, s.Param, s.State, s.Assign, s.Output, s.Loss, s.Metric, s.If,
              s.For, s.Return, s.Yield, s.Minimize, s.Import, s.Model, s.Train, s.Fn, s.Layer)

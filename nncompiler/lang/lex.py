@@ -7,12 +7,12 @@ it, so that the parser reports whatever is wrong earlier in the file first.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
 from nncompiler.errors import Note, Source, Span, UserError
 from nncompiler.lang.tables import END, tables
+from nncompiler.record import dataclass, field
 
 MAX_BYTES = 1 << 20
 MAX_TOKENS = 100_000

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import cast
 
 from nncompiler.errors import Span
+from nncompiler.record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

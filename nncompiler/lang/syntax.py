@@ -7,13 +7,13 @@ at the node's first character, a bracket round it included; its width ends with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from nncompiler.lang.node import Ident as Ident
 from nncompiler.lang.node import Node as Node
 from nncompiler.lang.node import children as children
 from nncompiler.lang.node import dump as dump
+from nncompiler.record import dataclass
 
 # Expressions ----------------------------------------------------------------------------------
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import binascii
 import textwrap
 import zlib
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
+
+from nncompiler.record import dataclass
 
 _HERE = Path(__file__).parent
 END = "$END"

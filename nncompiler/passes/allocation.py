@@ -16,13 +16,13 @@ import math
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from nncompiler.errors import CompilerBug, Limitation
 from nncompiler.passes.allocation_search import MAX_TOTAL, Skyline, sections
+from nncompiler.record import dataclass
 
 DEFAULT_BUDGET = 40_000
 _PAIRS_PER_STEP = 8192  # a step on a larger problem costs more of the budget: it takes longer

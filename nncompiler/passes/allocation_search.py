@@ -22,10 +22,11 @@ from __future__ import annotations
 import random
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nncompiler.record import dataclass
 
 Ints = NDArray[np.int64]
 

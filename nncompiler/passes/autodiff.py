@@ -20,13 +20,13 @@ made (`ir.sweep`). The output is plain graph, so it can be differentiated again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Builder, Function, Value
 from nncompiler.ir.model import Network
 from nncompiler.ir.sweep import backpropagate
+from nncompiler.record import dataclass, replace
 
 
 def differentiate(

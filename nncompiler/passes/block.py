@@ -4,7 +4,6 @@ loop."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from nncompiler.errors import CompilerBug, Span
 from nncompiler.ir.graph import Node, Value
@@ -15,6 +14,7 @@ from nncompiler.passes.grouping import find_frame, has_nest
 from nncompiler.passes.hazards import may_overwrite
 from nncompiler.passes.lower import AXIS_NAMES, Place, lower_group
 from nncompiler.passes.order import best_order
+from nncompiler.record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

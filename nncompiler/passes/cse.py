@@ -7,10 +7,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nncompiler.ir.graph import Function, Value
+from nncompiler.record import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ body does not use.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.ops.scan import scan_parts
+from nncompiler.record import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from nncompiler.ir.graph import Builder, Function, Node, Value
@@ -25,6 +24,7 @@ from nncompiler.ir.ops.common import constant_of, fit
 from nncompiler.ir.types import broadcast_shapes
 from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
+from nncompiler.record import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)

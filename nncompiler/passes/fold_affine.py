@@ -15,12 +15,12 @@ functions that neither differentiate nor update are changed; results are equal u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from nncompiler.ir.graph import Builder, Function, Node, Value
 from nncompiler.ir.op import lookup
 from nncompiler.ir.ops.contract import spec_of
+from nncompiler.record import dataclass
 
 #: Results that say that a function trains.
 _TRAINING = ("update.", "grad.")

@@ -19,7 +19,6 @@ and a group that is there already, stays as it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from nncompiler.errors import Span
@@ -28,6 +27,7 @@ from nncompiler.ir.graph import Function, Node, Param, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.dce import DeadCode
 from nncompiler.passes.grouping import find_frame, is_closed, is_view, rows_are_large
+from nncompiler.record import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ axes as frame; a contraction's frame are its output's axes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.op import lookup
 from nncompiler.ir.scalar import PRIMITIVES
+from nncompiler.record import dataclass
 
 #: Elements to fold that are worth a kernel of their own, which workers share.
 _SHARED = 1 << 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from nncompiler.ir.kernel import (
     Fold,
@@ -16,6 +15,7 @@ from nncompiler.ir.kernel import (
     step_reads_and_writes,
 )
 from nncompiler.ir.scalar import Affine, Index, Load, walk
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

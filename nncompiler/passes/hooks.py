@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import print_function
 from nncompiler.ir.types import F64, Array
 from nncompiler.passes.manager import Event, describe
+from nncompiler.record import dataclass, field
 
 Write = Callable[[str], object]
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.graph import Node, Value
@@ -36,6 +35,7 @@ from nncompiler.ir.scalar import (
 )  # fmt: skip
 from nncompiler.passes.grouping import Frame, expensive
 from nncompiler.passes.tidy import tidy
+from nncompiler.record import dataclass, field
 
 AXIS_NAMES = "ijklmnpqrstuvw"
 

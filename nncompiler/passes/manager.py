@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from typing import ClassVar, Protocol
 
 from nncompiler.errors import UserError, nearest
@@ -25,6 +25,7 @@ from nncompiler.passes.fold_affine import FoldAffine
 from nncompiler.passes.fuse import Fuse
 from nncompiler.passes.recompute import Recompute
 from nncompiler.passes.simplify import Simplify
+from nncompiler.record import dataclass, replace
 
 
 class Pass(Protocol):

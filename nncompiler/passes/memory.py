@@ -7,7 +7,6 @@ buffer %9 f32[64,512] arena            buffer %9 f32[64,512] @0       live k6..k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from nncompiler.ir.kernel import (
     Buffer,
@@ -21,6 +20,7 @@ from nncompiler.ir.lifetimes import Lifetime, lifetimes, outermost_loops, placed
 from nncompiler.ir.model import align
 from nncompiler.passes.allocation import Interval, Problem, allocate, live_bound
 from nncompiler.passes.hazards import may_overwrite, may_overwrite_stepwise
+from nncompiler.record import dataclass, replace
 
 #: Search steps for the offsets (`allocation.allocate`); a plan of a model is almost always placed
 #: at its bound greedily.

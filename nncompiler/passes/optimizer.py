@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.graph import Builder, Function, Value, inline
@@ -35,6 +34,7 @@ from nncompiler.passes.update_rules import (
     Regularised,
     adam_corrections,
 )
+from nncompiler.record import dataclass, replace
 
 #: The slot that counts micro-batches since the last update.
 MICRO = "opt.micro"

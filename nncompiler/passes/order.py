@@ -4,10 +4,10 @@ alive is wanted."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from nncompiler.ir.kernel import Buffer, Step, step_reads_and_writes
 from nncompiler.ir.model import align
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

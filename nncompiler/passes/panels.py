@@ -19,7 +19,6 @@ it where the schedules of all steps save more cycles than the copy takes (`tile`
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TypeAlias
 
@@ -40,6 +39,7 @@ from nncompiler.ir.scalar import Affine, Expr, Load, axes_of
 from nncompiler.ir.types import TensorType
 from nncompiler.passes.order import root_name
 from nncompiler.passes.rewriting import changed, fresh, numbered, split_axis
+from nncompiler.record import dataclass, field, replace
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 Cost: TypeAlias = Callable[[Kernel, Buffers], float]

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from nncompiler.ir.kernel import (
     Axis,
@@ -36,6 +35,7 @@ from nncompiler.ir.kernel import (
 )
 from nncompiler.ir.scalar import PRIMITIVES, Apply, Expr, children
 from nncompiler.ir.workers import Touched, chain, shared_loops, touched
+from nncompiler.record import dataclass, replace
 
 #: Cycles (about) below which a kernel is not worth sharing, and a whole plan.
 KERNEL, PLAN = 2_000.0, 20_000.0

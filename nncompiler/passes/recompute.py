@@ -6,11 +6,11 @@ al. 2016), for less memory and more arithmetic. It says so where autodiff will l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nncompiler.ir.graph import Function, Node
 from nncompiler.ir.op import lookup
+from nncompiler.record import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,6 @@ nothing is copied from step to step, and the values that training saves are this
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.kernel import Buffer, Loop
 from nncompiler.ir.ops.scan import ScanParts, scan_parts
@@ -21,6 +19,7 @@ from nncompiler.ir.scalar import Affine
 from nncompiler.passes.block import Block, Item
 from nncompiler.passes.grouping import is_loop, is_view
 from nncompiler.passes.lower import Place
+from nncompiler.record import dataclass
 
 
 def add_scan(outer: Block, node: Node) -> None:

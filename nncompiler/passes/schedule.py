@@ -14,7 +14,6 @@ otherwise. A `scan` becomes a loop of steps (`scan_loop`). Buffers get no offset
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from nncompiler.ir.analysis import UPDATE, updates
 from nncompiler.ir.graph import Function, Value
@@ -26,6 +25,7 @@ from nncompiler.passes.grouping import is_loop, is_view
 from nncompiler.passes.lower import Place
 from nncompiler.passes.rewriting import numbered
 from nncompiler.passes.scan_loop import add_scan
+from nncompiler.record import dataclass, field
 
 #: Parameters that live in the state.
 IN_STATE = ("param", "state", "slot", "header")

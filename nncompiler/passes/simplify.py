@@ -12,7 +12,6 @@ reference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy as np
 from nncompiler.ir.graph import Builder, Function, Node, Value
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import DTYPES
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache
 
 from nncompiler.ir.kernel import Schedule
@@ -24,6 +23,7 @@ from nncompiler.passes.tile_reads import (
     Reads,
     with_columns,
 )
+from nncompiler.record import dataclass
 
 #: A contraction with fewer multiply-adds than this is not worth a register tile.
 SMALL = 64

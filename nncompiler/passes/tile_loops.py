@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from nncompiler.ir.kernel import (
@@ -25,6 +24,7 @@ from nncompiler.ir.kernel import (
 )
 from nncompiler.ir.scalar import PRIMITIVES, Affine, Apply, Expr, Index, Load, axes_of
 from nncompiler.passes.accesses import nodes, stride_of
+from nncompiler.record import dataclass
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 

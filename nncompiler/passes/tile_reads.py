@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from nncompiler.ir.kernel import Axis, Buffer, Fold, Store, expressions
@@ -12,6 +11,7 @@ from nncompiler.ir.nests import Contraction, Product
 from nncompiler.ir.scalar import Affine, Expr, Load, axes_of
 from nncompiler.passes.accesses import nodes, stride_of
 from nncompiler.passes.guards import edges
+from nncompiler.record import dataclass, field
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 

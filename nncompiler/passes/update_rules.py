@@ -8,11 +8,11 @@ compared step by step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from nncompiler.ir.graph import Builder, Value
 from nncompiler.ir.train import OptimizerSpec, TrainSpec
 from nncompiler.ir.types import F64, DType
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ products instead of thirty-six.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import count
 from typing import TypeAlias
 
@@ -20,6 +19,7 @@ from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply, const
 from nncompiler.ir.types import DType, TensorType
 from nncompiler.passes.rewriting import renamed, substituted
 from nncompiler.passes.tidy import tidy
+from nncompiler.record import dataclass, replace
 
 Grid: TypeAlias = list[list[Expr]]
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
 
 from nncompiler.errors import Span
 from nncompiler.ir.graph import Function, Node, Value
+from nncompiler.record import dataclass
 from nncompiler.report.cost import Work
 from nncompiler.report.shares import arithmetic
 

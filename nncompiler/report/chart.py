@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from itertools import groupby
+
+from nncompiler.record import dataclass
 
 _LIGHT = ("#2f6fb5", "#d9730d", "#3a923a", "#c03d3e", "#7f5fb0", "#0f8f8f", "#8a6a1f")
 _DARK = ("#74aef0", "#f5a55a", "#76c476", "#ef8182", "#b79be6", "#58c8c8", "#d0ae5c")

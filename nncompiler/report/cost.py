@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+from nncompiler.record import dataclass
 
 #: The line number of what has no line: the step counter, the learning rate, copies.
 NOWHERE = 0

@@ -9,7 +9,6 @@ between them. Hovering tells type, attributes and source line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
@@ -17,6 +16,7 @@ from nncompiler.errors import Span
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.text import function_lines
 from nncompiler.ir.text.scan import literal_text
+from nncompiler.record import dataclass
 from nncompiler.report.calls import call_text, runs
 from nncompiler.report.layers import Edge, Placed, Point, place
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
+
+from nncompiler.record import dataclass
 
 Point = tuple[float, float]
 

@@ -8,7 +8,6 @@ that makes it, else to the kernel's last node.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from nncompiler.ir.analysis import UPDATE
 from nncompiler.ir.graph import Function, Node, Value
@@ -18,6 +17,7 @@ from nncompiler.ir.op import lookup
 from nncompiler.ir.ops.scan import scan_parts
 from nncompiler.ir.scalar import Load
 from nncompiler.passes.grouping import is_loop
+from nncompiler.record import dataclass, replace
 from nncompiler.report.cost import Work
 from nncompiler.report.traffic import traffic
 

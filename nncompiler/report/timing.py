@@ -7,10 +7,10 @@ bytes at the read bandwidth of the smallest level of memory that holds what one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
+from nncompiler.record import dataclass
 from nncompiler.report.cost import KernelCost, Profile, Work
 
 WIDTH = 100

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 from nncompiler.ir.kernel import (
     Fold,
@@ -26,6 +25,7 @@ from nncompiler.ir.kernel import (
     stores,
 )
 from nncompiler.ir.scalar import Affine, Expr, Index, Ref, axes_of, walk
+from nncompiler.record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ contraction without a stride on every second weight; the phases are then interle
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 from nncompiler.ir.graph import Builder, Value
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec
 from nncompiler.ir.scalar import Affine
+from nncompiler.record import dataclass, replace
 
 Gradient = Callable[[Builder, Sequence[Value], ContractSpec, dict[str, int], int, Value], Value]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from nncompiler.ir.op import expect
 from nncompiler.ir.scalar import Affine
+from nncompiler.record import dataclass
 
 Maps = tuple[tuple[Affine, ...], ...]
 

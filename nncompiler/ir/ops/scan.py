@@ -21,7 +21,6 @@ step by step; the scan that does so bears the attribute too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from nncompiler.ir.op import Operator, Sample, expect, expect_inputs, lookup
 from nncompiler.ir.ops.common import Cotangents, Grads, attribute, integer
 from nncompiler.ir.ops.control import body_of
 from nncompiler.ir.types import Array, TensorType
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ any other share is a carry.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 
 from nncompiler.ir.graph import Builder, Function, Node, Param, Value
 from nncompiler.ir.op import lookup
@@ -22,6 +21,7 @@ from nncompiler.ir.ops.contract_spec import make_spec
 from nncompiler.ir.ops.scan import ScanParts, emit_scan, scan_parts
 from nncompiler.ir.scalar import Affine
 from nncompiler.ir.sweep import backpropagate, unbroadcast
+from nncompiler.record import dataclass, field, replace
 
 
 def scan_gradient(b: Builder, node: Node, cotangents: Cotangents) -> Grads:

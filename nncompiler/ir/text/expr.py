@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from nncompiler.errors import CompilerBug, nearest
@@ -32,6 +31,7 @@ from nncompiler.ir.scalar import (
 )  # fmt: skip
 from nncompiler.ir.text.scan import INDEXED, LOCAL, RESERVED, Scanner, literal_text, name_text
 from nncompiler.ir.types import BOOL, DTYPES, I32, DType
+from nncompiler.record import dataclass, field, replace
 
 #: Operator, its text, how tightly it binds. Comparisons do not associate.
 INFIX = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from nncompiler.errors import Source, Span, UserError
 from nncompiler.ir.scalar import COMBINES, PRIMITIVES, Const
 from nncompiler.ir.types import BOOL, DTYPES, F32, F64, I32, DType, TensorType
+from nncompiler.record import dataclass, field
 
 #: Deepest nesting of regions, loops and parentheses that the parsers follow.
 MAX_DEPTH = 100

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Value
@@ -20,6 +19,7 @@ from nncompiler.lang.elaborate.context import Context, check_elements, fits
 from nncompiler.lang.elaborate.tensor import common_dtype, show, tensor
 from nncompiler.lang.elaborate.types import size
 from nncompiler.lang.elaborate.values import Argument, Arguments, Builtin, Tuple, V, describe
+from nncompiler.record import dataclass
 
 CONVOLUTION: list[Builtin] = []
 

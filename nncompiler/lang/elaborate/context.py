@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from nncompiler.errors import Note, Span, UserError
 from nncompiler.ir.graph import Attr, Builder, Value
 from nncompiler.ir.types import BOOL, F32, F64, I32, MAX_ELEMENTS, U8, DType, TensorType
 from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate.values import Argument, Instance, Module, Parameter, V
+from nncompiler.record import dataclass, field
 
 MAX_CALLS = 64
 MAX_DEPTH = 800

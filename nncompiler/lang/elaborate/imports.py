@@ -8,7 +8,6 @@ do not count.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from nncompiler.errors import NNError, Note, Span, UserError
@@ -17,6 +16,7 @@ from nncompiler.lang.elaborate.scope import check_definition
 from nncompiler.lang.elaborate.values import Definition, Module
 from nncompiler.lang.lex import MAX_BYTES
 from nncompiler.lang.parse import parse
+from nncompiler.record import dataclass, field
 
 MAX_DEPTH = 8
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from nncompiler.errors import Note, Span, UserError, nearest
 from nncompiler.ir.graph import Builder, Function, Value
@@ -26,6 +25,7 @@ from nncompiler.lang.elaborate.names import binding_counts, parameter_names
 from nncompiler.lang.elaborate.scope import check_bindable
 from nncompiler.lang.elaborate.train import default_batch, train_spec
 from nncompiler.lang.elaborate.values import Instance, Module, Parameter, V
+from nncompiler.record import dataclass
 
 #: Deep enough for MAX_DEPTH expressions; Python's default is not.
 _RECURSION = 12_000

@@ -6,10 +6,10 @@ Names are unique over a region and what surrounds it, so that a value tells wher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from nncompiler.ir.graph import Attr, Builder, Function, Param, Value
 from nncompiler.ir.types import TensorType
+from nncompiler.record import dataclass, field
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ it stands in one header.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from nncompiler.errors import Note, Span, UserError
 from nncompiler.ir.graph import Value
@@ -17,6 +16,7 @@ from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate.context import Context, check_elements, tensor_type
 from nncompiler.lang.elaborate.tensor import tensor
 from nncompiler.lang.elaborate.values import Argument, V, describe, is_number, quoted
+from nncompiler.record import dataclass, field
 
 Evaluate = Callable[[s.Expr], V]
 

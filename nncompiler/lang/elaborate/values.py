@@ -7,13 +7,13 @@ value that will hold it; the rest are the classes below. `describe` names a valu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nncompiler.errors import Span
 from nncompiler.ir.graph import Value
 from nncompiler.ir.types import TensorType
 from nncompiler.lang import syntax as s
+from nncompiler.record import dataclass, field
 
 if TYPE_CHECKING:
     from nncompiler.lang.elaborate.context import Context
