@@ -98,8 +98,10 @@ def _hash(values: Callable[[Any], tuple[Any, ...]]) -> Callable[[Any], int]:
 
 
 def _repr(self: Any) -> str:
-    shown = ", ".join(f"{n}={getattr(self, n)!r}" for n in self._shown)
-    return f"{self.__class__.__qualname__}({shown})"
+    shown = []
+    for name in self._shown:  # one frame for each level of a tree, which may be deep
+        shown.append(f"{name}={getattr(self, name)!r}")
+    return f"{self.__class__.__qualname__}({', '.join(shown)})"
 
 
 def _refused(self: Any, name: str, value: object = None) -> None:

@@ -3,8 +3,8 @@
 `violations` and `operator_mentions` read the files below a root and import nothing. The rules:
 
 - `errors ← ir ← {lang, passes, codegen} ← driver ← report ← cli`; `report` does not import `lang`
-  or `codegen`. `runtime` imports nothing of the package but `errors`; `record` nothing, and all but
-  these two may import it; the package itself imports rooms only inside functions, so that
+  or `codegen`. `runtime` imports nothing of the package but `errors`; `record` imports nothing and
+  all but these two may import it; the package itself imports rooms only inside functions, so that
   importing it stays cheap. Imports inside functions, under TYPE_CHECKING, or by
   `import_module("...")` count too.
 - `codegen` does not import the operators (`ir.op`, `ir.ops`) and does not name one, neither as an
