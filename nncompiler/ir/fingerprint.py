@@ -6,6 +6,7 @@ Networks repeat their blocks, so most kernels of a large one have been seen befo
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import count
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
@@ -27,16 +28,35 @@ from nncompiler.record import dataclass, field
 def fingerprint(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Hashable:
     """Equal only for bodies that differ in the names of locals and buffers alone, over buffers of
     the same types, layouts and spaces. Axes keep their names: schedules speak of them."""
-    reader = _Reader(buffers)
-    reader.block(kernel.body)
-    return tuple(reader.found)
+    number, names = _numbered(kernel.body)
+    found = [buffers[name] for name in names]
+    return number, tuple([(b.type.dtype.name, b.type.shape, b.layout, b.space) for b in found])
+
+
+#: By identity, bodies that were read before, their numbers and the buffers that they name; and
+#: the numbers of what was read. A number is never given twice.
+_READ: dict[int, tuple[Sequence[Stmt], int, tuple[str, ...]]] = {}
+_NUMBERS: dict[Hashable, int] = {}
+_NEXT, _MOST = count(), 4096
+
+
+def _numbered(body: Sequence[Stmt]) -> tuple[int, tuple[str, ...]]:
+    """A number that bodies have in common that differ in names alone; the buffers in order."""
+    if id(body) not in _READ:
+        if len(_READ) >= _MOST:
+            _READ.clear()
+            _NUMBERS.clear()
+        reader = _Reader()
+        reader.block(body)
+        number = _NUMBERS.setdefault(tuple(reader.found), next(_NEXT))
+        _READ[id(body)] = body, number, tuple(reader.places)
+    return _READ[id(body)][1:]
 
 
 @dataclass(slots=True)
 class _Reader:
     """Writes a body down as a list; a local, buffer or expression is its number after that."""
 
-    buffers: Mapping[str, Buffer]
     found: list[Hashable] = field(default_factory=list)
     locals: dict[str, int] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
@@ -64,11 +84,7 @@ class _Reader:
         return self.locals.setdefault(name, len(self.locals))
 
     def place(self, name: str) -> int:
-        if name not in self.places:
-            self.places[name] = len(self.places)
-            b = self.buffers[name]
-            self.found.append((b.type.dtype.name, b.type.shape, b.layout, b.space))
-        return self.places[name]
+        return self.places.setdefault(name, len(self.places))
 
     def index(self, index: Sequence[Index]) -> tuple[Hashable, ...]:
         return tuple([

@@ -15,7 +15,7 @@ import numpy as np
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.types import BOOL, F32, F64, I32, U32, DType
-from nncompiler.record import dataclass, replace
+from nncompiler.record import dataclass
 
 # --- indices -------------------------------------------------------------------------------------
 
@@ -276,23 +276,29 @@ def walk(expr: Expr) -> Iterator[Expr]:
 
 
 def rewrite(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
-    """Rebuild bottom-up, applying `change` to every expression."""
-    match expr:
-        case Apply(op, args, dtype):
-            expr = Apply(op, tuple(rewrite(a, change) for a in args), dtype)
-        case Cast(arg, dtype):
-            expr = Cast(rewrite(arg, change), dtype)
-        case Bitcast(arg, dtype):
-            expr = Bitcast(rewrite(arg, change), dtype)
-        case Load(_, index, _, guard):
-            expr = replace(
-                expr,
-                index=tuple(i if isinstance(i, Affine) else rewrite(i, change) for i in index),
-                guard=None if guard is None else rewrite(guard, change),
-            )
-        case _:
-            pass
+    """Rebuild bottom-up, applying `change` to every expression; what stays the same is kept."""
+    old = children(expr)
+    new = tuple([rewrite(e, change) for e in old])
+    if any(a is not b for a, b in zip(new, old, strict=True)):
+        expr = _with_children(expr, new)
     return change(expr)
+
+
+def _with_children(expr: Expr, new: tuple[Expr, ...]) -> Expr:
+    """The same with other sub-expressions, as many as `children` gives."""
+    match expr:
+        case Apply(op, _, dtype):
+            return Apply(op, new, dtype)
+        case Cast(_, dtype):
+            return Cast(new[0], dtype)
+        case Bitcast(_, dtype):
+            return Bitcast(new[0], dtype)
+        case Load(buffer, index, dtype, guard, fill):
+            rest = iter(new)
+            places = tuple([i if isinstance(i, Affine) else next(rest) for i in index])
+            return Load(buffer, places, dtype, None if guard is None else next(rest), fill)
+        case _:
+            return expr
 
 
 def conjuncts(guard: Expr | None) -> tuple[Expr, ...]:

@@ -22,9 +22,9 @@ from nncompiler.passes.allocation import Interval, Problem, allocate, live_bound
 from nncompiler.passes.hazards import may_overwrite, may_overwrite_stepwise
 from nncompiler.record import dataclass, replace
 
-#: Search steps for the offsets (`allocation.allocate`); a plan of a model is almost always placed
-#: at its bound greedily.
-BUDGET = 2_000
+#: Search steps for the offsets (`allocation.allocate`), where greedy placement is further from the
+#: bound than this part of it: plans of models almost never are.
+BUDGET, NEAR = 2_000, 1 / 256
 
 
 @dataclass(slots=True)
@@ -44,7 +44,10 @@ def place(plan: Plan) -> Plan:
     _share(plan.steps, buffers, times)
     _share_stacks(plan.steps, buffers, times)
     problem, chains = _problem(buffers, times)
-    solution = allocate(problem, budget=BUDGET)
+    bound = live_bound(problem)
+    solution = allocate(problem, budget=0)
+    if solution.peak > bound * (1 + NEAR):
+        solution = allocate(problem, budget=BUDGET)
     offset_of = {
         name: at for chain, at in zip(chains, solution.offsets, strict=True) for name in chain
     }
@@ -61,7 +64,7 @@ def place(plan: Plan) -> Plan:
         if b.space != "arena" or b.name in offset_of
     ]
     return replace(
-        plan, buffers=tuple(placed), arena_bytes=align(solution.peak), bound=live_bound(problem)
+        plan, buffers=tuple(placed), arena_bytes=align(solution.peak), bound=bound
     )
 
 

@@ -30,13 +30,14 @@ def _tidy(
     """Rewrite one scope; `pending` are the locals waiting for their single use in it."""
     pending = dict(pending)
     done: list[Stmt] = []
+    inside = _used_inside(body)
     for s in body:
         match s:
             case Let(name, value):
                 value = _substitute(value, pending)
                 if uses[name] == 0:
                     continue
-                if uses[name] == 1 and _used_here(name, body):
+                if uses[name] == 1 and name not in inside:
                     pending[name] = value
                     continue
                 done.append(Let(name, value))
@@ -57,17 +58,17 @@ def _tidy(
     return tuple(done), pending
 
 
-def _used_here(name: str, body: tuple[Stmt, ...]) -> bool:
-    """Whether the use stands in this scope itself, or nowhere in a loop inside it (a fold's
-    values count as its scope)."""
-    return not any(
-        isinstance(x, Ref) and x.name == name
+def _used_inside(body: tuple[Stmt, ...]) -> set[str]:
+    """The locals that are used in the loops of a scope (a fold's values count as its scope)."""
+    return {
+        x.name
         for s in body
         if isinstance(s, (For, Fold))
         for t in statements((s,))
         for e in expressions(t)
         for x in walk(e)
-    )
+        if isinstance(x, Ref)
+    }
 
 
 def _substitute(expr: Expr, pending: dict[str, Expr]) -> Expr:

@@ -18,10 +18,11 @@ lies last in memory, whose lanes all do the same; an odd number of rows or colum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
+from nncompiler.ir.fingerprint import fingerprint
 from nncompiler.ir.kernel import Axis, Buffer, Kernel, Loop, Plan, Step
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine, Expr, Iota, Load, Ref, walk
@@ -38,17 +39,19 @@ _STEP = 256 * 1024
 def winograd(plan: Plan, cost: Cost) -> Plan:
     """The plan with those convolutions transformed whose kernels then take fewer cycles."""
     table, steps = plan.table(), list[Step]()
+    better: dict[Hashable, bool] = {}  # convolutions seen before, whatever their names are
     for step in plan.steps:
         c = convolution(step, table) if isinstance(step, Kernel) else None
-        if c is None:
+        key = None if c is None else fingerprint(c.kernel, table)
+        if c is None or not better.get(key, True):
             steps.append(step)
             continue
         tiles = _tiles(c)
         made = transformed(c, tiles, _name(c, table))
         more = {**table, **{b.name: b for b in made.buffers}}
-        count = c.rows.extent // 2 * (c.columns.extent // 2 // tiles.along.extent)
-        cycles = cost(made.weights, more) + count * sum(cost(_inside(k), more) for k in made.steps)
-        if cycles < cost(c.kernel, table):
+        if key not in better:
+            better[key] = _cycles(c, tiles, made, more, cost) < cost(c.kernel, table)
+        if better[key]:
             steps += _steps(c, tiles, made)
             table = more
         else:
@@ -56,6 +59,15 @@ def winograd(plan: Plan, cost: Cost) -> Plan:
     if len(table) == len(plan.buffers):
         return plan
     return replace(plan, buffers=tuple(table.values()), steps=numbered(tuple(steps)))
+
+
+def _cycles(
+    c: Convolution, tiles: Tiles, made: Transformed, table: Buffers, cost: Cost
+) -> float:
+    """Of all kernels, those of a step as often as they run."""
+    count = c.rows.extent // 2 * (c.columns.extent // 2 // tiles.along.extent)
+    inside = sum(cost(_inside(k), table) for k in made.steps)
+    return cost(made.weights, table) + count * inside
 
 
 def _inside(kernel: Kernel) -> Kernel:

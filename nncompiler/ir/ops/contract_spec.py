@@ -39,26 +39,27 @@ class ContractSpec:
 
     def extents(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
         """The extent of every axis on operands of these shapes; `UserError` NN0310 if unequal."""
-        expect(
-            [len(s) for s in shapes] == [len(dims) for dims in self.operands],
-            f"'contract' expected operands of rank {[len(d) for d in self.operands]} for "
-            f"'{self}', but found {' and '.join(str(list(s)) for s in shapes)}",
-        )
+        if [len(s) for s in shapes] != [len(dims) for dims in self.operands]:
+            expect(
+                False,
+                f"'contract' expected operands of rank {[len(d) for d in self.operands]} for "
+                f"'{self}', but found {' and '.join(str(list(s)) for s in shapes)}",
+            )
         found = {a: n for a, n in zip(self.axes, self.sizes, strict=True) if n}
         for dims, shape in zip(self.operands, shapes, strict=True):
             for form, n in zip(dims, shape, strict=True):
-                if form.single is not None:
-                    known = found.setdefault(form.single, n)
+                if form.single is not None and found.setdefault(form.single, n) != n:
                     expect(
-                        known == n,
+                        False,
                         f"'contract' expected one extent for axis {form.single} of '{self}', "
-                        f"but found {known} and {n}",
+                        f"but found {found[form.single]} and {n}",
                     )
         for axis in self.axes:
-            expect(
-                axis in found,
-                f"axis {axis} of '{self}' stands alone nowhere, so state its extent: {axis}=N",
-            )
+            if axis not in found:
+                expect(
+                    False,
+                    f"axis {axis} of '{self}' stands alone nowhere, so state its extent: {axis}=N",
+                )
         return found
 
     def __str__(self) -> str:
