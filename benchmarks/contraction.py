@@ -205,7 +205,8 @@ def workloads(run: Run) -> str:
 
 
 def compiled(source: Source, sizes: dict[str, int], function: str) -> Compilation:
-    return Compilation(source, sizes, Options(functions=("init", function)))
+    """In the direct form: every contraction as such."""
+    return Compilation(source, sizes, Options(functions=("init", function), direct=True))
 
 
 def main() -> None:

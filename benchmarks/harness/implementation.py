@@ -90,9 +90,9 @@ class Entry:
         return made
 
 
-KINDS = ("train", "loop", "infer")
-STEPS = ("train", "infer")
-INFER = ("infer",)
+KINDS = ("train", "loop", "infer", "direct")
+STEPS = ("train", "infer", "direct")
+INFER = ("infer", "direct")
 XLA = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
 
 IMPLEMENTATIONS = {

@@ -161,7 +161,7 @@ def measure(
     data = workload.data(rows, np.random.default_rng(0))
     np.savez(folder / "data.npz", **data)  # type: ignore[arg-type]
     steps = LOOP_STEPS if case.kind == "loop" else 1
-    flops = steps * workload.flops("infer" if case.kind == "infer" else "train", case.batch)
+    flops = steps * workload.flops("infer" if case.infers else "train", case.batch)
     result = Result(case, flops, 0)
     ready: dict[Contestant, Process] = {}
     expected: list[Any] = []
@@ -197,7 +197,8 @@ def prepared(
     if not weights and name != "ours":
         raise WorkerFailed("ours has not run, which gives the weights")
     given = {
-        "workload": case.workload, "kind": case.kind, "batch": case.batch,
+        "workload": case.workload, "batch": case.batch,
+        "kind": "infer" if case.infers and name != "ours" else case.kind,
         "data": str(folder / "data.npz"), "onnx": str(onnx),
         "weights": str(folder / "weights.npz") if weights else None,
     }  # fmt: skip
@@ -225,9 +226,8 @@ def working_set(workload: Workload, case: Case, data: Arrays, weights: Path) -> 
     """Compulsory bytes: data and parameters; in training slots too, all of it written again."""
     with np.load(weights) as file:
         parameters = sum(file[name].nbytes for name in file)
-    infer = case.kind == "infer"
-    used = {n: data[n] for n in workload.inputs} if infer else data
-    state = parameters if infer else 2 * (1 + workload.optimizer.slots) * parameters
+    used = {n: data[n] for n in workload.inputs} if case.infers else data
+    state = parameters if case.infers else 2 * (1 + workload.optimizer.slots) * parameters
     return int(state + sum(array.nbytes for array in used.values()))
 
 

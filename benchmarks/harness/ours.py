@@ -50,17 +50,19 @@ class Prepared(Implementation):
         self, workload: Workload, kind: str, batch: int, weights: Arrays | None, data: Arrays,
         onnx: str,
     ) -> str:  # fmt: skip
-        function = "infer" if kind == "infer" else "train_step"
+        infers = kind in ("infer", "direct")
+        function = "infer" if infers else "train_step"
         self.model = nncompiler.compile(
-            ROOT / workload.path, batch=batch, threads=self.threads, functions=(function,)
-        )
+            ROOT / workload.path, batch=batch, threads=self.threads, functions=(function,),
+            direct=kind == "direct",
+        )  # fmt: skip
         self.initial = weights
-        given = {n: data[n] for n in workload.inputs} if kind == "infer" else data
+        given = {n: data[n] for n in workload.inputs} if infers else data
         if kind == "loop":
             self.call = self.loop(batch, given)
         else:
             bound = self.model.bind(function, **given)
-            result = workload.output if kind == "infer" else self.model.manifest.losses[0]
+            result = workload.output if infers else self.model.manifest.losses[0]
             self.call, self.found = bound, bound.results[result]
         pin(self.model.manifest.name, self.threads)
         return ""

@@ -102,7 +102,8 @@ def as_markdown(report: Report) -> str:
     if report.quick:
         lines += ["A quick run: to see that all is well, not to take figures from.", ""]
     lines += [
-        "Median time of one step in µs (`loop`: of 10 000 training steps in one call). The ratio "
+        "Median time of one step in µs (`loop`: of 10 000 training steps in one call; `direct`: "
+        "inference without convolutions by transforms, which the others may have). The ratio "
         "is the time of the fastest peer over ours, median of paired rounds (quartiles): above 1, "
         "ours is faster. With two threads each peer counts with the better of its times with one "
         "and two (²: the figure with two). The limit is the longer of the contractions at the FMA "

@@ -84,12 +84,17 @@ class Jax:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is timed. `kind` is 'train' (one step: forward, backward, optimizer), 'infer', or
-    'loop' (`LOOP_STEPS` training steps in one call)."""
+    """What is timed. `kind` is 'train' (one step: forward, backward, optimizer), 'infer', 'direct'
+    (inference without convolutions by transforms of ours), or 'loop' (`LOOP_STEPS` training steps
+    in one call)."""
 
     workload: str
     kind: str
     batch: int
+
+    @property
+    def infers(self) -> bool:
+        return self.kind in ("infer", "direct")
 
     def __str__(self) -> str:
         return f"{self.workload}, {self.kind}, {self.batch}"

@@ -22,7 +22,7 @@ def blocks() -> Iterator[tuple[str, int, int, int]]:
 
 class ResNet20(Workload):
     path = "models/resnet20.nn"
-    cases = (("train", 32), ("infer", 1), ("infer", 32))
+    cases = (("train", 32), ("infer", 1), ("infer", 32), ("direct", 32))
     optimizer = Sgd(lr=0.1, momentum=0.9)
     inputs = ("image",)
     output = "probs"
