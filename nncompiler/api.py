@@ -125,11 +125,11 @@ def _imported(wanted: Request) -> list[bytes]:
 def _compile(
     wanted: Request, customise: Callable[[Options], Options] | None, store: Cache | None
 ) -> tuple[bytes, str, tuple[Stage, ...]]:
-    from nncompiler import driver
-
-    clock = driver.Clock()
-    options = _options(wanted)
     with _uncollected():
+        from nncompiler import driver
+
+        clock = driver.Clock()
+        options = _options(wanted)
         artifact = driver.compile_artifact(
             driver.decode_source(wanted.source, wanted.name),
             [dict(b) for b in wanted.bindings],

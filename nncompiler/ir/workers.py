@@ -13,7 +13,7 @@ other's way:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nncompiler.ir.kernel import (
     Axis,
@@ -125,9 +125,20 @@ def shared_loops(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[For, ..
     rest = touched(beside, buffers)
     if rest.writes or any(rest.clashes(p) for p in parts):
         return ()
-    if any(a.clashes(b) for n, a in enumerate(parts) for b in parts[:n]):
-        return ()
-    return loops
+    return loops if _apart(parts) else ()
+
+
+def _apart(parts: Sequence[Touched]) -> bool:
+    """Whether no part writes what another touches: a sweep over memory, as there may be many."""
+    found = [(*x, n, False) for n, part in enumerate(parts) for x in part.reads]
+    found += [(*x, n, True) for n, part in enumerate(parts) for x in part.writes]
+    around: list[tuple[str, int, int, int, bool]] = []
+    for here in sorted(found):
+        around = [x for x in around if x[0] == here[0] and here[1] < x[2]]
+        if any(x[3] != here[3] and (x[4] or here[4]) for x in around):
+            return False
+        around.append(here)
+    return True
 
 
 def split_problem(kernel: Kernel, buffers: Mapping[str, Buffer]) -> str | None:

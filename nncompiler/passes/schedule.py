@@ -81,9 +81,10 @@ class _Scheduler:
         arguments, buffers, places = [], self.block.buffers, self.block.places
         in_place = updates(self.function)
         views = {n.output for n in self.function.nodes if is_view(n)}
+        views |= {v for n in self.function.nodes if is_loop(n) for v in n.outputs}  # of stacks
         for name, value in self.function.results:
             if name.startswith(UPDATE):
-                if value not in in_place or value in views or self._from_scan(value):
+                if value not in in_place or value in views:
                     entry = self.state.entry(name.removeprefix(UPDATE))
                     buffers.setdefault(
                         entry.name, Buffer(entry.name, entry.type, "state", entry.offset)
@@ -93,18 +94,11 @@ class _Scheduler:
             target = name if name not in buffers else f"{name}.out"
             buffers[target] = Buffer(target, value.type, "argument")
             arguments.append(Argument(target, "output"))
-            if value in places or value in views or self._from_scan(value):
+            if value in places or value in views:
                 self.late.append((target, value))
             else:
                 places[value] = [Place(target)]
         return arguments
-
-    def _from_scan(self, value: Value) -> bool:
-        """Results of a loop are parts of its stacks."""
-        return any(
-            value in n.outputs and is_loop(n)
-            for n in self.function.nodes
-        )
 
     def _saved(self, copies: Sequence[tuple[str, Value]]) -> list[tuple[str, Value]]:
         """Copies at the end, each from bytes that no write disturbs: old state is saved in the

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NoReturn
 
 from nncompiler.errors import CompilerBug, nearest
@@ -52,6 +53,7 @@ _TERM = re.compile(r"([+-]?)[ ]*(?:(\d+)\*)?(?:%?([A-Za-z_][\w.']*)|%([\w.']+)|(
 # --- printer ------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def affine_text(index: Affine) -> str:
     return str(index.rename({n: name_text(n) for n in index.axes})) if index.terms else str(index)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NoReturn
 
 import numpy as np
@@ -55,6 +56,7 @@ class Lines:
         return "".join(f"{text}\n" for text, _ in self.found)
 
 
+@lru_cache(maxsize=4096)
 def name_text(name: str) -> str:
     """A name of plan text: bare where it cannot be taken for anything else, else after %."""
     bare = re.fullmatch(r"[A-Za-z_][\w.']*(?:\[\d+\][\w.']*)*", name) and name not in RESERVED
