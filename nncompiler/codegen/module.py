@@ -105,9 +105,9 @@ class _KernelModules:
         found: list[Call | Repeat] = []
         for step in steps:
             match step:
-                case Loop(counter, extent, body, reverse, barrier=barrier):
+                case Loop(counter, extent, body, reverse):
                     inner = yield from self.calls(body, buffers)
-                    found.append(Repeat(counter, extent, reverse, inner, barrier))
+                    found.append(Repeat(counter, extent, reverse, inner))
                 case Kernel():
                     known = len(self.kernels)
                     found.append(call := self.call(step, buffers))

@@ -39,14 +39,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A loop over calls: `counter` runs from 0 to extent - 1, or down with `reverse`; whether
-    workers meet before it."""
+    """A loop over calls: `counter` runs from 0 to extent - 1, or down with `reverse`."""
 
     counter: str
     extent: int
     reverse: bool
     calls: tuple[Call | Repeat, ...]
-    barrier: bool = False
 
 
 def flat(calls: Iterable[Call | Repeat]) -> Iterator[Call]:
@@ -120,8 +118,6 @@ class Run:
             if isinstance(call, Call):
                 self._call(call, counters, slots)
                 continue
-            if call.barrier and self.crew:
-                self._meet()
             with self.f.loop(call.extent, call.reverse) as value:
                 self._steps(call.calls, {**counters, call.counter: value}, slots)
 

@@ -158,7 +158,6 @@ class Loop:
     """Plan steps repeated `extent` times with a counter (what `scan` becomes).
 
     `recompute` says that the steps begin with computing again what a loop before did not keep.
-    With `barrier`, all workers meet before the loop.
     """
 
     counter: str
@@ -166,7 +165,6 @@ class Loop:
     body: tuple[Step, ...]
     reverse: bool = False
     recompute: bool = False
-    barrier: bool = False
 
 
 Step: TypeAlias = Kernel | Loop

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from nncompiler.ir.kernel import Kernel, Plan, Step
 from nncompiler.ir.verify import Diagnostic
-from nncompiler.ir.workers import split_problem, touched_by
+from nncompiler.ir.workers import split_problem, touched
 
 
 def verify_workers(plan: Plan) -> list[Diagnostic]:
@@ -25,12 +25,10 @@ def verify_workers(plan: Plan) -> list[Diagnostic]:
     if found or not split:
         return found
     at_once: dict[str, Kernel] = {}
-    accesses = {k.name: touched_by(k, buffers) for k in plan.kernels()}
+    accesses = {k.name: touched(k.body, buffers) for k in plan.kernels()}
     for kernel in _run(plan.steps):
-        if kernel is None or kernel.barrier:
+        if kernel.barrier:
             at_once = {}
-        if kernel is None:
-            continue
         for name in at_once:
             alone = name not in split and kernel.name not in split
             if not alone and accesses[name].clashes(accesses[kernel.name]):
@@ -41,13 +39,10 @@ def verify_workers(plan: Plan) -> list[Diagnostic]:
     return found
 
 
-def _run(steps: tuple[Step, ...]) -> Iterator[Kernel | None]:
-    """Kernels as they run, None where workers meet before a loop."""
+def _run(steps: tuple[Step, ...]) -> Iterator[Kernel]:
     for step in steps:
         if isinstance(step, Kernel):
             yield step
         else:
-            if step.barrier:
-                yield None
             yield from _run(step.body)
             yield from _run(step.body)

@@ -14,7 +14,6 @@ other's way:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 
 from nncompiler.ir.kernel import (
     Axis,
@@ -27,21 +26,13 @@ from nncompiler.ir.kernel import (
     Stmt,
     Store,
     expressions,
-    extents,
-    loads,
     statements,
-    stores,
 )
-from nncompiler.ir.scalar import Affine, Expr, Load, children
+from nncompiler.ir.scalar import Expr, Load, children
 from nncompiler.record import dataclass
 
-#: What tells the worker that has an element of a buffer, if all touch only their own: the buffer,
-#: a dimension of it, a number of places there that belong together, and the steps shared out.
-Owner: TypeAlias = tuple[str, int, int, int]
-#: Bytes of one block of memory: what tells the block apart, from, to; and who owns them.
-Stretch: TypeAlias = tuple[str, int, int, frozenset[Owner]]
-
-_NOBODY: frozenset[Owner] = frozenset()
+#: Bytes of one block of memory: what tells the block apart, from, to.
+Stretch = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,44 +51,7 @@ class Touched:
         )
 
 
-def touched_by(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Touched:
-    """The bytes that a kernel reads and writes, with their owners where it is split."""
-    return touched(kernel.body, buffers, _owners(kernel))
-
-
-def _owners(kernel: Kernel) -> dict[str, frozenset[Owner]]:
-    """Whose the elements are that a kernel touches, where its workers share the steps of one axis
-    and touch only places ``c * axis + offset``, offset < c, or whole rounds of the axis away.
-    """
-    schedule = kernel.schedule
-    loops = [s for s in kernel.body if isinstance(s, For)]
-    if len(schedule.parallel) != 1 or len(loops) != 1:
-        return {}
-    (name,) = schedule.parallel
-    if name in schedule.vector or name == schedule.register:
-        return {}
-    extent = extents(kernel)[name]
-    found: dict[str, frozenset[Owner]] = {}
-    places = [(x.buffer, x.index) for x in loads(kernel)]
-    places += [(s.buffer, s.index) for s in stores(kernel)]
-    for buffer, index in places:
-        here = set[Owner]()
-        for d, form in enumerate(index):
-            width = form.coefficient(name) if isinstance(form, Affine) else 0
-            if isinstance(form, Affine) and 0 <= form.const < width:
-                others = (k for axis, k in form.terms if axis != name)
-                if all(k % (width * extent) == 0 for k in others):
-                    here.add((buffer, d, width, extent))
-        found[buffer] = found.get(buffer, frozenset(here)) & here
-    return found
-
-
-def touched(
-    body: tuple[Stmt, ...],
-    buffers: Mapping[str, Buffer],
-    owners: Mapping[str, frozenset[Owner]] | None = None,
-) -> Touched:
-    own = owners or {}
+def touched(body: tuple[Stmt, ...], buffers: Mapping[str, Buffer]) -> Touched:
     reads: dict[str, None] = {}
     writes: dict[str, None] = {}
     todo: list[Expr] = []
@@ -114,12 +68,12 @@ def touched(
             if isinstance(e, Load):
                 reads[e.buffer] = None
     return Touched(
-        tuple((*stretch(buffers[n], buffers), own.get(n, _NOBODY)) for n in reads),
-        tuple((*stretch(buffers[n], buffers), own.get(n, _NOBODY)) for n in writes),
+        tuple(stretch(buffers[n], buffers) for n in reads),
+        tuple(stretch(buffers[n], buffers) for n in writes),
     )
 
 
-def stretch(buffer: Buffer, buffers: Mapping[str, Buffer]) -> tuple[str, int, int]:
+def stretch(buffer: Buffer, buffers: Mapping[str, Buffer]) -> Stretch:
     """Where a buffer's bytes are, views looked through; a block of its own without an offset."""
     start, size = 0, buffer.nbytes
     while buffer.space == "view" and buffer.base is not None:
@@ -131,11 +85,7 @@ def stretch(buffer: Buffer, buffers: Mapping[str, Buffer]) -> tuple[str, int, in
 
 
 def _overlap(some: tuple[Stretch, ...], others: tuple[Stretch, ...]) -> bool:
-    return any(
-        a[0] == b[0] and a[1] < b[2] and b[1] < a[2] and not a[3] & b[3]
-        for a in some
-        for b in others
-    )
+    return any(a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a in some for b in others)
 
 
 def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:
@@ -180,8 +130,8 @@ def shared_loops(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[For, ..
 
 def _apart(parts: Sequence[Touched]) -> bool:
     """Whether no part writes what another touches: a sweep over memory, as there may be many."""
-    found = [(*x[:3], n, False) for n, part in enumerate(parts) for x in part.reads]
-    found += [(*x[:3], n, True) for n, part in enumerate(parts) for x in part.writes]
+    found = [(*x, n, False) for n, part in enumerate(parts) for x in part.reads]
+    found += [(*x, n, True) for n, part in enumerate(parts) for x in part.writes]
     around: list[tuple[str, int, int, int, bool]] = []
     for here in sorted(found):
         around = [x for x in around if x[0] == here[0] and here[1] < x[2]]

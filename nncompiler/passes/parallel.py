@@ -18,7 +18,7 @@ worker may have written or still needs since the last one. Needs the places of a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from nncompiler.ir.kernel import (
     Axis,
@@ -32,10 +32,9 @@ from nncompiler.ir.kernel import (
     Step,
     Stmt,
     expressions,
-    extents,
 )
 from nncompiler.ir.scalar import PRIMITIVES, Apply, Expr, children
-from nncompiler.ir.workers import Touched, chain, shared_loops, touched_by
+from nncompiler.ir.workers import Touched, chain, shared_loops, touched
 from nncompiler.record import dataclass, replace
 
 #: Cycles (about) below which a kernel is not worth sharing, and a whole plan.
@@ -47,8 +46,6 @@ PACKED_STEPS = 16
 #: Cycles of an expression on all lanes: in a register tile, over lanes, in a turned copy, one by
 #: one; and of a transcendental function over any other.
 _TILE, _VECTOR, _TURNED, _SCALAR, _TRANSCENDENTAL = 1 / 64, 1 / 12, 1 / 4, 1.0, 12
-#: Kernels up to which a loop is looked at as a whole, pair by pair.
-_FEW = 8
 #: What every worker does itself must be less than this part of a kernel.
 _BESIDE = 1 / 16
 
@@ -63,7 +60,7 @@ def share(plan: Plan, kernel: float = KERNEL, whole: float = PLAN) -> Plan:
     def visit(step: Step, times: int) -> Step:
         if isinstance(step, Loop):
             inner = tuple(visit(s, times * step.extent) for s in step.body)
-            return _apart(replace(step, body=inner), buffers)
+            return replace(step, body=inner)
         work = _work(step.body)
         cycles = work * _speed(step)
         if cycles < kernel or not (axes := _axes(step, work, buffers)):
@@ -74,29 +71,8 @@ def share(plan: Plan, kernel: float = KERNEL, whole: float = PLAN) -> Plan:
     steps = tuple(visit(s, 1) for s in plan.steps)
     if not found or sum(found) < whole:
         return plan
-    plan = replace(plan, steps=steps)
-    accesses = {k.name: touched_by(k, buffers) for k in plan.kernels()}
+    accesses = {k.name: touched(k.body, buffers) for k in plan.kernels()}
     return replace(plan, steps=_Barriers(accesses).place(steps, {})[0])
-
-
-def _apart(loop: Loop, buffers: Mapping[str, Buffer]) -> Loop:
-    """The loop split along the outermost axis of its kernels alone, where no worker then needs
-    anything of another from the first step to the last.
-    """
-    kernels = [s for s in loop.body if isinstance(s, Kernel)]
-    if len(kernels) < len(loop.body) or not all(k.schedule.parallel for k in kernels):
-        return loop
-    outer = [(k.schedule.parallel[0], extents(k)[k.schedule.parallel[0]]) for k in kernels]
-    if len({n for _, n in outer}) > 1 or outer[0][1] < 2:
-        return loop
-    split = [
-        replace(k, schedule=replace(k.schedule, parallel=(axis,)))
-        for k, (axis, _) in zip(kernels, outer, strict=True)
-    ]
-    parts = [touched_by(k, buffers) for k in split]
-    if any(a.clashes(b) for a in parts for b in parts):
-        return loop
-    return replace(loop, body=tuple(split))
 
 
 def _axes(kernel: Kernel, work: float, buffers: Mapping[str, Buffer]) -> tuple[str, ...]:
@@ -163,14 +139,6 @@ def _weight(roots: tuple[Expr, ...]) -> float:
     return total
 
 
-def _kernels(loop: Loop) -> Iterator[Kernel]:
-    for step in loop.body:
-        if isinstance(step, Loop):
-            yield from _kernels(step)
-        else:
-            yield step
-
-
 @dataclass(frozen=True, slots=True)
 class _Barriers:
     """`at_once`, below: the kernels that ran since the last barrier, in which other workers may
@@ -197,20 +165,12 @@ class _Barriers:
         """The first step of a loop follows what is before it, the others follow the last."""
         if loop.extent == 0:
             return loop, before
-        inside = {k.name: k for k in _kernels(loop)}
-        if len(inside) <= _FEW and not self._any(inside, inside):
-            if self._any(before, inside):
-                loop, before = replace(loop, barrier=True), {}
-            return loop, before | inside
         at_once = before
         while True:
             body, behind = self.place(loop.body, at_once)
             if body == loop.body and behind.keys() <= at_once.keys():
                 return loop, behind
             loop, at_once = replace(loop, body=body), before | at_once | behind
-
-    def _any(self, some: Mapping[str, Kernel], others: Mapping[str, Kernel]) -> bool:
-        return any(self._clash(a, b) for a in some.values() for b in others.values())
 
     def _clash(self, a: Kernel, b: Kernel) -> bool:
         alone = not a.schedule.parallel and not b.schedule.parallel

@@ -32,9 +32,8 @@ from nncompiler.passes.winograd_kernels import Convolution, Tiles, Transformed, 
 Buffers: TypeAlias = Mapping[str, Buffer]
 Cost: TypeAlias = Callable[[Kernel, Buffers], float]
 
-#: Bytes that a step may fill and read again, of a second level of cache; and tiles enough for a
-#: step: workers share them out, and the fewer the nearer is what they read again.
-_STEP, _MOST = 512 * 1024, 4
+#: Bytes that a step may fill and read again: half of a second level of cache.
+_STEP = 256 * 1024
 
 
 def winograd(plan: Plan, cost: Cost) -> Plan:
@@ -93,7 +92,7 @@ def _tiles(c: Convolution) -> Tiles:
     down, across = fresh("t", c.kernel)
     one = 16 * (c.channels.extent + c.filters.extent) * c.batch.extent * c.image.dtype.bytes
     whole = c.columns.extent // 2
-    fitting = [n for n in range(1, _MOST + 1) if whole % n == 0 and n * one <= _STEP]
+    fitting = [n for n in range(1, whole + 1) if whole % n == 0 and n * one <= _STEP]
     return Tiles(down, across, Axis("x", max(fitting, default=1)))
 
 

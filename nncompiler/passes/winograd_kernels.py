@@ -144,15 +144,7 @@ def _transform_image(c: Convolution, tiles: Tiles, v: _Array) -> tuple[Stmt, ...
         ]
         for a in range(4)
     ]
-    return (_by_tile(v, _stored(grid, _B, v)),)
-
-
-def _by_tile(array: _Array, body: Sequence[Stmt]) -> For:
-    """A loop over tiles, outermost as in all kernels of a step: workers share them out, and none
-    needs what another makes.
-    """
-    tile, *inner = array.tiles()
-    return For((tile,), (For(tuple(inner), tuple(body)),))
+    return (For(v.tiles(), tuple(_stored(grid, _B, v))),)
 
 
 def _stored(grid: Grid, matrix: Matrix, to: _Array) -> list[Stmt]:
@@ -179,7 +171,7 @@ def _results(c: Convolution, tiles: Tiles, m: _Array) -> tuple[Stmt, ...]:
             own = [s.name for s in one if isinstance(s, Let)]
             names = {name: _fresh(f"{name}_{a}{b}", taken) for name in own}
             body += renamed(substituted(tuple(one), here), names)
-    return (*c.form.before, _by_tile(m, body))
+    return (*c.form.before, For(m.tiles(), tuple(body)))
 
 
 def _at(load: Load, values: Mapping[str, Affine]) -> Expr:

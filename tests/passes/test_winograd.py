@@ -17,7 +17,6 @@ from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import parse_plan, print_plan
 from nncompiler.ir.verify_plan import verify_plan
-from nncompiler.ir.verify_workers import verify_workers
 from nncompiler.passes.layout import choose_layouts
 from nncompiler.passes.manager import run_passes
 from nncompiler.passes.memory import place
@@ -126,60 +125,6 @@ def test_resnet_is_transformed_where_it_may_be(function: str) -> None:
         options = Options(cpu="x86-64-v3", direct=flag, functions=(function,))
         c = Compilation(read_source(MODELS / "resnet20.nn"), {"batch": 32}, options)
         assert loops(c.plans[function]) == expected
-
-
-@pytest.mark.parametrize("function", ["infer", "train_step"])
-def test_workers_need_not_meet_inside_of_steps(function: str) -> None:
-    """Each has tiles of its own, from the transform of the image to the results."""
-    options = Options(cpu="x86-64-v3", functions=(function,))
-    plan = Compilation(read_source(MODELS / "resnet20.nn"), {"batch": 32}, options).plans[function]
-    inner = [s for loop in plan.steps if isinstance(loop, Loop) for s in loop.body]
-    kernels = [k for s in inner if isinstance(s, Loop) for k in s.body if isinstance(k, Kernel)]
-    assert kernels and all(k.schedule.parallel == ("x",) and not k.barrier for k in kernels)
-    assert any(s.barrier for s in plan.steps if isinstance(s, Loop))
-    assert verify_workers(plan) == []
-    assert print_plan(parse_plan(print_plan(plan))) == print_plan(plan)
-
-
-WORKERS = """
-plan @f: arena 512 B, bound 512 B, state 0 B {
-  arguments x input, y output
-  buffer x: f32[4,16] argument
-  buffer y: f32[4,16] argument
-  buffer b: f32[4,16] arena @0 live k0..k1
-  loop t < 4 {
-    kernel k0
-      for i < 4, j < 16 {
-        b[i,j] = x[i,j]
-      }
-      schedule loops: vector j, parallel i
-    kernel k1
-      for i < 4, j < 16 {
-        y[i,j] = READ
-      }
-      schedule loops: SPLIT
-  }
-}
-"""
-
-
-@pytest.mark.parametrize(
-    ("read", "split", "alone"),
-    [
-        ("b[i,j]", "vector j, parallel i", True),
-        ("b[4*t+i,j]", "vector j, parallel i", True),
-        ("b[t+i,j]", "vector j, parallel i", False),
-        ("b[3,j]", "vector j, parallel i", False),
-        ("b[i+1,j]", "vector j, parallel i", False),
-        ("b[i,j]", "parallel j", False),
-        ("b[i,j]", "parallel i j", False),
-        ("b[i,j]", "vector j", False),
-    ],
-)
-def test_who_owns_what(read: str, split: str, alone: bool) -> None:
-    """No worker reads what another writes only if both kernels share out the same places."""
-    plan = parse_plan(WORKERS.replace("READ", read).replace("SPLIT", split))
-    assert (verify_workers(plan) == []) == alone
 
 
 def test_rounding_is_of_the_same_order_and_threads_do_not_matter() -> None:

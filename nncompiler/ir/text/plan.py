@@ -21,7 +21,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from nncompiler.errors import Source, UserError
 from nncompiler.ir.kernel import SPACES, Argument, Buffer, Check, Loop, Plan, Step
@@ -79,8 +78,6 @@ def _steps(lines: Lines, depth: int, steps: tuple[Step, ...]) -> None:
     for step in steps:
         match step:
             case Loop(counter, extent, body):
-                if step.barrier:
-                    lines.add(depth, "barrier")
                 order = " reverse" * step.reverse + " recompute" * step.recompute
                 lines.add(depth, f"loop {name_text(counter)} < {extent}{order} {{", step)
                 _steps(lines, depth + 1, body)
@@ -198,10 +195,7 @@ def _parse_steps(scan: Scanner, scope: Scope) -> tuple[Step, ...]:
         if scan.accept("kernel"):
             steps.append(parse_kernel(scan, scope))
         elif scan.accept("barrier"):
-            if scan.accept("loop"):
-                steps.append(replace(_loop(scan, scope), barrier=True))
-                continue
-            scan.expect("kernel", " or 'loop' behind 'barrier'")
+            scan.expect("kernel", " behind 'barrier'")
             steps.append(parse_kernel(scan, scope, barrier=True))
         elif scan.accept("loop"):
             steps.append(_loop(scan, scope))
