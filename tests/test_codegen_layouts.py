@@ -92,6 +92,22 @@ def test_rounds_and_panels(rng, rows, columns, pack, order, long):
     np.testing.assert_allclose(c, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [16, 23])
+@pytest.mark.parametrize("columns", [128, 150])
+def test_rounds_copy_rows(rng, rows, columns):
+    """Rows that lie side by side are copied for the tiles of a block, where these are many."""
+    a = rng.standard_normal((3, 9, rows)).astype(np.float32)
+    b = rng.standard_normal((3, 9, columns)).astype(np.float32)
+    c = np.zeros((rows, columns), np.float32)
+    term = apply("mul", load("a", a, "k", "l", "i"), load("b", b, "k", "l", "j"))
+    fold = Fold(("acc",), "sum", axes(k=3, l=9), (term,))
+    store = Store("c", at("i", "j"), Ref("acc", F32))
+    nest = kernel(For(axes(i=rows, j=columns), (fold, store)))
+    schedule = Schedule("contract", ("j",), "i", (6, 16), tuple("jkil"), columns)
+    run(replace(nest, schedule=schedule), a=a, b=b, c=c)
+    np.testing.assert_allclose(c, np.einsum("kli,klj->ij", a, b), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("columns", [1, 4, 12, 29])
 @pytest.mark.parametrize("order", ["imjl", "mijl", "ijml"])
 def test_rounds_around_columns(rng, columns, order):

@@ -29,7 +29,7 @@ from nncompiler.codegen.address import At
 from nncompiler.codegen.certain import holds
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.loops import Nest
-from nncompiler.codegen.packing import packed, turns, with_panels
+from nncompiler.codegen.packing import packed, packs_rows, rows_packed, turns, with_panels
 from nncompiler.codegen.register_tile import RegisterTiles, Tile
 from nncompiler.codegen.rounds import Around, Rounds, around_of
 from nncompiler.codegen.share import Share
@@ -244,7 +244,13 @@ class _Tiles(RegisterTiles):
 
         def body(at: Counter, _: list[Value]) -> list[Value]:
             with self.e.scope({around.axis.name: At.of(at)}):
-                each(self._packed(block), rounds.add, tile[0])
+                panels = self._packed(block)
+                if [a.name for a in around.inside] == [self.rows] and packs_rows(self, block, 1):
+                    self._steps(around.inside[0], lambda at, count: self._each(
+                        rows_packed(self, replace(panels, rows=count, row=at), 1), rounds.add
+                    ))  # fmt: skip
+                else:
+                    each(panels, rounds.add, tile[0])
             return []
 
         each(block, rounds.clear, rounds.rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.expected import LINE
 from nncompiler.codegen.panel import Panel
 from nncompiler.codegen.product import Loops, Roles
 from nncompiler.codegen.register_tile import RegisterTiles, Tile
@@ -16,6 +17,9 @@ from nncompiler.codegen.turn import squares, turned
 from nncompiler.codegen.writer import Value, literal
 from nncompiler.ir.kernel import Axis
 from nncompiler.ir.scalar import Affine, Load, walk
+
+#: Tiles that must read a panel of rows.
+PANEL_TILES = 8
 
 
 def packed(tiles: RegisterTiles, block: Tile, inside: int) -> Tile:
@@ -42,6 +46,39 @@ def with_panels(tiles: RegisterTiles, block: Tile, inside: int) -> Tile:
         panel.place(-(-block.width // width), tiles.dtype)
         panels.append((key, panel))
     return replace(block, panels=tuple(panels))
+
+
+def rows_packed(tiles: RegisterTiles, tile: Tile, inside: int) -> Tile:
+    """The tile with a panel of `a` for the reduction loops from number `inside` on."""
+    (product,), e, n = tiles.products.values(), tiles.e, tiles.lanes
+    loops = product.loops[inside:]
+    panel = Panel(e, "<rows>", tuple(a for a, _ in loops), -(-tiles.tile[0] // n) * n)
+    panel.place(1, tiles.dtype)
+
+    def body(_: list[Value]) -> list[Value]:
+        for first in range(0, tile.rows, n):
+            over = Lanes(tiles.rows or "", n, min(n, tile.rows - first))
+            with e.scope({tiles.rows or "": tile.row + first}, over):
+                panel.store(0, first, e.value(product.a))
+        return []
+
+    tiles.reduce(loops, [], body)
+    return replace(tile, row_panel=panel)
+
+
+def packs_rows(tiles: RegisterTiles, block: Tile, inside: int) -> bool:
+    """Whether so many tiles of a block read the same elements of `a` that a copy of them pays:
+    neighbours in memory are rows, the steps of the reduction lie a line apart or more.
+    """
+    (product,) = tiles.products.values()
+    load, loops = product.a, product.loops[inside:]
+    if not isinstance(load, Load) or load.guard is not None or tiles.rows is None:
+        return False
+    bounded = any(b.low or b.high for _, b in loops)
+    steps = [_stride(tiles, load, a.name) or 0 for a, _ in loops]
+    many = block.width >= PANEL_TILES * tiles.tile[1]
+    apart = min(steps, default=0) * tiles.dtype.bytes >= LINE
+    return many and apart and not bounded and _stride(tiles, load, tiles.rows) == 1
 
 
 def turns(tiles: RegisterTiles) -> bool:

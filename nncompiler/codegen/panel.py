@@ -35,6 +35,11 @@ class Panel:
         with self.e.scope(self._at(tile, column), Lanes(self.name, lanes, lanes)):
             return self.e.value(Load(self.name, self._index(), self._dtype))
 
+    def scalar(self, column: int) -> Value:
+        """One element of the only tile."""
+        with self.e.scope(self._at(0, column)):
+            return self.e.value(Load(self.name, self._index(), self._dtype))
+
     def store(self, tile: Counter, column: int, value: Value) -> None:
         with self.e.scope(self._at(tile, column), Lanes(self.name, value.lanes, value.lanes)):
             self.e.locals[self.name] = value

@@ -36,7 +36,7 @@ class Tile:
     of a tile its number in the block.
 
     `width` counts elements along the columns; `panels` are the packed copies of `b` by identity of
-    the fold; a tile that `fills` them reads what they are copies of.
+    the fold; a tile that `fills` them reads what they are copies of. `row_panel` is a copy of `a`.
     """
 
     rows: int
@@ -46,6 +46,7 @@ class Tile:
     number: Counter = 0
     panels: tuple[tuple[int, Panel], ...] = ()
     fills: bool = False
+    row_panel: Panel | None = None
 
 
 class RegisterTiles:
@@ -266,6 +267,8 @@ class RegisterTiles:
 
     def _row(self, product: Roles, tile: Tile, row: int, lanes: int) -> Value:
         """One scalar of `a` in all lanes, or one vector of it where the vector axis is reduced."""
+        if tile.row_panel is not None:
+            return self.w.splat(tile.row_panel.scalar(row), lanes)
         with self.e.scope({self.rows: tile.row + row} if self.rows else {}):
             return self._operand(product.a, lanes)
 

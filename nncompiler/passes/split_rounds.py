@@ -18,8 +18,10 @@ from typing import TypeAlias
 
 from nncompiler.ir.kernel import Axis, Buffer, Kernel, Loop, Plan, Schedule, Step
 from nncompiler.ir.nests import Product, contraction
+from nncompiler.ir.scalar import Load
+from nncompiler.passes.accesses import stride_of
 from nncompiler.passes.rewriting import fresh, split_axis
-from nncompiler.passes.tile_reads import CACHE, LINE
+from nncompiler.passes.tile_reads import CACHE, LINE, with_columns
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 Choose: TypeAlias = Callable[[Kernel, Buffers], tuple[float, Schedule]]
@@ -33,23 +35,51 @@ def split_rounds(plan: Plan, choose: Choose) -> Plan:
         if isinstance(step, Loop):
             return replace(step, body=tuple(visit(s) for s in step.body))
         cycles, schedule = choose(step, buffers)
-        longer = _longer(step, schedule)
+        longer = _longer(step, schedule, buffers)
         return longer if longer != step and choose(longer, buffers)[0] < cycles else step
 
     steps = tuple(visit(s) for s in plan.steps)
     return plan if steps == plan.steps else replace(plan, steps=steps)
 
 
-def _longer(kernel: Kernel, schedule: Schedule) -> Kernel:
-    """The kernel with the rounds of its schedule in two parts, where it has any that can be."""
+def _longer(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> Kernel:
+    """The kernel with the rounds of its schedule in two parts, where it has any that can be; else
+    in rounds.
+    """
     for product, axis in _around(kernel, schedule):
         inside = math.prod(k.extent for k in product.reduction if k != axis)
         most = min(CACHE // 2 // (2 * LINE * inside), axis.extent // 2)
         for n in (n for n in range(most, 1, -1) if axis.extent % n == 0):
-            outer, inner = fresh(axis.name, kernel)
-            parts = Axis(outer, axis.extent // n), Axis(inner, n)
-            return replace(kernel, body=split_axis(kernel.body, axis.name, parts))
+            return _split(kernel, axis, n)
+        return kernel
+    return _in_rounds(kernel, schedule, buffers)
+
+
+def _in_rounds(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> Kernel:
+    """The kernel with its only reduction axis in two parts, where the rows' factor lies a line
+    apart along it: so many lines that the next rows, in the same ones, do not find them again.
+    """
+    form = contraction(kernel)
+    if form is None or schedule.strategy != "contract" or len(form.products) != 1:
+        return kernel
+    product, columns = form.products[0], schedule.vector[0]
+    a, _ = with_columns(product, columns)
+    axis, *more = product.reduction
+    if more or not isinstance(a, Load) or columns not in [x.name for x in form.parallel]:
+        return kernel
+    step = stride_of(a.index, buffers[a.buffer], axis.name)
+    if step is None or step * a.dtype.bytes < LINE:
+        return kernel
+    most = min(CACHE // 2 // (2 * LINE), axis.extent // 2)
+    for n in (n for n in range(most, most // 2, -1) if axis.extent % n == 0):
+        return _split(kernel, axis, n)
     return kernel
+
+
+def _split(kernel: Kernel, axis: Axis, size: int) -> Kernel:
+    outer, inner = fresh(axis.name, kernel)
+    parts = Axis(outer, axis.extent // size), Axis(inner, size)
+    return replace(kernel, body=split_axis(kernel.body, axis.name, parts))
 
 
 def _around(kernel: Kernel, schedule: Schedule) -> list[tuple[Product, Axis]]:

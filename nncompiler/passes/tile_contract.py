@@ -49,6 +49,8 @@ _GUARD_REDUCED, _CHOSEN = 2.0, 3.0
 PANEL_READERS = 4
 PANEL_BYTES = 64 * 1024
 BLOCK_BYTES, BLOCK = 128 * 1024, 4
+#: Bytes of the sums of a block that may wait between rounds, on the stack.
+SLOT_BYTES = 512 * 1024
 #: Rows run around the tiles of larger blocks where so many tiles of rows read them.
 BLOCK_READERS = 32
 #: Cycles of a round: for each accumulator, for each tile; and of a step in a round whose factors
@@ -268,7 +270,12 @@ class ContractionTiles(Reads):
             return order, choice.tile[1] * -(-every // blocks)
         if around is None and inside == [choice.rows] and readers < BLOCK_READERS:
             tiles = 1
-        return order, choice.tile[1] * max(1, min(tiles, BLOCK, every))
+        a, most = products[0][0], BLOCK
+        if around is not None and self.apart(a, LINE) and self.stride(a, inside[-1]) == 1:
+            # Rows that lie side by side are copied too, for half of all columns at most.
+            waiting = self.extent(choice.rows) * choice.tile[1] * a.dtype.bytes
+            most = max(BLOCK, min(every // 2, SLOT_BYTES // waiting))
+        return order, choice.tile[1] * max(1, min(tiles, most, every))
 
     def around(
         self, choice: _Choice, shifted: set[str], reduction: list[str]
