@@ -145,9 +145,10 @@ class Writer:
         """The region in which to compute: the outermost one that has all operands, but no
         condition is left, or else what is needed on it alone would run always.
         """
-        home, last = 0, len(self._regions) - 1
+        home, last, depths = 0, len(self._regions) - 1, self._depth
         for name in _NAME.findall(instruction):
-            home = max(home, self._depth.get(name, 0))
+            if depths.get(name, 0) > home:
+                home = depths[name]
         while home < last and self._regions[home + 1].conditional:
             home += 1
         return min(home, last)
