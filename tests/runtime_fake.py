@@ -52,7 +52,7 @@ def record(rows: Sequence[int] = (4,), functions: Sequence[str] = ()) -> dict[st
     if functions:
         entries = [e for e in entries if e["function"] in functions]
     return {
-        "abi": 1, "name": "line", "nncompiler": "0.1.0",
+        "abi": 2, "name": "line", "nncompiler": "0.1.0",
         "target": {"cpu": "x86-64-v2", "features": ["sse4_2"]}, "dtype": "f32",
         "state": {"bytes": STATE_BYTES, "infer_bytes": INFER_BYTES, "entries": [
             {"name": n, "kind": k, "dtype": d, "shape": list(s), "offset": o}

@@ -154,7 +154,7 @@ def test_what_is_refused_before_opening(
     """Wrong ABI, missing features, foreign, damaged or no files."""
     monkeypatch.setattr(ctypes, "CDLL", never_open)
     cases = [
-        ("NN0604", build(lambda r: r.update(abi=2)), "expected an artifact with ABI 1"),
+        ("NN0604", build(lambda r: r.update(abi=1)), "expected an artifact with ABI 2"),
         ("NN0606", build(lambda r: r["target"].update(features=["avx9", "sse4_2"])), "lacks avx9"),
         ("NN0602", build(sections={}), "a shared library without one"),
         ("NN0603", build(sections={".nnmanifest": b"{"}), "not JSON"),

@@ -125,6 +125,7 @@ def test_plan_says_what_is_shared() -> None:
     plan = plan_of("digits_mlp", 32)
     text = print_plan(plan)
     assert "\n  barrier\n  kernel k1" in text and ", parallel j i\n" in text
+    assert ", parts " in text
     assert parse_plan(text) == plan
 
 
@@ -203,10 +204,29 @@ def test_what_cannot_be_shared(
     assert [k.schedule.parallel for k in _plainly(plan).kernels()] == [shared]
 
 
+@pytest.mark.parametrize(("schedule", "message"), [
+    ("parallel i, parts 256", "at most 255 parts"), ("vector i, parts 8", "parts of what is not"),
+])  # fmt: skip
+def test_parts_that_cannot_be(schedule: str, message: str) -> None:
+    """The number of parts has a limit, and belongs to what is shared."""
+    plan = parse_plan(LOOP.replace("vector i\n    kernel k1", f"{schedule}\n    kernel k1"))
+    assert any(message in d.message for d in verify_plan(plan))
+
+
+def test_long_kernels_fall_into_parts() -> None:
+    """Parts take no fewer cycles than is worth a call; none where each worker had but one."""
+    def parts(count: int) -> int:
+        plan = parallel.share(parse_plan(LOOP.replace("9000", str(count))))
+        return next(plan.kernels()).schedule.parts
+
+    assert (parts(2000), parts(16_000), parts(1_000_000)) == (0, 9, 64)
+
+
 def _plainly(plan: Plan) -> Plan:
     """The plan as the pass would share it, however small."""
     steps = tuple(
-        replace(s, schedule=replace(s.schedule, parallel=())) if isinstance(s, Kernel) else s
+        replace(s, schedule=replace(s.schedule, parallel=(), parts=0))
+        if isinstance(s, Kernel) else s
         for s in plan.steps)
     return parallel.share(replace(plan, steps=steps), 0.0, 0.0)
 

@@ -13,7 +13,7 @@ from nncompiler.ir.model import EntryPoint, Program, align
 from nncompiler.ir.types import DType, TensorType
 from nncompiler.record import dataclass
 
-VERSION = 1
+VERSION = 2
 
 #: What every function that returns `int` may return, with what it means.
 CODES = (

@@ -16,7 +16,7 @@ from nncompiler.codegen.contract import emit_contraction
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.expand import Expansion
 from nncompiler.codegen.loops import Nest
-from nncompiler.codegen.share import WORKER, WORKERS
+from nncompiler.codegen.share import PARTS, RANGE
 from nncompiler.codegen.target import Target
 from nncompiler.codegen.turn import emit_turn
 from nncompiler.codegen.writer import Writer
@@ -33,7 +33,7 @@ class KernelCode:
 
     `pointers[n]` are the buffers that parameter n serves; it takes the address of the first. The
     `counters` of plan loops around the kernel follow as i64, and, of a kernel that is `split`, the
-    number of the worker and of all workers.
+    parts to run: the first | the one behind the last << 32, and the number of all.
     """
 
     text: str
@@ -82,7 +82,7 @@ def emit_kernel(
     parameters += [f"i64 noundef %c{n}" for n in range(len(counters))]
     schedule = kernel.schedule
     if schedule.parallel:
-        parameters += [f"i64 noundef {WORKER}", f"i64 noundef {WORKERS}"]
+        parameters += [f"i64 noundef {n}" for n in (RANGE, PARTS)]
     layout = (tuple(parameters), tuple([places[name] for name in used]))
     key = (fingerprint(kernel, buffers), schedule, layout)
     known = {} if known is None else known

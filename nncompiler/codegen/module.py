@@ -17,10 +17,10 @@ from nncompiler.codegen.kernel import Emitted, emit_kernel
 from nncompiler.codegen.module_fit import fit_function
 from nncompiler.codegen.module_run import Call, Constants, Repeat, Run, flat
 from nncompiler.codegen.module_text import HELPER_DECLARATIONS, HELPERS, FunctionText
-from nncompiler.codegen.share import WORKER, WORKERS
 from nncompiler.codegen.target import TRIPLE, Target
 from nncompiler.codegen.ticks import DECLARATIONS as TICK_DECLARATIONS
 from nncompiler.codegen.ticks import table_text
+from nncompiler.codegen.workers import WORKER, WORKERS
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Step
 from nncompiler.ir.model import HEADER_BYTES, HEADER_OFFSETS, EntryPoint, Program
@@ -127,8 +127,9 @@ class _KernelModules:
             self.kernels[name] = module_text([*sorted(code.declarations), text])
         pointers = tuple(group[0] for group in code.pointers)
         return Call(
-            name, kernel.name, kernel.nodes, pointers, code.counters, code.split, kernel.barrier
-        )
+            name, kernel.name, kernel.nodes, pointers, code.counters, code.split,
+            kernel.schedule.parts, kernel.barrier,
+        )  # fmt: skip
 
 
 def module_text(parts: Sequence[str]) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from nncompiler.codegen.module_text import FunctionText
-from nncompiler.codegen.share import WORKER, WORKERS
+from nncompiler.codegen.workers import WORKER, WORKERS
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Buffer
 from nncompiler.record import dataclass
@@ -21,7 +21,8 @@ from nncompiler.record import dataclass
 @dataclass(frozen=True, slots=True)
 class Call:
     """One kernel of a plan: the function, the buffer whose address each parameter takes, and the
-    counters behind; whether workers share it, and whether they meet before it."""
+    counters behind; whether workers share it, in how many `parts` if they take them as they go,
+    and whether they meet before it."""
 
     function: str
     name: str
@@ -29,6 +30,7 @@ class Call:
     buffers: tuple[str, ...]
     counters: tuple[str, ...] = ()
     split: bool = False
+    parts: int = 0
     barrier: bool = False
 
     @property
@@ -94,6 +96,8 @@ class Run:
         slots = {call.name: n for n, call in enumerate(flat(calls), 1)}
         if self.crew:
             self.f.line(f"%first = icmp eq i64 {WORKER}, 0")
+            behind = self.f.assign(f"add i64 {WORKER}, 1")
+            self.f.line(f"%own = or i64 {WORKER}, {self.f.assign(f'shl i64 {behind}, 32')}")
         if self.timed:
             with self._alone():
                 self.f.line("call void @nn.stamp()")
@@ -126,15 +130,32 @@ class Run:
         f.line(f"; {call.name}")
         if call.barrier and self.crew:
             self._meet()
-        with nullcontext() if call.split else self._alone():
+        with self._parts(call) as part:
             values = [f"ptr {self._address(name)}" for name in call.buffers]
             values += [f"i64 {counters[c]}" for c in call.counters]
-            if call.split:
-                values += [f"i64 {w}" for w in ((WORKER, WORKERS) if self.crew else (0, 1))]
+            values += [f"i64 {n}" for n in part]
             f.line(f"call void @{call.function}({', '.join(values)})")
         if self.timed:
             with self._alone():
                 f.line(f"call void @nn.tick(i64 {slots[call.name]})")
+
+    @contextmanager
+    def _parts(self, call: Call) -> Iterator[tuple[object, ...]]:
+        """What is written inside runs for this worker's parts of a kernel: it is given them, and
+        the number of all.
+        """
+        f = self.f
+        if not call.split:
+            with self._alone():
+                yield ()
+        elif not self.crew:
+            yield 1 << 32, 1
+        elif not call.parts:
+            yield "%own", WORKERS
+        else:
+            given = f"ptr %pool, i64 {WORKER}, i64 {WORKERS}, i64 {call.parts}"
+            with f.until_negative(lambda last: f"call i64 @nn.claim({given}, i64 {last})") as got:
+                yield got, call.parts
 
     def _address(self, name: str) -> str:
         f, shift = self.f, 0

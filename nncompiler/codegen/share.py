@@ -1,15 +1,16 @@
-"""The part of a kernel that one worker runs: steps of its outermost loops, by number.
+"""The part of a kernel that one call runs: steps of its outermost loops, by number.
 
 The split loops of a nest count as one, their steps numbered from 0 as they follow each other. Of U
-steps worker w of W runs those from U w / W to U (w + 1) / W. So the steps themselves, and with
-them the bits, do not depend on the number of workers.
+steps a call for the parts from a to b of P runs those from U a / P to U b / P. So the steps
+themselves, and with them the bits, depend neither on the number of workers nor on who runs what.
 """
 
 from __future__ import annotations
 
 from nncompiler.codegen.writer import Body, Counter, Value, Writer
 
-WORKER, WORKERS = "%worker", "%workers"
+#: a | b << 32, and P.
+RANGE, PARTS = "%range", "%parts"
 
 
 class Share:
@@ -22,21 +23,22 @@ class Share:
         for name in reversed(steps):
             self._inside[name] = total
             total *= steps[name]
-        following = writer.assign(f"add nuw nsw i64 {WORKER}, 1")
-        self._range = self._bound(total, WORKER), self._bound(total, following)
+        begin = writer.assign(f"and i64 {RANGE}, {0xFFFFFFFF}")
+        end = writer.assign(f"lshr i64 {RANGE}, 32")
+        self._range = self._bound(total, begin), self._bound(total, end)
 
     def __contains__(self, axis: str) -> bool:
         return axis in self._inside
 
-    def _bound(self, total: int, worker: str) -> str:
+    def _bound(self, total: int, part: str) -> str:
         return self._w.assign(
-            f"udiv i64 {self._w.assign(f'mul nuw nsw i64 {worker}, {total}')}, {WORKERS}"
+            f"udiv i64 {self._w.assign(f'mul nuw nsw i64 {part}, {total}')}, {PARTS}"
         )
 
     def loop(
         self, axis: str, first: int, counters: range, body: Body
     ) -> None:
-        """Run `body` for those of the `counters` that are this worker's; the first of them is step
+        """Run `body` for those of the `counters` that are in the part; the first of them is step
         `first` of the axis.
         """
         if not counters:

@@ -4,7 +4,7 @@ The pool is a block of the caller's memory. Its owner prepares it (`NAME_pool`),
 thread call `NAME_worker`, and ends them with `NAME_pool_stop`. A parallel entry point takes the
 pool (`nn.enter`), or runs alone where another call has it; it publishes its job by a new ticket
 (`nn.start`), runs its own part as worker 0, and gives the pool back (`nn.leave`). Workers meet at
-a counter that the last one to arrive resets (`nn.meet`).
+a counter that the last one to arrive resets (`nn.meet`), and take parts of kernels (`claims`).
 
 Who waits looks at the word for some 7 µs, then lets other threads run between looks, and after
 about a millisecond sleeps in the kernel (futex) until it is woken; who changes the word makes that
@@ -13,20 +13,25 @@ system call only if somebody sleeps.
 
 from __future__ import annotations
 
-from nncompiler.codegen import abi
+from nncompiler.codegen import abi, claims
 
 #: Offsets in the pool, a cache line for each word that somebody waits for: number of threads,
-#: whether a call has the pool; ticket, stop; sleepers; arrived; round; sleepers; job, arguments.
+#: whether a call has the pool; ticket, stop; sleepers; arrived; round; sleepers; job, arguments;
+#: a line for each worker.
 _OFFSETS = {
     "THREADS": 0, "BUSY": 8, "TICKET": 64, "STOP": 68, "IDLE": 128, "ARRIVED": 192, "ROUND": 256,
     "ASLEEP": 320, "JOB": 384, "GIVEN": 392,
+    "LINES": 448,
 }  # fmt: skip
-POOL_BYTES = 448
+POOL_BYTES = _OFFSETS["LINES"] + claims.LINE * abi.MOST_THREADS
+
+#: Of a function that every worker runs: its number and that of all.
+WORKER, WORKERS = "%worker", "%workers"
 
 #: Clock ticks until a waiting thread lets others run, and until it sleeps.
 _SPIN, _PARK = 20_000, 2_000_000
 
-DECLARATIONS = """\
+DECLARATIONS = claims.DECLARATIONS + """\
 declare hidden i64 @nn.enter(ptr)
 declare hidden void @nn.start(ptr, ptr, ptr)
 declare hidden void @nn.leave(ptr)
@@ -239,7 +244,7 @@ number:
 
 def helpers_text(attributes: str) -> str:
     """What all models share."""
-    return _filled(_HELPERS, attributes)
+    return _filled(_HELPERS + claims.HELPERS, attributes)
 
 
 def functions_text(name: str, attributes: str) -> str:
@@ -251,6 +256,7 @@ def _filled(text: str, attributes: str) -> str:
     values = {
         "POOL_BYTES": POOL_BYTES, "BAD_POINTER": abi.BAD_POINTER, "BAD_THREADS": abi.BAD_THREADS,
         "MOST": abi.MOST_THREADS, "SPIN": _SPIN, "PARK": _PARK, "SYSCALL": _SYSCALL, **_OFFSETS,
+        "LINE": claims.LINE,
         "ATTRIBUTES": attributes,
     }  # fmt: skip
     for key, value in values.items():

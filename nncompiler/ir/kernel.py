@@ -89,7 +89,9 @@ class Schedule:
     `vector` where it writes.
 
     `parallel`: the outermost loops whose steps the workers of a step share out among them, from
-    the outside in; without any, worker 0 runs the kernel alone.
+    the outside in; without any, worker 0 runs the kernel alone. With `parts`, the steps fall into
+    so many parts of equal size, which workers take as they go, each its own first; without, each
+    worker has one part.
     """
 
     strategy: str = "loops"
@@ -99,6 +101,7 @@ class Schedule:
     order: tuple[str, ...] = ()
     pack: int = 0
     parallel: tuple[str, ...] = ()
+    parts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

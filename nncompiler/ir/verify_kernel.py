@@ -45,6 +45,9 @@ def verify_kernel(
         if name not in verifier.extents:
             message = f"the schedule names '{name}', which is no axis"
             verifier.found.append(Diagnostic(message, kernel))
+    if schedule.parts and not schedule.parallel:
+        message = "the schedule has parts of what is not parallel"
+        verifier.found.append(Diagnostic(message, kernel))
     return verifier.found
 
 

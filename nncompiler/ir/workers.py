@@ -1,9 +1,9 @@
 """What several workers may do at once.
 
 All workers run the same plan. A kernel with `Schedule.parallel` is split: the steps of its
-outermost loops are shared out by number. Any other kernel is worker 0's. Nobody waits for anybody
-but at the kernels with `barrier`, so two kernels with none between them must not get in each
-other's way:
+outermost loops are shared out by number, any step to any worker. Any other kernel is worker 0's.
+Nobody waits for anybody but at the kernels with `barrier`, so two kernels with none between them
+must not get in each other's way:
 
     kernel k0: %1[i] = …        parallel i       a barrier is needed: another worker wrote %1[i]
     barrier
@@ -141,8 +141,14 @@ def _apart(parts: Sequence[Touched]) -> bool:
     return True
 
 
+#: Parts of a kernel, at most: the workers count them in bytes.
+MOST_PARTS = 255
+
+
 def split_problem(kernel: Kernel, buffers: Mapping[str, Buffer]) -> str | None:
     """Why the steps of a kernel cannot be shared out as its schedule says, if they cannot."""
+    if kernel.schedule.parts > MOST_PARTS:
+        return f"expected at most {MOST_PARTS} parts, but found {kernel.schedule.parts}"
     wanted = set(kernel.schedule.parallel)
     loops = shared_loops(kernel, buffers)
     if not loops:

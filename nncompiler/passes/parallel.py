@@ -2,17 +2,19 @@
 
     kernel k0                                  kernel k0
       for i < 64, j < 512 { … %1[i,j] … }        …
-      schedule contract: … order j i | k  ──▶    schedule contract: … order j i | k, parallel j i
-    kernel k1                                  barrier
-      for i < 64 { … %1[i,j] … }               kernel k1
+      schedule contract: … order j i | k  ──▶    schedule contract: … order j i | k, parallel j i,
+    kernel k1                                                  parts 64
+      for i < 64 { … %1[i,j] … }               barrier
+                                               kernel k1
                                                  …
                                                  schedule loops: vector j, parallel i
 
 Only steps of independent loops are shared out, by their number: every sum is added up by one
-worker in the same order as ever, so the bits are the same for any number of workers. What is too
-small to share is left to worker 0; a barrier stands only where a kernel touches bytes that another
-worker may have written or still needs since the last one. Needs the places of all buffers
-(`memory`).
+worker in the same order as ever, so the bits are the same for any number of workers. A kernel that
+takes long falls into more parts than there are workers, so that nobody waits long for one whose
+core does something else. What is too small to share is left to worker 0; a barrier stands only
+where a kernel touches bytes that another worker may have written or still needs since the last
+one. Needs the places of all buffers (`memory`).
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from nncompiler.ir.scalar import PRIMITIVES, Apply, Expr, children
 from nncompiler.ir.workers import Touched, chain, shared_loops, touched
 from nncompiler.record import dataclass, replace
 
-#: Cycles (about) below which a kernel is not worth sharing, and a whole plan.
+#: Cycles (about) below which a kernel, or a part of one, is not worth sharing, and a whole plan.
 KERNEL, PLAN = 2_000.0, 20_000.0
 #: Loops are split from the outside in until there are so many steps to share out.
 STEPS = 32
@@ -48,6 +50,10 @@ PACKED_STEPS = 16
 _TILE, _VECTOR, _TURNED, _SCALAR, _TRANSCENDENTAL = 1 / 64, 1 / 12, 1 / 4, 1.0, 12
 #: What every worker does itself must be less than this part of a kernel.
 _BESIDE = 1 / 16
+#: Parts of a kernel: with fewer each worker has one, with more they are not even at the end.
+_FEW, _MANY = 8, 64
+#: Steps in a packed block from which on it may be packed a few times.
+_DEEP = 64
 
 
 def share(plan: Plan, kernel: float = KERNEL, whole: float = PLAN) -> Plan:
@@ -63,10 +69,11 @@ def share(plan: Plan, kernel: float = KERNEL, whole: float = PLAN) -> Plan:
             return replace(step, body=inner)
         work = _work(step.body)
         cycles = work * _speed(step)
-        if cycles < kernel or not (axes := _axes(step, work, buffers)):
+        if cycles < kernel or not (split := _split(step, work, buffers)):
             return step
         found.append(cycles * times)
-        return replace(step, schedule=replace(step.schedule, parallel=axes))
+        parts = split.parts(cycles / kernel if kernel else math.inf)
+        return replace(step, schedule=replace(step.schedule, parallel=split.axes, parts=parts))
 
     steps = tuple(visit(s, 1) for s in plan.steps)
     if not found or sum(found) < whole:
@@ -75,24 +82,43 @@ def share(plan: Plan, kernel: float = KERNEL, whole: float = PLAN) -> Plan:
     return replace(plan, steps=_Barriers(accesses).place(steps, {})[0])
 
 
-def _axes(kernel: Kernel, work: float, buffers: Mapping[str, Buffer]) -> tuple[str, ...]:
-    """The loops to split, from the outside in; none where that is not possible or not enough."""
-    loops = shared_loops(kernel, buffers)
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """The loops to split, from the outside in, and the number of their steps. Every call for a
+    part does over again what stands beside the loops, and packs the blocks it begins in: then
+    there are `blocks` of such steps, or one."""
+
+    axes: tuple[str, ...]
+    steps: int
+    blocks: int
+
+    def parts(self, most: float) -> int:
+        """How many parts, at most so many; 0 where each worker does better with one."""
+        count = min(self.blocks or self.steps, _MANY, most)
+        if self.steps >= _DEEP * self.blocks > 0:
+            count = self.blocks * (min(self.steps, _MANY, most) // self.blocks)
+        return int(count) if count >= _FEW else 0
+
+
+def _split(kernel: Kernel, work: float, buffers: Mapping[str, Buffer]) -> _Split | None:
+    """How to split a kernel; None where that is not possible or not enough."""
+    loops, schedule = shared_loops(kernel, buffers), kernel.schedule
     if loops != kernel.body and work - _work(loops) > _BESIDE * work:
-        return ()
+        return None
     names: dict[str, None] = {}
-    most = 0
+    most, blocks = 0, 0 if loops == kernel.body else 1
     for loop in loops:
         steps = 1
-        for axis, size in _sizes(chain(loop, kernel.schedule), kernel.schedule):
+        for axis, size in _sizes(chain(loop, schedule), schedule):
             names[axis.name] = None
             steps *= -(-axis.extent // size)
-            over_lanes = kernel.schedule.tile is None and axis.name in kernel.schedule.vector
-            packed = kernel.schedule.pack > 0 and axis.name in kernel.schedule.vector
+            over_lanes = schedule.tile is None and axis.name in schedule.vector
+            packed = schedule.pack > 0 and axis.name in schedule.vector
+            blocks = steps if packed else blocks
             if steps >= (PACKED_STEPS if packed else STEPS) or over_lanes:
                 break
         most = max(most, steps)
-    return tuple(names) if most > 1 else ()
+    return _Split(tuple(names), most, blocks) if most > 1 else None
 
 
 def _sizes(axes: tuple[Axis, ...], schedule: Schedule) -> list[tuple[Axis, int]]:

@@ -16,7 +16,7 @@ import numpy as np
 from nncompiler.errors import UserError
 from nncompiler.runtime.reader import Reader, malformed
 
-ABI = 1
+ABI = 2
 DTYPES: dict[str, np.dtype[Any]] = {
     "f32": np.dtype("float32"), "f64": np.dtype("float64"), "i32": np.dtype("int32"),
     "i64": np.dtype("int64"), "u8": np.dtype("uint8"), "u32": np.dtype("uint32"),

@@ -44,7 +44,7 @@ from nncompiler.ir.text.scan import (
 _NAME = r"(?:%[\w.']+|[A-Za-z_][\w.']*)"
 _BINDING = re.compile(rf"{_NAME}(?:\s*,\s*{_NAME})*\s*=(?!=)")
 _NEXT_AXIS = re.compile(r"[ \t]*(?:\|[ \t]*)?(?=[%A-Za-z_])")
-_ITEM = re.compile(r"vector|register|tile|order|pack|parallel")
+_ITEM = re.compile(r"vector|register|tile|order|pack|parallel|parts")
 _INLINE = 88
 
 # --- printer ------------------------------------------------------------------------------------
@@ -114,6 +114,8 @@ def schedule_text(kernel: Kernel) -> str:
         items.append(f"pack {s.pack}")
     if s.parallel:
         items.append(f"parallel {_names(s.parallel)}")
+    if s.parts:
+        items.append(f"parts {s.parts}")
     return f"schedule {s.strategy}" + (f": {', '.join(items)}" if items else "")
 
 
@@ -278,6 +280,9 @@ def _item(scan: Scanner, schedule: Schedule, item: str) -> Schedule:
             return replace(schedule, order=_axis_names(scan))
         case "parallel":
             return replace(schedule, parallel=_axis_names(scan))
+        case "parts":
+            found = scan.need(re.compile(r"\d{1,6}"), "a number of parts")
+            return replace(schedule, parts=int(found[0]))
         case _:
             found = scan.need(re.compile(r"\d{1,6}"), "a number of columns")
             return replace(schedule, pack=int(found[0]))
