@@ -7,7 +7,7 @@ import os
 
 from nncompiler.api import Built, Stage, build
 from nncompiler.cli import UsageError, options
-from nncompiler.cli.output import print_json, say, write_file
+from nncompiler.cli.output import need_writable, print_json, say, write_file
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
             "NN0925", f"expected three files, but found '{args.file}', '{output}' and '{header}'",
             help="name the library with -o OUT.so and the header with --header OUT.h",
         )  # fmt: skip
+    need_writable(header, output)
     wanted = options.request_of(
         args, bindings=options.bindings_of(args), functions=options.functions_of(args.function),
         weights=args.weights,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -63,6 +64,21 @@ def write_file(path: str, data: bytes | str) -> None:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def need_writable(*paths: str) -> None:
+    """`UserError` NN0906 if a file could not be written there: said before the work is done."""
+    for path in paths:
+        folder = os.path.dirname(os.path.realpath(path))
+        problem = (
+            errno.EISDIR if os.path.isdir(path)
+            else errno.ENOENT if not os.path.exists(folder)
+            else errno.ENOTDIR if not os.path.isdir(folder)
+            else 0 if os.access(folder, os.W_OK | os.X_OK)
+            else errno.EACCES
+        )  # fmt: skip
+        if problem:
+            raise UserError("NN0906", f"cannot write '{path}': {os.strerror(problem)}")
 
 
 def emit(text: str, path: str | None) -> None:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from nncompiler.cli import UsageError, models, options
-from nncompiler.cli.output import print_json, say
+from nncompiler.cli.output import need_writable, print_json, say
 from nncompiler.errors import UserError
 
 MAX_JSON = 1_000_000
@@ -26,6 +26,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(
             "NN0919", f"expected -o OUT.npz or .safetensors, but found '{args.output}'"
         )
+    if args.output is not None:
+        need_writable(args.output)
     whole = args.part == "all"  # else targets say how rows are split
     model = models.open_model(args, ("init", "infer") if whole else ("init", "infer", "loss"))
     inputs = [a.name for a in model.bindings.any("infer").given]

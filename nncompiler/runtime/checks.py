@@ -223,13 +223,15 @@ def parameter_names(arrays: Mapping[str, Any], entries: Mapping[str, StateEntry]
             "NN0805", f"expected {len(entries)} parameters, but {len(missing)} are missing: "
             f"{', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}",
             help=f"'{near}' may be '{missing[0]}' under another name" if near
-            else "pass strict=False to set only those there are",
+            else "load_state_dict(..., strict=False) in Python sets only those there are; "
+            "nnc takes files that hold all",
         )  # fmt: skip
     if extra:
         raise UserError(
             "NN0806", f"expected the parameters {', '.join(list(entries)[:8])}"
             f"{' ...' if len(entries) > 8 else ''}, but found {', '.join(extra[:8])} too",
-            help="pass strict=False to leave them out",
+            help="load_state_dict(..., strict=False) in Python leaves them out; "
+            "nnc takes files of the model's parameters alone",
         )  # fmt: skip
 
 

@@ -50,7 +50,8 @@ class Argument:
 class Entry:
     """An exported function over the state; `rows` is the batch size it was compiled for.
 
-    `parallel` is the function that takes a pool of threads; empty where it would not help.
+    `parallel` is the function that takes a pool of threads; empty where it would not help. Of the
+    arguments, in the order of the call, `given` are inputs and targets, `results` the outputs.
     """
 
     symbol: str
@@ -60,16 +61,15 @@ class Entry:
     arena_bytes: int
     arguments: tuple[Argument, ...]
     parallel: str = ""
+    given: tuple[Argument, ...] = field(init=False, repr=False, compare=False)
+    results: tuple[Argument, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def given(self) -> tuple[Argument, ...]:
-        """The inputs and targets, in the order of the call."""
-        return tuple(a for a in self.arguments if a.role != "output")
-
-    @property
-    def results(self) -> tuple[Argument, ...]:
-        """The outputs, in the order of the call, after the inputs."""
-        return tuple(a for a in self.arguments if a.role == "output")
+    def __post_init__(self) -> None:
+        # kept, for every call asks for them
+        given = tuple(a for a in self.arguments if a.role != "output")
+        object.__setattr__(self, "given", given)
+        results = tuple(a for a in self.arguments if a.role == "output")
+        object.__setattr__(self, "results", results)
 
 
 @dataclass(frozen=True, slots=True)

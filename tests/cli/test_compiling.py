@@ -163,6 +163,17 @@ def test_compile_cannot_write(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     assert result.code == 1 and "NN0906: cannot write" in result.err
 
 
+@pytest.mark.parametrize("place", ["no/a.so", "a.nn/a.so", "folder.so"])
+def test_compile_says_so_before_it_works(nnc: Nnc, tmp_path: Path, place: str) -> None:
+    """Where it cannot write it does not even read the model, which is wrong here."""
+    (tmp_path / "folder.so").mkdir()
+    (tmp_path / "a.nn").write_text("no model")
+    result = nnc("compile", tmp_path / "a.nn", "-o", tmp_path / place)
+    assert result.code == 1 and "NN0906: cannot write" in result.err, result.err
+    flags = ("--data", tmp_path / "none.npz", "-o", tmp_path / "no" / "a.npz")
+    assert "NN0906: cannot write" in nnc("predict", tmp_path / "a.nn", *flags).err
+
+
 def test_compile_unknown_function(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     """A function that models do not have is named with the nearest."""
     result = nnc("compile", line, "-o", tmp_path / "a.so", "--function", "inferr")
