@@ -336,7 +336,7 @@ class _Groups:
         for g in order:
             group = self.groups[g]
             self._emit_views(group, nodes, done)
-            nodes.append(_fused([self.nodes[k] for k in group.nodes], self._outputs(group)))
+            nodes.append(fused([self.nodes[k] for k in group.nodes], self._outputs(group)))
         for k, node in enumerate(self.nodes):
             if is_view(node) and k not in done and node.output in self.results:
                 self._emit_view(k, nodes, done)
@@ -370,7 +370,7 @@ class _Groups:
         nodes.append(self.nodes[k])
 
 
-def _fused(nodes: Sequence[Node], outputs: Sequence[Value]) -> Node:
+def fused(nodes: Sequence[Node], outputs: Sequence[Value]) -> Node:
     """A `fused` node whose region is `nodes`; its parameters and results keep their names."""
     if len(nodes) == 1:
         return nodes[0]

@@ -25,6 +25,7 @@ from nncompiler.passes.fold_affine import FoldAffine
 from nncompiler.passes.fuse import Fuse
 from nncompiler.passes.recompute import Recompute
 from nncompiler.passes.simplify import Simplify
+from nncompiler.passes.upstream import Upstream
 from nncompiler.record import dataclass, replace
 
 
@@ -58,6 +59,7 @@ PASSES: dict[str, type[Pass]] = {
     p.name: p
     for p in (
         Recompute, Autodiff, Simplify, CommonSubexpressions, FoldAffine, Factor, DeadCode, Fuse,
+        Upstream,
     )  # fmt: skip
 }
 

@@ -7,8 +7,10 @@ from nncompiler.passes.fold_affine import FoldAffine
 from nncompiler.passes.fuse import Fuse
 from nncompiler.passes.manager import Pass
 from nncompiler.passes.simplify import Simplify
+from nncompiler.passes.upstream import Upstream
 
 #: What every function goes through before it is scheduled.
 OPTIMISE: tuple[Pass, ...] = (
     Simplify(), CommonSubexpressions(), FoldAffine(), Factor(), DeadCode(), Fuse(),
+    Upstream(),
 )  # fmt: skip
