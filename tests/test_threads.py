@@ -172,6 +172,62 @@ def test_barriers_of_a_loop() -> None:
     assert kernels["k2"].schedule.parallel == ()
 
 
+ROUNDS = """
+plan @f: arena 147456 B, bound 147456 B, state 0 B {
+  arguments x input, y output, z output
+  buffer x: f32[4,9000] argument
+  buffer a: f32[4,9000] arena @0 live k0..k1
+  buffer y: f32[4,9000] argument
+  buffer z: f32[4,9000] argument
+  loop t < 4 {
+    kernel k0
+      for i < 9000 { a[t,i] = exp(x[t,i]) }
+      schedule loops: vector i
+    kernel k1
+      for i < 9000 { y[t,i] = exp(a[t,i]) }
+      schedule loops: vector i
+  }
+  kernel k2
+    for i < 9000, j < 4 { z[j,i] = exp(y[j,i]) }
+    schedule loops: vector i
+}
+"""
+
+
+def test_rounds_that_are_independent_are_shared() -> None:
+    """All kernels of a round are one worker's; what reads the results waits for all rounds."""
+    shared = parallel.share(parse_plan(ROUNDS))
+    (loop,) = shared.loops()
+    assert loop.parallel and [bool(k.schedule.parallel) for k in shared.kernels()] == [0, 0, 1]
+    assert barriers(shared) == ["k2"] and verify_plan(shared) == []
+    text = print_plan(shared)
+    assert "loop t < 4 parallel {" in text and parse_plan(text) == shared
+    assert parse_plan(text.replace("  loop", "  barrier\n  loop")).steps[0].barrier
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("exp(a[t,i])", "exp(a[3-t,i])"),  # of another round
+        ("a[t,i] = exp(x[t,i])", "a[0,i] = exp(x[t,i])"),  # every round stores there
+        ("y[t,i] = exp(a[t,i])", "y[2*t-t,i] = exp(a[t,i]) + y[max(t-1, 0),i]"),  # computed
+    ],
+)
+def test_rounds_that_are_not(before: str, after: str) -> None:
+    """The pass leaves them alone, and the verifier refuses them."""
+    plan = parse_plan(ROUNDS.replace(before, after))
+    assert not any(loop.parallel for loop in parallel.share(plan).loops())
+    wrong = parse_plan(ROUNDS.replace(before, after).replace("t < 4 {", "t < 4 parallel {"))
+    assert any("are not independent" in d.message for d in verify_workers(wrong))
+
+
+def test_a_round_is_one_workers() -> None:
+    """Nothing in a loop that is shared may be shared again."""
+    again = ROUNDS.replace("vector i\n    kernel k1", "vector i, parallel i\n    kernel k1")
+    wrong = parse_plan(again.replace("t < 4 {", "t < 4 parallel {"))
+    assert any("one worker runs a round" in d.message for d in verify_workers(wrong))
+
+
 def test_no_barrier_between_strangers() -> None:
     """Kernels that touch different buffers run at once; so do those that worker 0 runs alone."""
     apart = LOOP.replace("exp(y[i])", "exp(x[i])")

@@ -107,7 +107,8 @@ class _KernelModules:
             match step:
                 case Loop(counter, extent, body, reverse):
                     inner = yield from self.calls(body, buffers)
-                    found.append(Repeat(counter, extent, reverse, inner))
+                    split = step.parallel, step.barrier
+                    found.append(Repeat(counter, extent, reverse, inner, *split))
                 case Kernel():
                     known = len(self.kernels)
                     found.append(call := self.call(step, buffers))

@@ -41,12 +41,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A loop over calls: `counter` runs from 0 to extent - 1, or down with `reverse`."""
+    """A loop over calls: `counter` runs from 0 to extent - 1, or down with `reverse`; whether
+    workers share its rounds, and whether they meet before it."""
 
     counter: str
     extent: int
     reverse: bool
     calls: tuple[Call | Repeat, ...]
+    split: bool = False
+    barrier: bool = False
 
 
 def flat(calls: Iterable[Call | Repeat]) -> Iterator[Call]:
@@ -117,20 +120,50 @@ class Run:
         calls: Iterable[Call | Repeat],
         counters: Mapping[str, str],
         slots: Mapping[str, int],
+        shared: bool = False,
     ) -> None:
+        """Within a `shared` loop, every worker runs all calls of its rounds."""
         for call in calls:
             if isinstance(call, Call):
-                self._call(call, counters, slots)
+                self._call(call, counters, slots, shared)
                 continue
-            with self.f.loop(call.extent, call.reverse) as value:
-                self._steps(call.calls, {**counters, call.counter: value}, slots)
+            if call.barrier and self.crew:
+                self._meet()
+            with self._rounds(call) as value:
+                inner = {**counters, call.counter: value}
+                self._steps(call.calls, inner, slots, shared or call.split)
 
-    def _call(self, call: Call, counters: Mapping[str, str], slots: Mapping[str, int]) -> None:
+    @contextmanager
+    def _rounds(self, loop: Repeat) -> Iterator[str]:
+        """What is written inside runs for every round of a loop that is this worker's; gives the
+        counter.
+        """
+        f = self.f
+        if not (loop.split and self.crew):
+            with f.loop(loop.extent, loop.reverse) as value:
+                yield value
+            return
+        with self._claimed(loop.extent) as got:
+            first = f.assign(f"and i64 {got}, {0xFFFFFFFF}")
+            behind = f.assign(f"lshr i64 {got}, 32")
+            with f.span(first, behind) as value:
+                yield value
+
+    def _claimed(self, parts: int) -> AbstractContextManager[str]:
+        """What is written inside runs for the parts that this worker takes, as often as it takes
+        some.
+        """
+        given = f"ptr %pool, i64 {WORKER}, i64 {WORKERS}, i64 {parts}"
+        return self.f.until_negative(lambda last: f"call i64 @nn.claim({given}, i64 {last})")
+
+    def _call(
+        self, call: Call, counters: Mapping[str, str], slots: Mapping[str, int], shared: bool
+    ) -> None:
         f = self.f
         f.line(f"; {call.name}")
         if call.barrier and self.crew:
             self._meet()
-        with self._parts(call) as part:
+        with self._parts(call, shared) as part:
             values = [f"ptr {self._address(name)}" for name in call.buffers]
             values += [f"i64 {counters[c]}" for c in call.counters]
             values += [f"i64 {n}" for n in part]
@@ -140,21 +173,19 @@ class Run:
                 f.line(f"call void @nn.tick(i64 {slots[call.name]})")
 
     @contextmanager
-    def _parts(self, call: Call) -> Iterator[tuple[object, ...]]:
+    def _parts(self, call: Call, shared: bool) -> Iterator[tuple[object, ...]]:
         """What is written inside runs for this worker's parts of a kernel: it is given them, and
         the number of all.
         """
-        f = self.f
         if not call.split:
-            with self._alone():
+            with nullcontext() if shared else self._alone():
                 yield ()
         elif not self.crew:
             yield 1 << 32, 1
         elif not call.parts:
             yield "%own", WORKERS
         else:
-            given = f"ptr %pool, i64 {WORKER}, i64 {WORKERS}, i64 {call.parts}"
-            with f.until_negative(lambda last: f"call i64 @nn.claim({given}, i64 {last})") as got:
+            with self._claimed(call.parts) as got:
                 yield got, call.parts
 
     def _address(self, name: str) -> str:

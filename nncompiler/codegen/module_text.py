@@ -240,6 +240,26 @@ class FunctionText:
         self.line(f"br i1 %done{n}, label %behind{n}, label %loop{n}")
         self.label(f"behind{n}")
 
+    @contextmanager
+    def span(self, first: str, behind: str) -> Iterator[str]:
+        """What is written inside runs from `first` to before `behind`, at least once; gives the
+        counter."""
+        self._count += 1
+        n = self._count
+        self.line(f"br label %start{n}")
+        self.label(f"start{n}")
+        self.line(f"br label %loop{n}")
+        self.label(f"loop{n}")
+        self.line(f"%t{n} = phi i64 [ {first}, %start{n} ], [ %next{n}, %end{n} ]")
+        with self._scope():
+            yield f"%t{n}"
+        self.line(f"br label %end{n}")
+        self.label(f"end{n}")
+        self.line(f"%next{n} = add i64 %t{n}, 1")
+        self.line(f"%done{n} = icmp eq i64 %next{n}, {behind}")
+        self.line(f"br i1 %done{n}, label %behind{n}, label %loop{n}")
+        self.label(f"behind{n}")
+
     def finish(self, attributes: str) -> str:
         self.line(f"ret i32 {abi.OK}")
         for code in sorted(set(self._codes)):

@@ -47,8 +47,9 @@ def _steps(
         match step:
             case Kernel():
                 run_kernel(step, arrays, at, order)
-            case Loop(counter, extent, body, reverse):
-                for k in reversed(range(extent)) if reverse else range(extent):
+            case Loop(counter, extent, body, reverse, parallel=parallel):
+                back = reverse or (parallel and order == "backward")
+                for k in reversed(range(extent)) if back else range(extent):
                     _steps(body, arrays, {**at, counter: k}, order)
 
 

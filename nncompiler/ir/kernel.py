@@ -161,6 +161,8 @@ class Loop:
     """Plan steps repeated `extent` times with a counter (what `scan` becomes).
 
     `recompute` says that the steps begin with computing again what a loop before did not keep.
+    The workers of a step share out the rounds of a `parallel` loop; with `barrier`, all of them
+    meet before it.
     """
 
     counter: str
@@ -168,6 +170,8 @@ class Loop:
     body: tuple[Step, ...]
     reverse: bool = False
     recompute: bool = False
+    parallel: bool = False
+    barrier: bool = False
 
 
 Step: TypeAlias = Kernel | Loop

@@ -9,11 +9,15 @@ must not get in each other's way:
     barrier
     kernel k1: y[j] = … %1[i]   parallel j
     kernel k2: loss = … y[j]                     missing here: worker 0 reads y of all
+
+The rounds of a `Loop` that is `parallel` are shared out in the same way, and whoever runs a round
+runs all of its kernels: no two rounds touch what one of them writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from nncompiler.ir.kernel import (
     Axis,
@@ -22,17 +26,26 @@ from nncompiler.ir.kernel import (
     For,
     Kernel,
     Let,
+    Loop,
     Schedule,
+    Step,
     Stmt,
     Store,
     expressions,
+    extents,
+    loads,
     statements,
+    stores,
 )
-from nncompiler.ir.scalar import Expr, Load, children
+from nncompiler.ir.scalar import Affine, Expr, Index, Load, children
 from nncompiler.record import dataclass
 
 #: Bytes of one block of memory: what tells the block apart, from, to.
 Stretch = tuple[str, int, int]
+#: What workers run between barriers: a kernel, or a loop whose rounds they share out.
+Unit: TypeAlias = Kernel | Loop
+#: The indices of an access, and the extents of what occurs in them.
+_Access: TypeAlias = tuple[tuple[Index, ...], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +156,74 @@ def _apart(parts: Sequence[Touched]) -> bool:
 
 #: Parts of a kernel, at most: the workers count them in bytes.
 MOST_PARTS = 255
+
+
+def units(steps: tuple[Step, ...]) -> Iterator[Unit]:
+    """Every unit in order, those of a loop that all run together once."""
+    for step in steps:
+        if isinstance(step, Loop) and not step.parallel:
+            yield from units(step.body)
+        else:
+            yield step
+
+
+def is_split(unit: Unit) -> bool:
+    return unit.parallel if isinstance(unit, Loop) else bool(unit.schedule.parallel)
+
+
+def accessed(unit: Unit, buffers: Mapping[str, Buffer]) -> Touched:
+    """The bytes that a unit reads and writes."""
+    kernels = (k for k, _ in _inside(unit, {}))
+    return touched(tuple(s for k in kernels for s in k.body), buffers)
+
+
+def first_kernel(unit: Unit) -> str:
+    """The name of a unit's first kernel, which tells it apart."""
+    return next((k.name for k, _ in _inside(unit, {})), "")
+
+
+def _inside(step: Step, counters: Mapping[str, int]) -> Iterator[tuple[Kernel, Mapping[str, int]]]:
+    """The kernels of a step, each with the extents of the loops around it."""
+    if isinstance(step, Kernel):
+        yield step, counters
+        return
+    for s in step.body:
+        yield from _inside(s, {**counters, step.counter: step.extent})
+
+
+def independent(loop: Loop, buffers: Mapping[str, Buffer]) -> bool:
+    """Whether no round of a loop touches what another one writes: along some dimension of every
+    buffer that is written, the rounds go on by as much as one of them reaches."""
+    accesses: dict[str, list[_Access]] = {}
+    written: dict[str, None] = {}
+    for kernel, counters in _inside(loop, {}):
+        sizes = {**extents(kernel), **counters}
+        found = stores(kernel)
+        touching = [(x.buffer, x.index) for x in loads(kernel)]
+        for name, index in touching + [(s.buffer, s.index) for s in found]:
+            accesses.setdefault(name, []).append((index, sizes))
+        written |= dict.fromkeys(s.buffer for s in found)
+    places = {name: stretch(buffers[name], buffers) for name in accesses}
+    for name in written:
+        if any(_overlap((places[name],), (p,)) for n, p in places.items() if n != name):
+            return False
+        rank = buffers[name].type.rank
+        if not any(_at_others(loop.counter, accesses[name], d) for d in range(rank)):
+            return False
+    return True
+
+
+def _at_others(counter: str, accesses: list[_Access], dimension: int) -> bool:
+    """Whether different rounds are at different places along a dimension."""
+    strides, low, high = set[int](), 0, 0
+    for n, (index, sizes) in enumerate(accesses):
+        place = index[dimension]
+        if not isinstance(place, Affine):
+            return False
+        strides.add(place.coefficient(counter))
+        least, most = place.bounds({**sizes, counter: 1})
+        low, high = (min(low, least), max(high, most)) if n else (least, most)
+    return len(strides) == 1 and abs(strides.pop()) > high - low
 
 
 def split_problem(kernel: Kernel, buffers: Mapping[str, Buffer]) -> str | None:

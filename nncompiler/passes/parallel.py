@@ -12,9 +12,10 @@
 Only steps of independent loops are shared out, by their number: every sum is added up by one
 worker in the same order as ever, so the bits are the same for any number of workers. A kernel that
 takes long falls into more parts than there are workers, so that nobody waits long for one whose
-core does something else. What is too small to share is left to worker 0; a barrier stands only
-where a kernel touches bytes that another worker may have written or still needs since the last
-one. Needs the places of all buffers (`memory`).
+core does something else. A loop whose rounds are independent is shared as a whole. What is too
+small to share is left to worker 0; a barrier stands only where a kernel touches bytes that another
+worker may have written or still needs since the last one. Needs the places of all buffers
+(`memory`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,18 @@ from nncompiler.ir.kernel import (
     expressions,
 )
 from nncompiler.ir.scalar import PRIMITIVES, Apply, Expr, children
-from nncompiler.ir.workers import Touched, chain, shared_loops, touched
+from nncompiler.ir.workers import (
+    MOST_PARTS,
+    Touched,
+    Unit,
+    accessed,
+    chain,
+    first_kernel,
+    independent,
+    is_split,
+    shared_loops,
+    units,
+)
 from nncompiler.record import dataclass, replace
 
 #: Cycles (about) below which a kernel, or a part of one, is not worth sharing, and a whole plan.
@@ -50,6 +62,8 @@ PACKED_STEPS = 16
 _TILE, _VECTOR, _TURNED, _SCALAR, _TRANSCENDENTAL = 1 / 64, 1 / 12, 1 / 4, 1.0, 12
 #: What every worker does itself must be less than this part of a kernel.
 _BESIDE = 1 / 16
+#: Rounds of a loop from which on they are shared.
+_ROUNDS = 4
 #: Parts of a kernel: with fewer each worker has one, with more they are not even at the end.
 _FEW, _MANY = 8, 64
 #: Steps in a packed block from which on it may be packed a few times.
@@ -64,6 +78,9 @@ def share(plan: Plan, kernel: float = KERNEL, whole: float = PLAN) -> Plan:
     found: list[float] = []
 
     def visit(step: Step, times: int) -> Step:
+        if isinstance(step, Loop) and _alike(step, buffers) and _cycles(step) >= kernel:
+            found.append(_cycles(step) * times)
+            return replace(step, parallel=True)
         if isinstance(step, Loop):
             inner = tuple(visit(s, times * step.extent) for s in step.body)
             return replace(step, body=inner)
@@ -78,8 +95,19 @@ def share(plan: Plan, kernel: float = KERNEL, whole: float = PLAN) -> Plan:
     steps = tuple(visit(s, 1) for s in plan.steps)
     if not found or sum(found) < whole:
         return plan
-    accesses = {k.name: touched(k.body, buffers) for k in plan.kernels()}
+    accesses = {first_kernel(u): accessed(u, buffers) for u in units(steps)}
     return replace(plan, steps=_Barriers(accesses).place(steps, {})[0])
+
+
+def _alike(loop: Loop, buffers: Mapping[str, Buffer]) -> bool:
+    """Whether the rounds of a loop can be shared out, and are enough for some workers."""
+    return _ROUNDS <= loop.extent <= MOST_PARTS and independent(loop, buffers)
+
+
+def _cycles(step: Step) -> float:
+    if isinstance(step, Loop):
+        return step.extent * sum(map(_cycles, step.body))
+    return _work(step.body) * _speed(step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,27 +195,27 @@ def _weight(roots: tuple[Expr, ...]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Barriers:
-    """`at_once`, below: the kernels that ran since the last barrier, in which other workers may
-    still be."""
+    """`at_once`, below: what ran since the last barrier, in which other workers may still be, by
+    its first kernel."""
 
     accesses: Mapping[str, Touched]
 
     def place(
-        self, steps: tuple[Step, ...], at_once: dict[str, Kernel]
-    ) -> tuple[tuple[Step, ...], dict[str, Kernel]]:
+        self, steps: tuple[Step, ...], at_once: dict[str, Unit]
+    ) -> tuple[tuple[Step, ...], dict[str, Unit]]:
         """The steps with barriers, and what may run at once with what follows."""
         found: list[Step] = []
         for step in steps:
-            if isinstance(step, Loop):
+            if isinstance(step, Loop) and not step.parallel:
                 step, at_once = self._loop(step, at_once)
             else:
-                if step.barrier or any(self._clash(k, step) for k in at_once.values()):
+                if step.barrier or any(self._clash(u, step) for u in at_once.values()):
                     step, at_once = replace(step, barrier=True), {}
-                at_once = at_once | {step.name: step}
+                at_once = at_once | {first_kernel(step): step}
             found.append(step)
         return tuple(found), at_once
 
-    def _loop(self, loop: Loop, before: dict[str, Kernel]) -> tuple[Loop, dict[str, Kernel]]:
+    def _loop(self, loop: Loop, before: dict[str, Unit]) -> tuple[Loop, dict[str, Unit]]:
         """The first step of a loop follows what is before it, the others follow the last."""
         if loop.extent == 0:
             return loop, before
@@ -198,6 +226,6 @@ class _Barriers:
                 return loop, behind
             loop, at_once = replace(loop, body=body), before | at_once | behind
 
-    def _clash(self, a: Kernel, b: Kernel) -> bool:
-        alone = not a.schedule.parallel and not b.schedule.parallel
-        return not alone and self.accesses[a.name].clashes(self.accesses[b.name])
+    def _clash(self, a: Unit, b: Unit) -> bool:
+        first, second = (self.accesses[first_kernel(u)] for u in (a, b))
+        return (is_split(a) or is_split(b)) and first.clashes(second)

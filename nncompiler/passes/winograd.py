@@ -34,6 +34,8 @@ Cost: TypeAlias = Callable[[Kernel, Buffers], float]
 
 #: Bytes that a step may fill and read again: half of a second level of cache.
 _STEP = 256 * 1024
+#: Parts of an image that workers share, at most: each has memory of its own for its steps.
+_PARTS = 4
 
 
 def winograd(plan: Plan, cost: Cost) -> Plan:
@@ -93,12 +95,16 @@ def _tiles(c: Convolution) -> Tiles:
     one = 16 * (c.channels.extent + c.filters.extent) * c.batch.extent * c.image.dtype.bytes
     whole = c.columns.extent // 2
     fitting = [n for n in range(1, whole + 1) if whole % n == 0 and n * one <= _STEP]
-    return Tiles(down, across, Axis("x", max(fitting, default=1)))
+    height = c.rows.extent // 2
+    parts = max(n for n in range(1, _PARTS + 1) if height % n == 0)
+    part = Axis(fresh("p", c.kernel)[0], parts)
+    return Tiles(part, height // parts, down, across, Axis("x", max(fitting, default=1)))
 
 
 def _steps(c: Convolution, tiles: Tiles, made: Transformed) -> tuple[Step, Step]:
     across = Loop(tiles.across, c.columns.extent // 2 // tiles.along.extent, made.steps)
-    return made.weights, Loop(tiles.down, c.rows.extent // 2, (across,))
+    down = Loop(tiles.down, tiles.height, (across,))
+    return made.weights, Loop(tiles.part.name, tiles.part.extent, (down,))
 
 
 def convolution(kernel: Kernel, buffers: Buffers) -> Convolution | None:

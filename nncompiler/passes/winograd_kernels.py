@@ -57,14 +57,18 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Where the tiles of a step are: `along` of them in each, at these counters."""
+    """Where the tiles of a step are: `along` of them in each, at these counters; each `part` of
+    the image is so many tiles in `height`."""
 
+    part: Axis
+    height: int
     down: str
     across: str
     along: Axis
 
     def row(self, offset: int) -> Affine:
-        return Affine.axis(self.down) * 2 + offset
+        first = Affine.axis(self.part.name) * (2 * self.height)
+        return first + Affine.axis(self.down) * 2 + offset
 
     def column(self, offset: int) -> Affine:
         first = Affine.axis(self.across) * (2 * self.along.extent)
@@ -84,8 +88,8 @@ def transformed(c: Convolution, tiles: Tiles, name: str) -> Transformed:
     """The kernels for a convolution, their buffers called after `name`."""
     dtype = c.image.dtype
     u = _Array(f"{name}.U", (ELEMENTS, c.filters, c.channels))
-    v = _Array(f"{name}.V", (tiles.along, ELEMENTS, c.channels, c.batch))
-    m = _Array(f"{name}.M", (tiles.along, ELEMENTS, c.filters, c.batch))
+    v = _Array(f"{name}.V", (tiles.along, ELEMENTS, c.channels, c.batch), (tiles.part,))
+    m = _Array(f"{name}.M", (tiles.along, ELEMENTS, c.filters, c.batch), (tiles.part,))
     weights = Kernel(c.kernel.name, tidy(_transform_weights(c, u)), nodes=(c.weights.buffer,))
     image = replace(c.kernel, body=tidy(_transform_image(c, tiles, v)))
     a, b = (Load(x.name, x.index({}), dtype) for x in (u, v))
@@ -99,14 +103,17 @@ def transformed(c: Convolution, tiles: Tiles, name: str) -> Transformed:
 
 @dataclass(frozen=True, slots=True)
 class _Array:
-    """A buffer between the kernels; one of its axes are the sixteen elements `e` of a tile."""
+    """A buffer between the kernels; one of its axes are the sixteen elements `e` of a tile. Loops
+    over `outer` are around the kernels."""
 
     name: str
     axes: tuple[Axis, ...]
+    outer: tuple[Axis, ...] = ()
 
     def index(self, at: Mapping[str, int]) -> tuple[Affine, ...]:
         return tuple(
-            Affine((), at[a.name]) if a.name in at else Affine.axis(a.name) for a in self.axes
+            Affine((), at[a.name]) if a.name in at else Affine.axis(a.name)
+            for a in (*self.outer, *self.axes)
         )
 
     def buffer(self, dtype: DType) -> Buffer:
@@ -114,12 +121,12 @@ class _Array:
         the same set of a cache.
         """
         strides, step = list[int](), 1
-        for axis in reversed(self.axes):
+        for axis in reversed((*self.outer, *self.axes)):
             if axis.name == "e":
                 step += _LINE // dtype.bytes
             strides.insert(0, step)
             step *= axis.extent
-        type = TensorType(dtype, tuple(a.extent for a in self.axes))
+        type = TensorType(dtype, tuple(a.extent for a in (*self.outer, *self.axes)))
         return Buffer(self.name, type, "arena", strides=tuple(strides))
 
     def tiles(self) -> tuple[Axis, ...]:

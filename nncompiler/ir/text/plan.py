@@ -79,6 +79,9 @@ def _steps(lines: Lines, depth: int, steps: tuple[Step, ...]) -> None:
         match step:
             case Loop(counter, extent, body):
                 order = " reverse" * step.reverse + " recompute" * step.recompute
+                order += " parallel" * step.parallel
+                if step.barrier:
+                    lines.add(depth, "barrier")
                 lines.add(depth, f"loop {name_text(counter)} < {extent}{order} {{", step)
                 _steps(lines, depth + 1, body)
                 lines.add(depth, "}")
@@ -195,8 +198,11 @@ def _parse_steps(scan: Scanner, scope: Scope) -> tuple[Step, ...]:
         if scan.accept("kernel"):
             steps.append(parse_kernel(scan, scope))
         elif scan.accept("barrier"):
-            scan.expect("kernel", " behind 'barrier'")
-            steps.append(parse_kernel(scan, scope, barrier=True))
+            if scan.accept("loop"):
+                steps.append(_loop(scan, scope, barrier=True))
+            else:
+                scan.expect("kernel", " or 'loop' behind 'barrier'")
+                steps.append(parse_kernel(scan, scope, barrier=True))
         elif scan.accept("loop"):
             steps.append(_loop(scan, scope))
         else:
@@ -204,11 +210,12 @@ def _parse_steps(scan: Scanner, scope: Scope) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _loop(scan: Scanner, scope: Scope) -> Loop:
+def _loop(scan: Scanner, scope: Scope, barrier: bool = False) -> Loop:
     counter = scan.name("the loop's counter")
     scan.expect("<")
     extent = scan.integer("the loop's extent")
     reverse, recompute = scan.accept("reverse"), scan.accept("recompute")
+    parallel = scan.accept("parallel")
     scan.expect("{")
     scan.deeper()
     inner = scope.inner()
@@ -216,4 +223,4 @@ def _loop(scan: Scanner, scope: Scope) -> Loop:
     body = _parse_steps(scan, inner)
     scan.expect("}")
     scan.depth -= 1
-    return Loop(counter, extent, body, reverse, recompute)
+    return Loop(counter, extent, body, reverse, recompute, parallel, barrier)
