@@ -221,6 +221,14 @@ def test_rounds_that_are_not(before: str, after: str) -> None:
     assert any("are not independent" in d.message for d in verify_workers(wrong))
 
 
+def test_rounds_within_rounds() -> None:
+    """Rounds that go by a loop around them, too, are not shared: the one around may be."""
+    head, tail = ROUNDS.replace("[t,i]", "[2*s+t,i]").split("  kernel k2")
+    text = head.replace("loop t < 4 {", "loop s < 2 { loop t < 2 {") + "  }\n  kernel k2" + tail
+    shared = parallel.share(parse_plan(text))
+    assert not any(loop.parallel for loop in shared.loops()) and verify_plan(shared) == []
+
+
 def test_a_round_is_one_workers() -> None:
     """Nothing in a loop that is shared may be shared again."""
     again = ROUNDS.replace("vector i\n    kernel k1", "vector i, parallel i\n    kernel k1")

@@ -214,12 +214,12 @@ def independent(loop: Loop, buffers: Mapping[str, Buffer]) -> bool:
 
 
 def _at_others(counter: str, accesses: list[_Access], dimension: int) -> bool:
-    """Whether different rounds are at different places along a dimension."""
+    """Whether different rounds are surely at different places along a dimension."""
     strides, low, high = set[int](), 0, 0
     for n, (index, sizes) in enumerate(accesses):
         place = index[dimension]
-        if not isinstance(place, Affine):
-            return False
+        if not isinstance(place, Affine) or not set(place.axes) <= sizes.keys():
+            return False  # a computed place, or one that follows a loop around this one
         strides.add(place.coefficient(counter))
         least, most = place.bounds({**sizes, counter: 1})
         low, high = (min(low, least), max(high, most)) if n else (least, most)

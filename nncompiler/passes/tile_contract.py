@@ -15,6 +15,7 @@ from nncompiler.ir.kernel import Schedule
 from nncompiler.ir.nests import Product
 from nncompiler.ir.scalar import Expr, axes_of
 from nncompiler.passes.guards import besides
+from nncompiler.passes.tile_choice import Best, Choice
 from nncompiler.passes.tile_loops import LANE
 from nncompiler.passes.tile_reads import (
     CACHE,
@@ -59,19 +60,6 @@ _SLOT, _ROUND, _LONG = 0.5, 5.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """`columns` is the vector axis, or with a reduced vector axis the axis its sums are gathered
-    along.
-    """
-
-    cycles: float
-    vector: str
-    columns: str
-    rows: str | None
-    tile: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
 class ContractionTiles(Reads):
     vector_bytes: int
     registers: int
@@ -83,15 +71,15 @@ class ContractionTiles(Reads):
         steps = [self.size(p.reduction) for p in self.form.products]
         if self.size(self.form.parallel) * max(steps) < SMALL or not all(steps):
             return None
-        choices = list(self.candidates())
+        choices = list(self.candidates(Best()))
         if not choices:
             return None
         choice = min(choices, key=lambda c: c.cycles)
         return choice.cycles, self.schedule(choice)
 
-    def candidates(self) -> Iterable[_Choice]:
-        """All choices of columns and rows. Of each product, `b` is the factor that has the
-        columns.
+    def candidates(self, best: Best) -> Iterable[Choice]:
+        """All choices of columns and rows that may be the best. Of each product, `b` is the factor
+        that has the columns.
         """
         names = [a.name for a in self.form.parallel]
         for columns in names:
@@ -104,15 +92,15 @@ class ContractionTiles(Reads):
                 if all(r in axes_of(a) and r not in axes_of(b) for a, b in products)
             ]
             for row in rows or (None,):
-                yield from self.across_columns(products, columns, row)
+                yield from self.across_columns(best, products, columns, row)
                 if len(products) == 1:
                     yield from self.across_reduction(
-                        self.form.products[0], *products[0], columns, row
+                        best, self.form.products[0], *products[0], columns, row
                     )
 
     def across_columns(
-        self, products: list[tuple[Expr, Expr]], columns: str, row: str | None
-    ) -> Iterable[_Choice]:
+        self, best: Best, products: list[tuple[Expr, Expr]], columns: str, row: str | None
+    ) -> Iterable[Choice]:
         """Lanes are columns: one broadcast per row and one load per vector of columns in every
         step.
         """
@@ -147,7 +135,12 @@ class ContractionTiles(Reads):
             as_is = self.as_is(products, columns, vectors * self.lanes, around)
             return size, around, not as_is and (size <= PANEL_BYTES or around is not None)
 
-        for rows, vectors in self.tiles(_registers, m, -(-n // self.lanes)):
+        across = -(-n // self.lanes)
+
+        def least(rows: int, vectors: int) -> float:
+            return steps * others * m * across * _flow(rows, vectors) / (rows * vectors)
+
+        def choice(rows: int, vectors: int) -> Choice:
             readers = sharing * -(-m // rows)
             size, around, pays = copied(vectors)
             copy, far = 0.0 if unit else LANE * self.lanes, pages * _PAGE_STEP
@@ -159,42 +152,56 @@ class ContractionTiles(Reads):
 
             def step(r: int, v: int, copy: float = copy, far: float = far) -> float:
                 guards = masks * r + masked * v + far + rows_apart * _PAGE_STEP
-                flow = max(r * v / 2, (r + v) / _LOADS, _LATENCY)
-                return flow + _pressure(r, v) + copy * v + guards
+                return _flow(r, v) + _pressure(r, v) + copy * v + guards
 
-            cycles = steps * others * _over_tiles(m, rows, -(-n // self.lanes), vectors, step)
+            cycles = steps * others * _over_tiles(m, rows, across, vectors, step)
             cycles += others * m * n * (1 / self.lanes + scattered * _SCATTERED)
             if n % self.lanes and self.registers <= 16:
                 cycles += others * m * _PARTIAL * self.stores
-            yield _Choice(cycles, columns, columns, row, (rows, vectors * self.lanes))
+            return Choice(cycles, columns, columns, row, (rows, vectors * self.lanes))
+
+        yield from best.of(self.tiles(_registers, m, across), least, choice)
 
     def across_reduction(
-        self, product: Product, a: Expr, b: Expr, columns: str, row: str | None
-    ) -> Iterable[_Choice]:
+        self, best: Best, product: Product, a: Expr, b: Expr, columns: str, row: str | None
+    ) -> Iterable[Choice]:
         """Lanes are partial sums: one vector load per row and per column in every step, shuffles
         at the end.
         """
+        for k in product.reduction:
+            if self.stride(a, k.name) == 1 and self.stride(b, k.name) == 1:
+                steps = self.size(product.reduction) / k.extent * -(-k.extent // self.lanes)
+                yield from self.partial_sums(best, steps, (a, b), k.name, columns, row)
+
+    def partial_sums(
+        self, best: Best, steps: float, factors: tuple[Expr, Expr], k: str, columns: str,
+        row: str | None,
+    ) -> Iterable[Choice]:  # fmt: skip
+        """Lanes along a reduction axis `k`, in so many steps."""
+        a, b = factors
         m, n = self.extent(row), self.extent(columns)
         others = self.size(self.form.parallel) / (m * n)
-        for k in product.reduction:
-            if self.stride(a, k.name) != 1 or self.stride(b, k.name) != 1:
-                continue
-            steps = self.size(product.reduction) / k.extent * -(-k.extent // self.lanes)
-            masks = _GUARD_REDUCED * (self.guarded(a, row) or self.guarded(a, k.name))
-            masked = _GUARD_REDUCED * (self.guarded(b, columns) or self.guarded(b, k.name))
-            for rows, cols in self.tiles(lambda r, c: r * c + min(r, c), m, n):
-                if cols > 4 and cols % 4:
-                    continue
+        masks = _GUARD_REDUCED * (self.guarded(a, row) or self.guarded(a, k))
+        masked = _GUARD_REDUCED * (self.guarded(b, columns) or self.guarded(b, k))
 
-                guards = masks * rows + masked * cols
+        def flow(r: int, c: int) -> float:
+            return max(r * c / 2, (r + c) / 2, _LATENCY)
 
-                def step(r: int, c: int, steps: float = steps, guards: float = guards) -> float:
-                    shuffles = r * (1.5 * (-(-c // 4) * 4) + 4) / steps
-                    loads = 0.2 * (r + c) + guards
-                    return max(r * c / 2, (r + c) / 2, _LATENCY) + shuffles + loads
+        def least(rows: int, cols: int) -> float:
+            return steps * others * m * n * flow(rows, cols) / (rows * cols)
 
-                cycles = steps * others * _over_tiles(m, rows, n, cols, step)
-                yield _Choice(cycles, k.name, columns, row, (rows, cols))
+        def choice(rows: int, cols: int) -> Choice:
+            guards = masks * rows + masked * cols
+
+            def step(r: int, c: int) -> float:
+                shuffles = r * (1.5 * (-(-c // 4) * 4) + 4) / steps
+                return flow(r, c) + shuffles + 0.2 * (r + c) + guards
+
+            cycles = steps * others * _over_tiles(m, rows, n, cols, step)
+            return Choice(cycles, k, columns, row, (rows, cols))
+
+        tiles = self.tiles(lambda r, c: r * c + min(r, c), m, n)
+        return best.of([(r, c) for r, c in tiles if c <= 4 or not c % 4], least, choice)
 
     def tiles(
         self, registers: Callable[[int, int], int], m: int, n: int
@@ -208,7 +215,7 @@ class ContractionTiles(Reads):
                 if registers(rows, across) <= limit:
                     yield rows, across
 
-    def schedule(self, choice: _Choice) -> Schedule:
+    def schedule(self, choice: Choice) -> Schedule:
         """Loops from the outside in: what the panel of `b` depends on, columns, what shares the
         panel, rows.
         """
@@ -241,7 +248,7 @@ class ContractionTiles(Reads):
         return Schedule("contract", (choice.vector,), choice.rows, choice.tile, order, pack)
 
     def packed(
-        self, choice: _Choice, products: list[tuple[Expr, Expr]], order: tuple[str, ...]
+        self, choice: Choice, products: list[tuple[Expr, Expr]], order: tuple[str, ...]
     ) -> tuple[tuple[str, ...], int]:
         """Columns to pack at a time, 0 where that is not worth it; and the order. Where many tiles
         make up a block, the rows run around them: the epilogue then goes along lines of memory.
@@ -278,7 +285,7 @@ class ContractionTiles(Reads):
         return order, choice.tile[1] * max(1, min(tiles, most, every))
 
     def around(
-        self, choice: _Choice, shifted: set[str], reduction: list[str]
+        self, choice: Choice, shifted: set[str], reduction: list[str]
     ) -> tuple[str, ...] | None:
         """The order in which the outermost reduction loop, over positions, runs around the loops
         over places in the window: these read the same rows, which are then still in cache. Worth
@@ -311,7 +318,7 @@ class ContractionTiles(Reads):
             self.stride(b, columns) == 1 and self.shifted(b) for _, b in products
         )
 
-    def panel_bytes(self, choice: _Choice) -> int:
+    def panel_bytes(self, choice: Choice) -> int:
         across = -(-choice.tile[1] // self.lanes) * self.vector_bytes
         return max(self.size(p.reduction) for p in self.form.products) * across
 
@@ -358,6 +365,11 @@ def _pressure(rows: int, across: int) -> float:
 def _registers(rows: int, vectors: int) -> int:
     """Accumulators and operands; a vector that only one row needs is an operand in memory."""
     return rows * vectors + (vectors if rows > 1 else 0) + 1
+
+
+def _flow(rows: int, vectors: int) -> float:
+    """Cycles of a step of a tile without anything that gets in its way."""
+    return max(rows * vectors / 2, (rows + vectors) / _LOADS, _LATENCY)
 
 
 def _over_tiles(

@@ -1,0 +1,45 @@
+"""Register tiles of a contraction to choose from, and which of them need not be looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from nncompiler.record import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`columns` is the vector axis, or with a reduced vector axis the axis its sums are gathered
+    along.
+    """
+
+    cycles: float
+    vector: str
+    columns: str
+    rows: str | None
+    tile: tuple[int, int]
+
+
+@dataclass(slots=True)
+class Best:
+    """The cycles of the best choice so far."""
+
+    cycles: float = math.inf
+
+    def of(
+        self,
+        tiles: Iterable[tuple[int, int]],
+        least: Callable[[int, int], float],
+        choice: Callable[[int, int], Choice],
+    ) -> Iterable[Choice]:
+        """The choices for these tiles, in their order, without those that take `least` more than
+        another one. Small tiles never take fewer cycles for a result than large ones.
+        """
+        found: dict[int, Choice] = {}
+        for bound, n, tile in sorted((least(*t), n, t) for n, t in enumerate(tiles)):
+            if bound > self.cycles:
+                break
+            found[n] = made = choice(*tile)
+            self.cycles = min(self.cycles, made.cycles)
+        return (found[n] for n in sorted(found))
