@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from nncompiler.codegen import abi
 from nncompiler.codegen.elf import link
 from nncompiler.codegen.header import header_text
-from nncompiler.codegen.manifest import NO_DIGEST, manifest
+from nncompiler.codegen.manifest import NO_DIGEST, kernel_texts, manifest
 from nncompiler.codegen.module import Modules, lower, lowering
 from nncompiler.codegen.object_code import assembly_of
 from nncompiler.codegen.processes import compile_modules
@@ -69,13 +69,14 @@ def build(
     def modules_of() -> Iterator[str]:
         found.append((yield from lowering(program, target, weights, timed)))
         if texts is not None:  # while helpers are at work
-            sections[TEXTS_SECTION] = _packed(texts())
+            kernels = kernel_texts(found[0].calls)
+            sections[TEXTS_SECTION] = _packed({**texts(), "kernels": kernels})
 
     made = (compile or compile_modules)(modules_of(), target)
     (modules,) = found
     objects = [*made[-2:], *made[:-2]]  # what everybody calls is first
     record = manifest(
-        program, target, networks, modules.calls, source_sha256, version, weights is not None
+        program, target, networks, source_sha256, version, weights is not None
     )
     unsigned = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
     sections = {MANIFEST_SECTION: unsigned, **sections}

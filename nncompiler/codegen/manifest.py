@@ -23,7 +23,6 @@ def manifest(
     program: Program,
     target: Target,
     networks: Sequence[Network],
-    calls: Mapping[tuple[str, str], tuple[Call | Repeat, ...]],
     source_sha256: str,
     version: str,
     embedded: bool,
@@ -55,7 +54,6 @@ def manifest(
             for f in abi.fits(program)
             if abi.is_parallel(f.entry.plan)
         },
-        "kernels": _kernels(program, calls),
         "embedded_weights": embedded,
         "source_sha256": source_sha256,
         "digest": NO_DIGEST,
@@ -101,16 +99,18 @@ def _arguments(plan: Plan, batched: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _kernels(
-    program: Program, calls: Mapping[tuple[str, str], tuple[Call | Repeat, ...]]
-) -> list[dict[str, Any]]:
-    """Which function of the machine code runs which kernel: for profiles."""
-    return [
-        {"function": entry.function, "suffix": entry.suffix, "kernel": c.name,
-         "symbol": c.function, "nodes": list(c.nodes)}
-        for entry in program.entries
-        for c in flat(calls[entry.function, entry.suffix])
-    ]
+def kernel_texts(
+    calls: Mapping[tuple[str, str], tuple[Call | Repeat, ...]],
+) -> dict[str, str]:
+    """By entry point, a line for each kernel: its name in the plan, that of its function in the
+    machine code, which profilers show, and the nodes that it computes.
+    """
+    return {
+        f"{function}_{suffix}".rstrip("_"): "".join(
+            f"{' '.join((c.name, c.function, *c.nodes))}\n" for c in flat(found)
+        )
+        for (function, suffix), found in calls.items()
+    }
 
 
 def _network(networks: Sequence[Network]) -> dict[str, Any]:
