@@ -24,9 +24,9 @@ def test_every_pass_can_be_left_out(name: str) -> None:
 
 def test_graphs_carry_states() -> None:
     """A third of the graphs do, and some of those exchange two states in a call."""
-    graphs = [random_function(seed) for seed in range(200)]
+    graphs = [random_function(seed) for seed in range(400)]
     carrying = [f for f in graphs if f.params_of("state")]
-    assert 40 <= len(carrying) <= 100
+    assert 80 <= len(carrying) <= 200
     for f in carrying:
         assert {f"update.{s.name}" for s in f.params_of("state")} <= {n for n, _ in f.results}
     assert any(v in f.params_of("state") for f in carrying for n, v in f.results if "update." in n)

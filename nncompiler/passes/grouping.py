@@ -17,7 +17,7 @@ from nncompiler.ir.scalar import PRIMITIVES
 from nncompiler.record import dataclass
 
 #: Elements to fold that are worth a kernel of their own, which workers share.
-_SHARED = 1 << 16
+_SHARED = 1 << 15
 #: Dimensions that run together share a number.
 Labels: TypeAlias = "tuple[int | None, ...]"
 
