@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from nncompiler.codegen import abi
 
@@ -220,12 +220,22 @@ class FunctionText:
         self.line(f"br label %ask{n}")
         self.label(f"behind{n}")
 
-    @contextmanager
-    def loop(self, extent: int, reverse: bool) -> Iterator[str]:
+    def loop(self, extent: int, reverse: bool) -> AbstractContextManager[str]:
         """What is written inside runs `extent` (at least 1) times; gives the counter."""
+        first, last, step = (extent - 1, 0, -1) if reverse else (0, extent - 1, 1)
+        return self._counted(str(first), step, ("%t", str(last)))
+
+    def span(self, first: str, behind: str) -> AbstractContextManager[str]:
+        """What is written inside runs from `first` to before `behind`, at least once; gives the
+        counter."""
+        return self._counted(first, 1, ("%next", behind))
+
+    @contextmanager
+    def _counted(self, first: str, step: int, end: tuple[str, str]) -> Iterator[str]:
+        """Rounds until the values of `end` are equal: `%t` is the counter, `%next` the one after
+        it."""
         self._count += 1
         n = self._count
-        first, last, step = (extent - 1, 0, -1) if reverse else (0, extent - 1, 1)
         self.line(f"br label %start{n}")
         self.label(f"start{n}")
         self.line(f"br label %loop{n}")
@@ -236,27 +246,8 @@ class FunctionText:
         self.line(f"br label %end{n}")
         self.label(f"end{n}")
         self.line(f"%next{n} = add i64 %t{n}, {step}")
-        self.line(f"%done{n} = icmp eq i64 %t{n}, {last}")
-        self.line(f"br i1 %done{n}, label %behind{n}, label %loop{n}")
-        self.label(f"behind{n}")
-
-    @contextmanager
-    def span(self, first: str, behind: str) -> Iterator[str]:
-        """What is written inside runs from `first` to before `behind`, at least once; gives the
-        counter."""
-        self._count += 1
-        n = self._count
-        self.line(f"br label %start{n}")
-        self.label(f"start{n}")
-        self.line(f"br label %loop{n}")
-        self.label(f"loop{n}")
-        self.line(f"%t{n} = phi i64 [ {first}, %start{n} ], [ %next{n}, %end{n} ]")
-        with self._scope():
-            yield f"%t{n}"
-        self.line(f"br label %end{n}")
-        self.label(f"end{n}")
-        self.line(f"%next{n} = add i64 %t{n}, 1")
-        self.line(f"%done{n} = icmp eq i64 %next{n}, {behind}")
+        value, limit = end
+        self.line(f"%done{n} = icmp eq i64 {value}{n}, {limit}")
         self.line(f"br i1 %done{n}, label %behind{n}, label %loop{n}")
         self.label(f"behind{n}")
 
