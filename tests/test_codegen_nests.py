@@ -320,35 +320,29 @@ def test_accumulators_stay_in_registers(tile, vector, turned):
     assert not any(re.search(r"\(%rsp\).*%ymm|%ymm.*\(%rsp\)", block) for block in hot)
 
 
+def tiled_text(*sizes):
+    """The code of a product of these sizes in tiles of 6 x 16."""
+    a, b, c = matrices(np.random.default_rng(0), *sizes, np.float32)
+    nest = product(
+        a, b, strategy="contract", vector=("j",), register="i", tile=(6, 16), order=("j", "i", "k")
+    )
+    buffers = {n: buffer(n, x) for n, x in (("a", a), ("b", b), ("c", c))}
+    return emit_kernel(nest, buffers, select("x86-64-v3"), "kernel").text
+
+
 @pytest.mark.parametrize(
     ("rows", "fmas"), [(6, [12]), (7, [6, 8]), (16, [10, 12]), (64, [10, 12]), (65, [10, 12])]
 )
 def test_rows_are_divided_evenly(rows, fmas):
     """No tile has fewer rows than it must: 16 are 6, 5 and 5, not 6, 6 and 4."""
-    a, b, c = matrices(np.random.default_rng(0), rows, 16, 30, np.float32)
-    nest = product(
-        a, b, strategy="contract", vector=("j",), register="i", tile=(6, 16), order=("j", "i", "k")
-    )
-    code = emit_kernel(
-        nest, {n: buffer(n, x) for n, x in (("a", a), ("b", b), ("c", c))},
-        select("x86-64-v3"), "kernel",
-    )  # fmt: skip
-    blocks = re.split(r"\n\w+:", code.text)
+    blocks = re.split(r"\n\w+:", tiled_text(rows, 16, 30))
     assert sorted(n for x in blocks if (n := x.count("@llvm.fma"))) == fmas
 
 
 @pytest.mark.parametrize(("rows", "requests"), [(60, 0), (600, 1)])
 def test_epilogues_expect_what_they_write(rows, requests):
     """Lines of a large result are asked for before the sums, those of a small one are not."""
-    a, b, c = matrices(np.random.default_rng(0), rows, 480, 64, np.float32)
-    nest = product(
-        a, b, strategy="contract", vector=("j",), register="i", tile=(6, 16), order=("j", "i", "k")
-    )
-    code = emit_kernel(
-        nest, {n: buffer(n, x) for n, x in (("a", a), ("b", b), ("c", c))},
-        select("x86-64-v3"), "kernel",
-    )  # fmt: skip
-    assert code.text.count("i32 1, i32 3, i32 1)") == requests
+    assert tiled_text(rows, 480, 64).count("i32 1, i32 3, i32 1)") == requests
 
 
 # --- folds over lanes ---

@@ -141,7 +141,7 @@ class Contract(Operator):
                 inputs[k] = moved.inputs[0]
                 maps[k] = tuple(maps[k][perm.index(p)] for p in range(len(perm)))
         if inputs != list(node.inputs):
-            absorbed = make_spec(tuple(maps), spec.output, _stated(spec))
+            absorbed = make_spec(tuple(maps), spec.output, spec.stated)
             return b.emit("contract", *inputs, spec=str(absorbed))
         if spec.is_bare and all(extents[a] == 1 for a in spec.reduction) and node.output.type.size:
             return _product(b, node, spec)
@@ -152,10 +152,6 @@ class Contract(Operator):
 
     def parse_attributes(self, text: str) -> dict[str, Attr] | None:
         return {"spec": text.strip()}
-
-
-def _stated(spec: ContractSpec) -> dict[str, int]:
-    return {a: n for a, n in zip(spec.axes, spec.sizes, strict=True) if n}
 
 
 def _gathered(x: Array, dims: Sequence[Affine], axes: list[str], extents: dict[str, int]) -> Array:

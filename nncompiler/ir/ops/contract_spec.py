@@ -33,6 +33,11 @@ class ContractSpec:
         return self.axes[len(self.output) :]
 
     @property
+    def stated(self) -> dict[str, int]:
+        """The stated extents by axis."""
+        return {a: n for a, n in zip(self.axes, self.sizes, strict=True) if n}
+
+    @property
     def is_bare(self) -> bool:
         """Every operand dimension is an axis alone."""
         return all(form.single is not None for dims in self.operands for form in dims)
@@ -45,7 +50,7 @@ class ContractSpec:
                 f"'contract' expected operands of rank {[len(d) for d in self.operands]} for "
                 f"'{self}', but found {' and '.join(str(list(s)) for s in shapes)}",
             )
-        found = {a: n for a, n in zip(self.axes, self.sizes, strict=True) if n}
+        found = self.stated
         for dims, shape in zip(self.operands, shapes, strict=True):
             for form, n in zip(dims, shape, strict=True):
                 if form.single is not None and found.setdefault(form.single, n) != n:

@@ -51,7 +51,7 @@ def _with_table(
         output = _as_row(tuple(map(Affine.axis, spec.output)), names, row)
         if output is None:
             return None
-        short = make_spec(tuple(maps), [str(form.single) for form in output[1]], _sizes(spec))
+        short = make_spec(tuple(maps), [str(form.single) for form in output[1]], spec.stated)
         rows = b.emit("contract", *inputs, spec=str(short))
         return b.emit("gather", rows, indices, axis=output[0])
     if len(others) > 1 or any(a in spec.output for a in names):
@@ -63,7 +63,7 @@ def _with_table(
         "scatter_add", inputs[m], indices, axis=parts[0], extent=table.shape[axis]
     )
     maps[m] = parts[1]
-    return b.emit("contract", *inputs, spec=str(make_spec(tuple(maps), spec.output, _sizes(spec))))
+    return b.emit("contract", *inputs, spec=str(make_spec(tuple(maps), spec.output, spec.stated)))
 
 
 def scattered_first(b: Builder, node: Node, definitions: Definitions) -> Value | None:
@@ -85,7 +85,7 @@ def scattered_first(b: Builder, node: Node, definitions: Definitions) -> Value |
     inputs[m] = b.emit("scatter_add", inputs[m], indices, axis=parts[0], extent=extent)
     maps[m] = parts[1]
     output = [*spec.output[:axis], row, *spec.output[axis + len(names) :]]
-    return b.emit("contract", *inputs, spec=str(make_spec(tuple(maps), output, _sizes(spec))))
+    return b.emit("contract", *inputs, spec=str(make_spec(tuple(maps), output, spec.stated)))
 
 
 def _fewer(rows: int, indices: Value) -> bool:
@@ -123,7 +123,3 @@ def _width(node: Node, spec: ContractSpec, m: int) -> int:
     within = {a for form in spec.operands[m] for a in form.axes}
     sizes = zip(spec.output, node.output.shape, strict=True)
     return math.prod(n for a, n in sizes if a not in within)
-
-
-def _sizes(spec: ContractSpec) -> dict[str, int]:
-    return {a: n for a, n in zip(spec.axes, spec.sizes, strict=True) if n}
