@@ -26,7 +26,7 @@ from nncompiler.ir.analysis import generated, updates
 from nncompiler.ir.graph import Function, Node, Param, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.dce import DeadCode
-from nncompiler.passes.grouping import find_frame, is_closed, is_view, rows_are_large
+from nncompiler.passes.grouping import Spaces, is_closed
 from nncompiler.record import dataclass, field, replace
 
 
@@ -63,18 +63,24 @@ class _Groups:
     def __init__(self, function: Function, max_nodes: int) -> None:
         self.function, self.max_nodes = function, max_nodes
         self.nodes = function.nodes
-        self.position = {v: k for k, n in enumerate(self.nodes) for v in n.outputs}
-        self.results = {v for _, v in function.results}
+        self.spaces = spaces = Spaces(self.nodes)
+        # values by name, whose hash is there already
+        self.position, self.inputs, self.outputs = spaces.maker, spaces.inputs, spaces.outputs
+        self.results = {v.name for _, v in function.results}
         self.users = self._users()
-        self.view = [is_view(n) for n in self.nodes]
+        self.view = [
+            kind == "view" and leaf
+            for kind, leaf in zip(spaces.kinds, spaces.leaf_only, strict=True)
+        ]
         self.closed = [is_closed(n) for n in self.nodes]
         again = generated(self.nodes)
         self.cheap = [
-            lookup(n.op).cheap or any(v in again for v in n.outputs) for n in self.nodes
+            cheap or any(v in again for v in n.outputs)
+            for cheap, n in zip(spaces.cheap, self.nodes, strict=True)
         ]
         # per node the nodes whose values it reads, views looked through; all, and only those
         # behind a view
-        found = [self._makers(n) for n in self.nodes]
+        found = [self._makers(names) for names in self.inputs]
         self.makers = [(*direct, *behind) for direct, behind in found]
         self.behind = [behind for _, behind in found]
         self.stored = set[int]()
@@ -84,23 +90,23 @@ class _Groups:
         while self._single_groups() or self._order_updates():
             pass
 
-    def _users(self) -> dict[Value, list[int]]:
+    def _users(self) -> dict[str, list[int]]:
         """The nodes that read each value."""
-        found: dict[Value, list[int]] = {v: [] for v in self.position}
-        for k, node in enumerate(self.nodes):
-            for v in dict.fromkeys(node.inputs):
+        found: dict[str, list[int]] = {v: [] for v in self.position}
+        for k, inputs in enumerate(self.inputs):
+            for v in dict.fromkeys(inputs):
                 if v in found:
                     found[v].append(k)
         return found
 
-    def _makers(self, node: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The positions of the nodes that compute what `node` reads: at once, and under views."""
+    def _makers(self, inputs: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The positions of the nodes that compute what a node reads: at once, and under views."""
         direct: list[int] = []
         behind: list[int] = []
-        for v in node.inputs:
+        for v in inputs:
             k = first = self.position.get(v)
             while k is not None and self.view[k]:
-                k = self.position.get(self.nodes[k].inputs[0])
+                k = self.position.get(self.inputs[k][0])
             if k is not None:
                 (direct if k == first else behind).append(k)
         return tuple(direct), tuple(behind)
@@ -111,8 +117,8 @@ class _Groups:
         groups must be made again."""
         self.group_of.clear()
         self.groups.clear()
-        for k, node in enumerate(self.nodes):
-            if not self.view[k] and (not self._cheap(k) or self._must_exist(node)):
+        for k in range(len(self.nodes)):
+            if not self.view[k] and (not self._cheap(k) or self._must_exist(k)):
                 self.group_of[k] = k
                 self.groups[k] = group = self._closure({k})
                 group.level = k
@@ -120,13 +126,10 @@ class _Groups:
                     self.groups[n].users.add(k)
         for group in self.groups.values():
             copied = self._copied(group)
-            if copied and find_frame(self._members(group), self._outputs(group)) is None:
+            if copied and self.spaces.find(group.nodes, self._outputs(group)) is None:
                 self.stored |= copied
                 return True
         return False
-
-    def _members(self, group: _Group) -> list[Node]:
-        return [self.nodes[k] for k in group.nodes]
 
     def _copied(self, group: _Group) -> set[int]:
         """The nodes of a group that other groups have too and that could be stored instead."""
@@ -138,12 +141,12 @@ class _Groups:
 
     # --- what a group holds, and what it follows ---
 
-    def _must_exist(self, node: Node) -> bool:
+    def _must_exist(self, k: int) -> bool:
         """A cheap node that memory must hold: a result, or what a view looks at or a closed node
         reads."""
         return any(
             v in self.results or any(self.view[u] or self.closed[u] for u in self.users[v])
-            for v in node.outputs
+            for v in self.outputs[k]
         )
 
     def _closure(self, own: set[int]) -> _Group:
@@ -170,15 +173,15 @@ class _Groups:
         True where a cheap node that reads the old value was copied into a group that needs the
         new one: such nodes are then stored, and the groups must be made again.
         """
-        readers: dict[Value, set[int]] = {}
+        readers: dict[str, set[int]] = {}
         for g, group in self.groups.items():
             for value in {v for k in group.nodes for v in self._roots(k)}:
                 readers.setdefault(value, set()).add(g)
         for new, old in updates(self.function).items():
-            writer = self.group_of.get(self.position[new], -1)
+            writer = self.group_of.get(self.position[new.name], -1)
             if writer not in self.groups:
                 continue
-            for reader in readers.get(old, set()) - {writer}:
+            for reader in readers.get(old.name, set()) - {writer}:
                 if self._reaches(self.groups[reader].needs, writer):
                     self.stored |= self._copied(self.groups[reader])
                     return True
@@ -187,12 +190,12 @@ class _Groups:
                 self._lift(reader)
         return False
 
-    def _roots(self, k: int) -> set[Value]:
+    def _roots(self, k: int) -> set[str]:
         """The values a node reads, views looked through."""
         found = set()
-        for v in self.nodes[k].inputs:
-            while (m := self.position.get(v)) is not None and is_view(self.nodes[m]):
-                v = self.nodes[m].inputs[0]
+        for v in self.inputs[k]:
+            while (m := self.position.get(v)) is not None and self.view[m]:
+                v = self.inputs[m][0]
             found.add(v)
         return found
 
@@ -220,17 +223,17 @@ class _Groups:
         seen, queue = {k}, [k]
         while queue:
             for v in self.nodes[queue.pop()].inputs:
-                m = self.position.get(v)
+                m = self.position.get(v.name)
                 if m is None or m in seen or self.view[m]:
                     continue
                 seen.add(m)
                 if m not in self.group_of:
                     queue.append(m)
-                elif not single or self._only_for(v, self.group_of[k]):
+                elif not single or self._only_for(v.name, self.group_of[k]):
                     found.append((-v.type.nbytes, self.group_of[m]))
         return [g for _, g in sorted(found)]
 
-    def _only_for(self, value: Value, group: int) -> bool:
+    def _only_for(self, value: str, group: int) -> bool:
         return value not in self.results and not any(
             self._escapes(u, self.groups[group]) for u in self.users[value]
         )
@@ -266,11 +269,12 @@ class _Groups:
             return None
         if any(self.closed[k] for k in (*a.own, *b.own)):
             return None
-        union = self._closure(a.own | b.own)
+        union = _Group(a.own | b.own, sorted({*a.nodes, *b.nodes}))
         if self._views_itself(union):
             return None
-        frame = find_frame(self._members(union), self._outputs(union))
-        return union if frame and not rows_are_large(frame, self._members(union)) else None
+        found = self.spaces.find(union.nodes, self._outputs(union))
+        large = found and self.spaces.rows_are_large(union.nodes, found.cross)
+        return union if found and not large else None
 
     def _views_itself(self, group: _Group) -> bool:
         """Whether the group reads a value of its own through a view, which must find it in
@@ -306,11 +310,11 @@ class _Groups:
                     self.groups[user].level = found.level + 1
                     queue.append(user)
 
-    def _outputs(self, group: _Group) -> list[Value]:
+    def _outputs(self, group: _Group) -> list[str]:
         """Values of the group's own nodes that are needed outside it."""
         found = []
         for k in sorted(group.own):
-            for v in self.nodes[k].outputs:
+            for v in self.outputs[k]:
                 if v in self.results or any(self._escapes(u, group) for u in self.users[v]):
                     found.append(v)
         return found
@@ -323,7 +327,7 @@ class _Groups:
                 return False
         elif self.view[user] or user in self.group_of:
             return True
-        readers = (u for v in self.nodes[user].outputs for u in self.users[v])
+        readers = (u for v in self.outputs[user] for u in self.users[v])
         return any(self._escapes(u, group) for u in readers)
 
     # --- the new function ---
@@ -331,14 +335,16 @@ class _Groups:
     def rebuild(self) -> Function:
         """The function with one node per group, in an order that respects every need."""
         order = self._ordered()
+        values = {v.name: v for n in self.nodes for v in n.outputs}
         nodes: list[Node] = []
         done: set[int] = set()
         for g in order:
             group = self.groups[g]
             self._emit_views(group, nodes, done)
-            nodes.append(fused([self.nodes[k] for k in group.nodes], self._outputs(group)))
+            outputs = [values[v] for v in self._outputs(group)]
+            nodes.append(fused([self.nodes[k] for k in group.nodes], outputs))
         for k, node in enumerate(self.nodes):
-            if is_view(node) and k not in done and node.output in self.results:
+            if self.view[k] and k not in done and node.output.name in self.results:
                 self._emit_view(k, nodes, done)
         return replace(self.function, nodes=tuple(nodes))
 
@@ -355,16 +361,16 @@ class _Groups:
 
     def _emit_views(self, group: _Group, nodes: list[Node], done: set[int]) -> None:
         for k in group.nodes:
-            for v in self.nodes[k].inputs:
+            for v in self.inputs[k]:
                 m = self.position.get(v)
-                if m is not None and is_view(self.nodes[m]):
+                if m is not None and self.view[m]:
                     self._emit_view(m, nodes, done)
 
     def _emit_view(self, k: int, nodes: list[Node], done: set[int]) -> None:
         if k in done:
             return
-        base = self.position.get(self.nodes[k].inputs[0])
-        if base is not None and is_view(self.nodes[base]):
+        base = self.position.get(self.inputs[k][0])
+        if base is not None and self.view[base]:
             self._emit_view(base, nodes, done)
         done.add(k)
         nodes.append(self.nodes[k])

@@ -8,11 +8,11 @@ axes as frame; a contraction's frame are its output's axes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from nncompiler.ir.graph import Node, Value
-from nncompiler.ir.op import lookup
+from nncompiler.ir.op import DimMap, lookup
 from nncompiler.ir.scalar import PRIMITIVES
 from nncompiler.record import dataclass
 
@@ -34,42 +34,6 @@ class Frame:
     extents: tuple[int, ...]
     labels: dict[Value, Labels]
     cross: Node | None = None
-
-
-def label_dimensions(nodes: Sequence[Node], through_operands: bool = True) -> dict[Value, Labels]:
-    """The label of every dimension of every value the nodes touch; None for extent 1.
-
-    With `through_operands`, two readers of one outside value run over the same axes; without,
-    only values made inside tie axes together (a product of a matrix with its own transpose needs
-    that).
-    """
-    made = {v.name for n in nodes for v in n.outputs}
-    values: dict[str, Value] = {}  # by name, whose hash is there already
-    first: dict[str, int] = {}  # union-find over dimensions: a value's have numbers in a row
-    parent: list[int] = []
-    for node in nodes:
-        for v in (*node.inputs, *node.outputs):
-            if v.name not in first:
-                values[v.name], first[v.name] = v, len(parent)
-                parent += range(len(parent), len(parent) + len(v.type.shape))
-        for k, d, e in lookup(node.op).dims(node):
-            v = node.inputs[k]
-            if v.type.shape[d] != 1 and (through_operands or v.name in made):
-                a, b = first[v.name] + d, first[node.output.name] + e
-                parent[_root(parent, a)] = _root(parent, b)
-    return {
-        v: tuple([
-            None if n == 1 else _root(parent, x)
-            for x, n in enumerate(v.type.shape, first[name])
-        ])
-        for name, v in values.items()
-    }
-
-
-def _root(parent: list[int], x: int) -> int:
-    while (up := parent[x]) != x:
-        parent[x] = x = parent[up]
-    return x
 
 
 def is_view(node: Node) -> bool:
@@ -103,162 +67,231 @@ def expensive(node: Node) -> bool:
     )
 
 
+class Spaces:
+    """The nodes of a function, and of each what frames are found by: a group is a list of
+    positions. The dimensions of values have numbers; those of `ties` run together.
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        operators = [lookup(n.op) for n in nodes]
+        self.nodes = nodes
+        self.kinds = [o.kind for o in operators]
+        self.cheap = [o.cheap for o in operators]
+        self.leaf_only = [o.leaf_only(n) for o, n in zip(operators, nodes, strict=True)]
+        # values by name, whose hash is there already
+        self.inputs = [[v.name for v in n.inputs] for n in nodes]
+        self.outputs = [[v.name for v in n.outputs] for n in nodes]
+        self.maker = {v: k for k, names in enumerate(self.outputs) for v in names}
+        self.dims: dict[str, Labels] = {}
+        self.sizes: list[int] = []
+        for node in nodes:
+            for v in (*node.inputs, *node.outputs):
+                if v.name not in self.dims:
+                    self.dims[v.name] = self._numbered(v.type.shape)
+        #: Per node (input, its dimension, the dimension of the output).
+        self.ties = [
+            tuple(self._ties(n, o.dims(n))) for n, o in zip(nodes, operators, strict=True)
+        ]
+
+    def _numbered(self, shape: tuple[int, ...]) -> Labels:
+        start = len(self.sizes)
+        self.sizes += shape
+        return tuple([None if n == 1 else start + d for d, n in enumerate(shape)])
+
+    def _ties(self, node: Node, dims: DimMap) -> Iterator[tuple[str, int, int]]:
+        for k, d, e in dims:
+            a, b = self.dims[node.inputs[k].name][d], self.dims[node.output.name][e]
+            if a is not None and b is not None:
+                yield node.inputs[k].name, a, b
+
+    def find(self, group: Sequence[int], outputs: Sequence[str]) -> _Found | None:
+        """What `find_frame` finds for a group."""
+        contracts = [k for k in group if self.kinds[k] == "contract"]
+        folds = [k for k in group if self.kinds[k] == "fold"]
+        if len(contracts) > 1 or (contracts and folds):
+            return None
+        inside = set(group)
+        if any(self.leaf_only[k] and self._reads_computed(k, inside) for k in group):
+            return None
+        if contracts and self._reads_computed(contracts[0], inside):
+            return None
+        for through_operands in (True, False):
+            labels = self._labels(group, None if through_operands else inside)
+            if any(labels.repeats(v) for k in group for v in self.outputs[k]):
+                continue
+            if contracts:
+                found = self._contract_frame(group, contracts[0], outputs, labels)
+            else:
+                found = self._loop_frame(group, folds, outputs, labels)
+            if found:
+                return found
+        return None
+
+    def _reads_computed(self, k: int, group: Collection[int]) -> bool:
+        """Whether arithmetic inside the group (not mere data movement) makes what node k reads."""
+        makers = (self.maker.get(v) for v in self.inputs[k])
+        return any(
+            m in group and (not self.cheap[m] or self._reads_computed(m, group))
+            for m in makers
+            if m is not None
+        )
+
+    def _labels(self, group: Iterable[int], within: Collection[int] | None) -> _Labels:
+        """The axes of every value that the group touches. Two readers of one outside value run
+        over the same axes; where `within` is the group, only values made inside tie axes together
+        (a product of a matrix with its own transpose needs that).
+        """
+        labels = _Labels(self.dims)
+        for k in group:
+            for v, a, b in self.ties[k]:
+                if within is None or self.maker.get(v) in within:
+                    labels.parent[labels.root(a)] = labels.root(b)
+        return labels
+
+    def _contract_frame(
+        self, group: Sequence[int], anchor: int, outputs: Sequence[str], labels: _Labels
+    ) -> _Found | None:
+        """One contraction, then elementwise work on its result: the epilogue. Its operands must be
+        in memory."""
+        axes = labels.axes(self.outputs[anchor][0])
+        after = {self.outputs[anchor][0]}
+        for k in group:
+            if k == anchor:
+                continue
+            if not after.isdisjoint(self.inputs[k]):
+                after.update(self.outputs[k])
+            elif not self.cheap[k] and labels.axes(self.outputs[k][0]) not in ((), axes):
+                # beside the tile only scalars, or work on the very elements of the tile (a slot
+                # times its decay)
+                return None
+        if not after.isdisjoint(self.inputs[anchor]):
+            return None
+        if any(labels.axes(v) != axes for v in outputs):
+            return None
+        if any(not set(labels.axes(v)) <= set(axes) for v in after):
+            return None
+        return _Found(axes, labels)
+
+    def _loop_frame(
+        self, group: Sequence[int], folds: Sequence[int], outputs: Sequence[str], labels: _Labels
+    ) -> _Found | None:
+        heavy = [v for k in group if not self.cheap[k] for v in self.outputs[k]]
+        for cross in (*[f for f in folds if not labels.axes(self.outputs[f][0])], None):
+            after = self._scalars_after(group, cross, labels)
+            if after is None:
+                continue
+            rows = [self.outputs[f][0] for f in folds if f != cross]
+            inside = [v for v in outputs if v not in after]
+            # scalars are computed and stored in front of the loops: they do not narrow the frame
+            spread = [v for v in inside if labels.axes(v)] or inside
+            whole = None if cross is None else labels.axes(self.inputs[cross][0])
+            axes = _common(labels, rows + spread, whole)
+            if axes is None or (whole is not None and (not axes or set(axes) != set(whole))):
+                continue
+            if _fits(axes, labels, [v for v in heavy if v not in after], inside):
+                return _Found(axes, labels, None if cross is None else self.nodes[cross])
+        return None
+
+    def _scalars_after(
+        self, group: Sequence[int], cross: int | None, labels: _Labels
+    ) -> set[str] | None:
+        """The result of `cross` and what follows from it; None where that is not all scalars."""
+        if cross is None:
+            return set()
+        after = set(self.outputs[cross])
+        for k in group:
+            if not after.isdisjoint(self.inputs[k]):
+                after.update(self.outputs[k])
+        return None if any(labels.axes(v) for v in after) else after
+
+    def rows_are_large(self, group: Iterable[int], cross: Node | None) -> bool:
+        """Whether folds within a fold over everything, which one worker runs, are work for
+        several."""
+        if cross is None:
+            return False
+        folds = [self.nodes[k] for k in group if self.kinds[k] == "fold"]
+        points = max((n.inputs[0].type.size for n in folds if n is not cross), default=0)
+        return points >= max(_SHARED, 16 * cross.inputs[0].type.size)
+
+
+class _Labels:
+    """The axes of values: dimensions that run together share a number (union-find)."""
+
+    def __init__(self, dims: Mapping[str, Labels]) -> None:
+        self.dims = dims
+        self.parent: dict[int, int] = {}
+        self.known: dict[str, tuple[int, ...]] = {}
+
+    def root(self, x: int) -> int:
+        parent = self.parent
+        while (up := parent.get(x, x)) != x:
+            parent[x] = x = parent.get(up, up)
+        return x
+
+    def axes(self, value: str) -> tuple[int, ...]:
+        """Of dimensions whose extent is not 1; to be asked when all ties are there."""
+        found = self.known.get(value)
+        if found is None:
+            found = tuple([self.root(x) for x in self.dims[value] if x is not None])
+            self.known[value] = found
+        return found
+
+    def repeats(self, value: str) -> bool:
+        axes = self.axes(value)
+        return len(set(axes)) != len(axes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A frame before its labels are written out."""
+
+    axes: tuple[int, ...]
+    labels: _Labels
+    cross: Node | None = None
+
+
 def find_frame(nodes: Sequence[Node], outputs: Sequence[Value]) -> Frame | None:
     """The frame under which `nodes` (in order) form one nest that yields `outputs`, or None where
     there is none."""
-    contracts = [n for n in nodes if lookup(n.op).kind == "contract"]
-    folds = [n for n in nodes if lookup(n.op).kind == "fold"]
-    if len(contracts) > 1 or (contracts and folds):
+    spaces = Spaces(nodes)
+    found = spaces.find(range(len(nodes)), [v.name for v in outputs])
+    if found is None:
         return None
-    made = {v: n for n in nodes for v in n.outputs}
-    if any(lookup(n.op).leaf_only(n) and any(_computed(made, v) for v in n.inputs) for n in nodes):
-        return None
-    for through_operands in (True, False):
-        labels = label_dimensions(nodes, through_operands)
-        if any(_repeats(labels[v]) for v in made):
-            continue
-        if contracts:
-            found = _contract_frame(nodes, made, contracts[0], outputs, labels)
-        else:
-            found = _loop_frame(nodes, folds, outputs, labels)
-        if found:
-            return found
-    return None
-
-
-def rows_are_large(frame: Frame, nodes: Sequence[Node]) -> bool:
-    """Whether folds within a fold over everything, which one worker runs, are work for several."""
-    if frame.cross is None:
-        return False
-    rows = [n for n in nodes if lookup(n.op).kind == "fold" and n is not frame.cross]
-    points = max((n.inputs[0].type.size for n in rows), default=0)
-    return points >= max(_SHARED, 16 * frame.cross.inputs[0].type.size)
-
-
-def _repeats(labels: Labels) -> bool:
-    present = [x for x in labels if x is not None]
-    return len(set(present)) != len(present)
-
-
-def _axes(labels: Labels) -> tuple[int, ...]:
-    return tuple(x for x in labels if x is not None)
-
-
-def _frame(
-    axes: tuple[int, ...], labels: dict[Value, Labels], cross: Node | None = None
-) -> Frame:
-    extents = {
-        x: v.shape[d] for v, ls in labels.items() for d, x in enumerate(ls) if x is not None
+    values = {v.name: v for n in nodes for v in (*n.inputs, *n.outputs)}
+    labels = {
+        v: tuple([None if x is None else found.labels.root(x) for x in spaces.dims[name]])
+        for name, v in values.items()
     }
-    return Frame(axes, tuple(extents[a] for a in axes), labels, cross)
-
-
-def _contract_frame(
-    nodes: Sequence[Node],
-    made: Mapping[Value, Node],
-    anchor: Node,
-    outputs: Sequence[Value],
-    labels: dict[Value, Labels],
-) -> Frame | None:
-    """One contraction, then elementwise work on its result: the epilogue. Its operands must be in
-    memory."""
-    axes = _axes(labels[anchor.output])
-    after = {anchor.output}
-    for node in nodes:
-        if node is anchor:
-            continue
-        if any(v in after for v in node.inputs):
-            after.update(node.outputs)
-        elif not lookup(node.op).cheap and _axes(labels[node.output]) not in ((), axes):
-            # beside the tile only scalars, or work on the very elements of the tile (a slot times
-            # its decay)
-            return None
-    if any(v in after for v in anchor.inputs) or any(_computed(made, v) for v in anchor.inputs):
-        return None
-    if any(_axes(labels[v]) != axes for v in outputs):
-        return None
-    if any(not set(_axes(labels[v])) <= set(axes) for v in after):
-        return None
-    return _frame(axes, labels)
-
-
-def _computed(made: Mapping[Value, Node], value: Value) -> bool:
-    """Whether arithmetic inside the group (not mere data movement) makes `value`."""
-    maker = made.get(value)
-    if maker is None:
-        return False
-    return not lookup(maker.op).cheap or any(_computed(made, v) for v in maker.inputs)
-
-
-def _loop_frame(
-    nodes: Sequence[Node],
-    folds: Sequence[Node],
-    outputs: Sequence[Value],
-    labels: dict[Value, Labels],
-) -> Frame | None:
-    heavy = [v for n in nodes if not lookup(n.op).cheap for v in n.outputs]
-    for cross in (*[f for f in folds if not _axes(labels[f.output])], None):
-        after = _scalars_after(nodes, cross, labels)
-        if after is None:
-            continue
-        rows = [f for f in folds if f is not cross]
-        inside = [v for v in outputs if v not in after]
-        # scalars are computed and stored in front of the loops: they do not narrow the frame
-        spread = [v for v in inside if _axes(labels[v])] or inside
-        axes = _common(labels, [f.output for f in rows] + spread, cross)
-        if axes is None or (cross and set(axes) != set(_axes(labels[cross.inputs[0]]))):
-            continue
-        if cross and not axes:
-            continue
-        if _fits(axes, labels, [v for v in heavy if v not in after], inside):
-            return _frame(axes, labels, cross)
-    return None
-
-
-def _scalars_after(
-    nodes: Sequence[Node], cross: Node | None, labels: dict[Value, Labels]
-) -> set[Value] | None:
-    """The result of `cross` and what follows from it; None where that is not all scalars."""
-    if cross is None:
-        return set()
-    after = set(cross.outputs)
-    for node in nodes:
-        if any(v in after for v in node.inputs):
-            after.update(node.outputs)
-    return after if all(not _axes(labels[v]) for v in after) else None
+    return Frame(found.axes, tuple([spaces.sizes[a] for a in found.axes]), labels, found.cross)
 
 
 def _common(
-    labels: dict[Value, Labels], values: Sequence[Value], cross: Node | None
+    labels: _Labels, values: Sequence[str], whole: tuple[int, ...] | None
 ) -> tuple[int, ...] | None:
-    """Axes that all of `values` have, in the order of the first; the axes of the fold where there
-    are no values."""
+    """Axes that all of `values` have, in the order of the first; the whole space of the fold over
+    everything where there are no values."""
     if not values:
-        return _axes(labels[cross.inputs[0]]) if cross else None
-    axes = _axes(labels[values[0]])
+        return whole
+    axes = labels.axes(values[0])
     for v in values[1:]:
-        own = set(_axes(labels[v]))
-        axes = tuple(a for a in axes if a in own)
+        own = labels.axes(v)
+        if own != axes:
+            axes = tuple([a for a in axes if a in own])
     return axes
 
 
 def _fits(
-    axes: tuple[int, ...],
-    labels: dict[Value, Labels],
-    computed: Sequence[Value],
-    outputs: Sequence[Value],
+    axes: tuple[int, ...], labels: _Labels, computed: Sequence[str], outputs: Sequence[str]
 ) -> bool:
     """Every computed value is a scalar, or runs over the frame and at most one common inner
     space."""
     frame, inner = set(axes), set[int]()
     for v in computed:
-        own = set(_axes(labels[v]))
-        if not own:
+        own = labels.axes(v)
+        if not own or own == axes:
             continue
-        if not own >= frame:
-            return False
-        extra = own - frame
-        if extra and inner and extra != inner:
+        extra = set(own) - frame
+        if len(extra) + len(frame) != len(own) or (extra and inner and extra != inner):
             return False
         inner |= extra
-    return all(set(_axes(labels[v])) >= frame for v in outputs if _axes(labels[v]))
+    return all(frame.issubset(labels.axes(v)) for v in outputs if labels.axes(v))
