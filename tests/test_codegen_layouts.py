@@ -103,9 +103,10 @@ def test_rounds_copy_rows(rng, rows, columns):
     fold = Fold(("acc",), "sum", axes(k=3, l=9), (term,))
     store = Store("c", at("i", "j"), Ref("acc", F32))
     nest = kernel(For(axes(i=rows, j=columns), (fold, store)))
-    schedule = Schedule("contract", ("j",), "i", (6, 16), tuple("jkil"), columns)
-    run(replace(nest, schedule=schedule), a=a, b=b, c=c)
-    np.testing.assert_allclose(c, np.einsum("kli,klj->ij", a, b), rtol=1e-4, atol=1e-5)
+    for unroll in (1, 3):
+        schedule = Schedule("contract", ("j",), "i", (6, 16), tuple("jkil"), columns, unroll)
+        run(replace(nest, schedule=schedule), a=a, b=b, c=c)
+        np.testing.assert_allclose(c, np.einsum("kli,klj->ij", a, b), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("columns", [1, 4, 12, 29])

@@ -320,12 +320,13 @@ def test_accumulators_stay_in_registers(tile, vector, turned):
     assert not any(re.search(r"\(%rsp\).*%ymm|%ymm.*\(%rsp\)", block) for block in hot)
 
 
-def tiled_text(*sizes):
+TILED = {"strategy": "contract", "vector": ("j",), "register": "i", "tile": (6, 16)}
+
+
+def tiled_text(*sizes, **schedule):
     """The code of a product of these sizes in tiles of 6 x 16."""
     a, b, c = matrices(np.random.default_rng(0), *sizes, np.float32)
-    nest = product(
-        a, b, strategy="contract", vector=("j",), register="i", tile=(6, 16), order=("j", "i", "k")
-    )
+    nest = product(a, b, **TILED, order=("j", "i", "k"), **schedule)
     buffers = {n: buffer(n, x) for n, x in (("a", a), ("b", b), ("c", c))}
     return emit_kernel(nest, buffers, select("x86-64-v3"), "kernel").text
 
@@ -337,6 +338,36 @@ def test_rows_are_divided_evenly(rows, fmas):
     """No tile has fewer rows than it must: 16 are 6, 5 and 5, not 6, 6 and 4."""
     blocks = re.split(r"\n\w+:", tiled_text(rows, 16, 30))
     assert sorted(n for x in blocks if (n := x.count("@llvm.fma"))) == fmas
+
+
+@pytest.mark.parametrize(("pack", "fmas"), [(0, [40, 48]), (16, [8, 48])])
+def test_whole_tiles_are_unrolled(pack, fmas):
+    """Four steps at a time, but one where the rows fill a panel."""
+    blocks = re.split(r"\n\w+:", tiled_text(64, 16, 80, unroll=4, pack=pack))
+    assert sorted(n for x in blocks if (n := x.count("@llvm.fma"))) == fmas
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 16), (6, 16), (23, 50), (64, 33)])
+@pytest.mark.parametrize("pack", [0, 16, 48])
+def test_unrolled_sums_are_the_same(rng, rows, columns, pack):
+    """Steps keep their order, so the bits do not depend on how many stand together."""
+    a, b, c = matrices(rng, rows, columns, 60, np.float32)
+    found = []
+    for unroll in (1, 2, 3, 4):
+        nest = product(a, b, **TILED, order=("j", "i", "k"), pack=pack, unroll=unroll)
+        check_product(nest, a, b, c)
+        found.append(c.tobytes())
+    assert len(set(found)) == 1
+
+
+def test_long_sums_of_much_work_are_unrolled(rng):
+    """Not those whose steps are few, cannot be divided, or are soon done."""
+    def chosen(m, n, k):
+        a, b, c = matrices(rng, m, n, k, np.float32)
+        return scheduled(product(a, b), a=a, b=b, c=c).schedule.unroll
+
+    sizes = (64, 512, 784), (64, 512, 66), (64, 512, 65), (64, 512, 16), (16, 64, 64)
+    assert [chosen(*s) for s in sizes] == [4, 3, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("rows", "requests"), [(60, 0), (600, 1)])

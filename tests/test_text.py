@@ -378,6 +378,7 @@ class RandomPlan:
             (8, 48) if pick() < 0.5 else None,
             ("i", "j", "k2") if pick() < 0.5 else (),
             96 if pick() < 0.5 else 0,
+            4 if pick() < 0.5 else 1,
         )
         spans = (Span("a.nn", 3, number + 1), Span("b.nn", 1, 1))[: self.rng.randrange(3)]
         nodes = ("1", "b[0].W")[: self.rng.randrange(3)]

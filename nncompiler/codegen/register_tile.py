@@ -73,6 +73,7 @@ class RegisterTiles:
         self.long = seen.cost > _LONG and not seen.guarded
         #: Scratch memory by its size, for accumulators between rounds.
         self.waiting: dict[int, str] = {}
+        self.unroll = schedule.unroll
         self.pack = min(schedule.pack, self.extents[self.columns])
         steps = math.prod(a.extent for a in first.reduction)
         roles = self.columns, self.rows
@@ -174,8 +175,9 @@ class RegisterTiles:
         lanes, across = self.lanes_of(tile), self.vectors_of(tile)
         start = [literal(self.zero, lanes)] * (tile.rows * across)
         sums = self.reduce(
-            product.loops, start, lambda acc: self.step(product, tile, across, acc)
-        )
+            product.loops, start, lambda acc: self.step(product, tile, across, acc),
+            self.together(tile),
+        )  # fmt: skip
         if not self.reduced:
             return sums
         return self.joined(sums, across)
@@ -183,6 +185,13 @@ class RegisterTiles:
     def joined(self, sums: list[Value], across: int) -> list[Value]:
         """Lanes added up: of the sums of a row one vector."""
         return [transpose_add(self.w, sums[n : n + across]) for n in range(0, len(sums), across)]
+
+    def together(self, tile: Tile) -> int:
+        """Steps of the innermost reduction loop that stand one after the other: several where a
+        tile is repeated, for in an edge, or where a panel is filled, they would not pay.
+        """
+        repeated = 2 * tile.rows * tile.width > math.prod(self.tile) and not tile.fills
+        return self.unroll if repeated else 1
 
     def lanes_of(self, tile: Tile) -> int:
         """Lanes of a vector: a full register, or less where the whole axis needs less."""
@@ -198,9 +207,11 @@ class RegisterTiles:
         loops: Loops,
         acc: list[Value],
         products: Callable[[list[Value]], list[Value]],
+        together: int = 1,
     ) -> list[Value]:
-        """The reduction loops, accumulators carried through all of them. Whether one is empty is
-        asked once, in front of all whose bounds do not depend on others.
+        """The reduction loops, accumulators carried through all of them; so many steps of the
+        innermost one `together`, if its bounds are numbers. Whether a loop is empty is asked once,
+        in front of all whose bounds do not depend on others.
         """
         counters = {axis.name for axis, _ in loops}
         spans = {
@@ -216,14 +227,18 @@ class RegisterTiles:
             if axis.name == self.vector:
                 return self._reduce_lanes(axis, acc, lambda inside: nest(rest, inside))
 
-            def body(at: Counter, inside: list[Value]) -> list[Value]:
-                with self.e.scope({axis.name: At.of(at, range(axis.extent))}):
-                    return nest(rest, inside)
+            ends = spans.get(axis.name) or bounds.ends(axis.extent, self.w, self.e.integer)
+            steps = 1 if rest or ends != (0, axis.extent) else together
 
-            if axis.name in spans:
-                return self.w.some(*spans[axis.name], acc, body)
-            start, stop = bounds.ends(axis.extent, self.w, self.e.integer)
-            return self.w.span(start, stop, acc, body)
+            def body(at: Counter, inside: list[Value]) -> list[Value]:
+                for n in range(steps):
+                    with self.e.scope({axis.name: At.of(at, range(0, axis.extent, steps)) + n}):
+                        inside = nest(rest, inside)
+                return inside
+
+            if steps > 1:
+                return self.w.loop(0, axis.extent, steps, acc, body)
+            return (self.w.some if axis.name in spans else self.w.span)(*ends, acc, body)
 
         return self.w.unless_empty([*spans.values()], acc, lambda acc: nest(loops, acc))
 

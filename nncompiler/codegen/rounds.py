@@ -75,6 +75,7 @@ class Rounds:
             slots.store(tiles.reduce(
                 tuple(inside), slots.load(),
                 lambda acc: tiles.step(self._product, tile, across, acc),
+                1 if inside[-1][0].name == tiles.rows else tiles.together(tile),
             ))  # fmt: skip
             return []
 

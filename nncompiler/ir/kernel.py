@@ -83,7 +83,8 @@ class Schedule:
     partial sums added up at the end. A reduction axis before parallel ones runs around their
     tiles, whose accumulators then wait in memory. With `pack`, the factor that varies along the
     columns is copied for so many columns at a time; if `order` names the columns twice, these
-    blocks run at the first place and their tiles at the second.
+    blocks run at the first place and their tiles at the second. With `unroll`, whole tiles take so
+    many steps of the innermost reduction axis at a time.
 
     `turn`: the kernel is one copy, contiguous along `register` where it reads and along
     `vector` where it writes.
@@ -100,6 +101,7 @@ class Schedule:
     tile: tuple[int, int] | None = None
     order: tuple[str, ...] = ()
     pack: int = 0
+    unroll: int = 1
     parallel: tuple[str, ...] = ()
     parts: int = 0
 

@@ -45,6 +45,10 @@ def verify_kernel(
         if name not in verifier.extents:
             message = f"the schedule names '{name}', which is no axis"
             verifier.found.append(Diagnostic(message, kernel))
+    last = verifier.extents.get(schedule.order[-1], 0) if schedule.order else 0
+    if schedule.unroll < 1 or schedule.unroll > 1 and last % schedule.unroll:
+        message = f"the schedule unrolls {schedule.unroll} steps of an axis of {last}"
+        verifier.found.append(Diagnostic(message, kernel))
     if schedule.parts and not schedule.parallel:
         message = "the schedule has parts of what is not parallel"
         verifier.found.append(Diagnostic(message, kernel))

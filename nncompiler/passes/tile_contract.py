@@ -24,6 +24,7 @@ from nncompiler.passes.tile_reads import (
     Reads,
     with_columns,
 )
+from nncompiler.passes.unroll import unrolled
 from nncompiler.record import dataclass
 
 #: A contraction with fewer multiply-adds than this is not worth a register tile.
@@ -245,7 +246,9 @@ class ContractionTiles(Reads):
             inside = (*inner, *rows, *(x for x in reduction if x != first))
             order = (*outer, choice.columns, first, *inside)
         order, pack = self.packed(choice, products, order)
-        return Schedule("contract", (choice.vector,), choice.rows, choice.tile, order, pack)
+        unroll = 1 if choice.vector != choice.columns else unrolled(self.form, order[-1])
+        roles = (choice.vector,), choice.rows, choice.tile
+        return Schedule("contract", *roles, order, pack, unroll)
 
     def packed(
         self, choice: Choice, products: list[tuple[Expr, Expr]], order: tuple[str, ...]

@@ -44,7 +44,7 @@ from nncompiler.ir.text.scan import (
 _NAME = r"(?:%[\w.']+|[A-Za-z_][\w.']*)"
 _BINDING = re.compile(rf"{_NAME}(?:\s*,\s*{_NAME})*\s*=(?!=)")
 _NEXT_AXIS = re.compile(r"[ \t]*(?:\|[ \t]*)?(?=[%A-Za-z_])")
-_ITEM = re.compile(r"vector|register|tile|order|pack|parallel|parts")
+_ITEM = re.compile(r"vector|register|tile|order|pack|unroll|parallel|parts")
 _INLINE = 88
 
 # --- printer ------------------------------------------------------------------------------------
@@ -112,6 +112,8 @@ def schedule_text(kernel: Kernel) -> str:
         items.append(f"order {_names(s.order[:outer] if inner else s.order)}{inner}")
     if s.pack:
         items.append(f"pack {s.pack}")
+    if s.unroll > 1:
+        items.append(f"unroll {s.unroll}")
     if s.parallel:
         items.append(f"parallel {_names(s.parallel)}")
     if s.parts:
@@ -283,6 +285,9 @@ def _item(scan: Scanner, schedule: Schedule, item: str) -> Schedule:
         case "parts":
             found = scan.need(re.compile(r"\d{1,6}"), "a number of parts")
             return replace(schedule, parts=int(found[0]))
+        case "unroll":
+            found = scan.need(re.compile(r"\d{1,3}"), "a number of steps")
+            return replace(schedule, unroll=int(found[0]))
         case _:
             found = scan.need(re.compile(r"\d{1,6}"), "a number of columns")
             return replace(schedule, pack=int(found[0]))
