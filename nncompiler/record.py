@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import field as field
-from dataclasses import replace as replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
+    from dataclasses import replace as replace
 else:
 
     def dataclass(cls=None, /, *, frozen=False, slots=True, eq=True):
@@ -27,6 +27,13 @@ else:
         assert slots, "records have slots"
         return made if cls is None else made(cls)
 
+    def replace(record, /, **changes):
+        """A copy of a record with some fields changed."""
+        for name in record._given:
+            if name not in changes:
+                changes[name] = getattr(record, name)
+        return record.__class__(**changes)
+
 
 def _made(cls: type, frozen: bool, eq: bool) -> type:
     own = cls.__dict__
@@ -34,6 +41,7 @@ def _made(cls: type, frozen: bool, eq: bool) -> type:
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True)(cls)
     fields = dataclasses.fields(made)
     made.__init__ = _initialiser(made, fields)
+    made._given = tuple(f.name for f in fields if f.init)
     if "__repr__" not in own:
         made._shown = tuple(f.name for f in fields if f.repr)
         made.__repr__ = _repr
@@ -86,6 +94,8 @@ def _values(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 def _equality(values: Callable[[Any], tuple[Any, ...]]) -> Callable[[Any, object], Any]:
     def __eq__(self: Any, other: object) -> Any:
+        if other is self:
+            return True
         if other.__class__ is not self.__class__:
             return NotImplemented
         return values(self) == values(other)

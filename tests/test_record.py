@@ -58,7 +58,7 @@ def test_the_same_values(which: int, given: tuple[Any, ...], named: dict[str, An
     assert not hasattr(a, "__dict__")
     if which < 2:
         assert hash(a) == hash(b)
-        assert repr(record.replace(a, x=7.0)) == repr(record.replace(b, x=7.0))
+        assert repr(record.replace(a, x=7.0)) == repr(dataclasses.replace(b, x=7.0))
     else:
         assert type(a).__hash__ is type(b).__hash__ is None
 

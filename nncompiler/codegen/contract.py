@@ -21,7 +21,6 @@ by vector, or where it is long in a loop over the rows of a tile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import TypeAlias
 
@@ -38,6 +37,7 @@ from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Kernel, Schedule
 from nncompiler.ir.nests import Contraction, contraction
 from nncompiler.ir.scalar import Expr, Load, axes_of, conjuncts, walk
+from nncompiler.record import replace
 
 Visit: TypeAlias = Callable[[Tile], None]
 

@@ -12,13 +12,13 @@ hardware fma.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from nncompiler.codegen.math_exp import erf, exp, sigmoid, tanh
 from nncompiler.codegen.math_log import log, power
 from nncompiler.codegen.math_trig import cos, sin
 from nncompiler.codegen.math_value import Value
 from nncompiler.ir.scalar import Affine, Apply, Bitcast, Cast, Expr, Load
+from nncompiler.record import replace
 
 
 def _rsqrt(x: Value) -> Value:

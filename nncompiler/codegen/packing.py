@@ -6,8 +6,6 @@ other along a reduction axis, squares are loaded along that and turned in regist
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.expected import LINE
 from nncompiler.codegen.panel import Panel
@@ -17,6 +15,7 @@ from nncompiler.codegen.turn import squares, turned
 from nncompiler.codegen.writer import Value, literal
 from nncompiler.ir.kernel import Axis
 from nncompiler.ir.scalar import Affine, Load, walk
+from nncompiler.record import replace
 
 #: Tiles that must read a panel of rows.
 PANEL_TILES = 8

@@ -193,17 +193,18 @@ class Builder:
         attributes = tuple(sorted((attrs or {}).items()))
         probe = Node(op, tuple(inputs), (), attributes, body, self.span)
         types = lookup(op).infer(probe)
-        outputs = tuple(Value(self.fresh(hint), t) for t in types)
-        self.nodes.append(replace(probe, outputs=outputs))
+        outputs = tuple([Value(self.fresh(hint), t) for t in types])
+        self.nodes.append(Node(op, probe.inputs, outputs, attributes, body, self.span))
         return outputs
 
     def copy(self, node: Node, inputs: Sequence[Value], hints: bool = True) -> tuple[Value, ...]:
         """Append a copy of `node` on new inputs, keeping its span and, where free, its names."""
-        outputs = tuple(
+        outputs = tuple([
             Value(self.fresh(v.name if hints and not v.name.isdigit() else None), v.type)
             for v in node.outputs
-        )
-        self.nodes.append(replace(node, inputs=tuple(inputs), outputs=outputs))
+        ])
+        made = Node(node.op, tuple(inputs), outputs, node.attrs, node.body, node.span)
+        self.nodes.append(made)
         return outputs
 
     def const(self, value: float | int | bool, dtype: DType) -> Value:

@@ -7,7 +7,6 @@ constants): the reference that rounding errors are measured against.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from nncompiler.errors import CompilerBug, UserError
 from nncompiler.ir.graph import Attr, Function, Node, Param, Value
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import F32, Array, DType, TensorType
+from nncompiler.record import replace
 
 
 def run(

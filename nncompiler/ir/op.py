@@ -202,9 +202,11 @@ REGISTRY: dict[str, Operator] = {}
 def lookup(name: str) -> Operator:
     """The operator called `name`; loads the operator library on first use. `UserError` NN0311
     when there is none."""
-    if not REGISTRY:
-        import nncompiler.ir.ops  # noqa: F401  (defines and registers every operator)
     found = REGISTRY.get(name)
+    if found is None and not REGISTRY:
+        import nncompiler.ir.ops  # noqa: F401  (defines and registers every operator)
+
+        found = REGISTRY.get(name)
     if found is None:
         close = nearest(name, REGISTRY)
         raise UserError(
@@ -223,10 +225,9 @@ def expect(condition: bool, message: str) -> None:
 
 def expect_inputs(node: Node, count: int) -> None:
     found = len(node.inputs)
-    expect(
-        found == count,
-        f"'{node.op}' takes {count} operand{'s' * (count != 1)}, but {found} were given",
-    )
+    if found != count:
+        takes = f"'{node.op}' takes {count} operand{'s' * (count != 1)}"
+        raise UserError("NN0310", f"{takes}, but {found} were given")
 
 
 def broadcast_index(index: Sequence[Index], shape: tuple[int, ...]) -> tuple[Index, ...]:

@@ -113,6 +113,8 @@ def parse_type(text: str) -> TensorType:
 
 def broadcast_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
     """NumPy's broadcast of two shapes, or None where they do not fit."""
+    if a == b or not a:
+        return b
     rank = max(len(a), len(b))
     a = (1,) * (rank - len(a)) + a
     b = (1,) * (rank - len(b)) + b

@@ -7,12 +7,12 @@ kind of token. What one production can see to be wrong by itself is reported her
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from nncompiler.errors import Note, Span, UserError, nearest
 from nncompiler.lang import syntax as s
 from nncompiler.lang.lex import Token
+from nncompiler.record import replace
 
 # A production's children are tokens and nodes; the grammar says which, and mypy cannot.
 Child = Any

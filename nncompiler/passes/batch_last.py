@@ -8,8 +8,6 @@ outside a padded image is outside for all of them. Inputs are copied once, in fr
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nncompiler.ir.kernel import Argument, Buffer, Kernel, Plan, Step, reads_and_writes
 from nncompiler.passes.order import root_name
 from nncompiler.passes.rewriting import numbered, reading
@@ -20,6 +18,7 @@ from nncompiler.passes.strides import (
     follow,
     viewed,
 )
+from nncompiler.record import replace
 
 #: Strides that are a multiple of this many bytes meet in few sets of a cache.
 _SETS = 512

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from nncompiler.ir.kernel import (
     Buffer,
@@ -38,6 +37,7 @@ from nncompiler.passes.strides import (
     follow,
     viewed,
 )
+from nncompiler.record import replace
 
 #: Channels that are no multiple of this leave lanes of vectors empty, in every kernel.
 _LANES = 8

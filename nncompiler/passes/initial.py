@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nncompiler.ir.graph import Function, Node, Param, Value
+from nncompiler.record import replace
 
 
 def writing(init: Function) -> Function:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from itertools import count
 from typing import TypeAlias
 
@@ -22,6 +21,7 @@ from nncompiler.ir.kernel import (
     stores,
 )
 from nncompiler.ir.scalar import Affine, Expr, Index, Iota, Load, Ref, rewrite
+from nncompiler.record import replace
 
 Change: TypeAlias = Callable[[Expr], Expr]
 

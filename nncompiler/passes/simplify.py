@@ -48,23 +48,20 @@ def _walk(function: Function) -> tuple[Function, bool]:
     changed, seen = False, 0
     for node in function.nodes:
         inputs = [mapping[v] for v in node.inputs]
-        if node.op == "constant":
+        constant = node.op == "constant"
+        b.span = None if constant else node.span  # equal constants of all lines are one
+        if constant:
             mapping[node.output] = _constant(b, node)
         else:
-            probe = Node(node.op, tuple(inputs), node.outputs, node.attrs, node.body, node.span)
-            with b.at(node.span):
-                better = (
-                    None
-                    if node.body
-                    else _fold(b, probe, definitions) or _better(b, probe, definitions)
-                )
+            better = None if node.body else _better(b, node, inputs, definitions)
             if better is not None:
                 changed = True
                 mapping[node.output] = better
             else:
                 mapping.update(zip(node.outputs, b.copy(node, inputs), strict=True))
         for made in b.nodes[seen:]:
-            definitions.update(dict.fromkeys(made.outputs, made))
+            for v in made.outputs:
+                definitions[v] = made
         seen = len(b.nodes)
     results = [(name, mapping[v]) for name, v in function.results]
     return b.finish(results), changed
@@ -76,17 +73,20 @@ def _constant(b: Builder, node: Node) -> Value:
     return b.const(value, DTYPES[str(node.attr("dtype"))])
 
 
-def _better(b: Builder, node: Node, definitions: dict[Value, Node]) -> Value | None:
-    return lookup(node.op).simplify(b, node, definitions)
+def _better(
+    b: Builder, node: Node, inputs: list[Value], definitions: dict[Value, Node]
+) -> Value | None:
+    probe = Node(node.op, tuple(inputs), node.outputs, node.attrs, node.body, node.span)
+    found = _fold(b, probe, definitions)
+    return lookup(node.op).simplify(b, probe, definitions) if found is None else found
 
 
 def _fold(b: Builder, node: Node, definitions: dict[Value, Node]) -> Value | None:
     """The constant a node of scalar constants computes, or None where it is not one."""
-    sources = [definitions.get(v) for v in node.inputs]
-    if not sources or len(node.outputs) != 1 or node.output.shape:
+    if not node.inputs or len(node.outputs) != 1 or node.output.shape:
         return None
     arrays = []
-    for source in sources:
+    for source in map(definitions.get, node.inputs):
         if source is None or source.op != "constant":
             return None
         arrays.append(np.asarray(source.attr("value"), DTYPES[str(source.attr("dtype"))].numpy))

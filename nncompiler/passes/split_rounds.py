@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TypeAlias
 
 from nncompiler.ir.kernel import Axis, Buffer, Kernel, Loop, Plan, Schedule, Step
@@ -22,6 +21,7 @@ from nncompiler.ir.scalar import Load
 from nncompiler.passes.accesses import stride_of
 from nncompiler.passes.rewriting import fresh, split_axis
 from nncompiler.passes.tile_reads import CACHE, LINE, with_columns
+from nncompiler.record import replace
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 Choose: TypeAlias = Callable[[Kernel, Buffers], tuple[float, Schedule]]

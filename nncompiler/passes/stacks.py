@@ -11,11 +11,11 @@ at sizes that are powers of two, all in the same few sets of a cache. Only strid
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from nncompiler.ir.kernel import Buffer, Loop, Plan, loads, stores
 from nncompiler.ir.scalar import Affine
 from nncompiler.ir.types import row_major
+from nncompiler.record import replace
 
 
 def stack_steps(plan: Plan) -> Plan:

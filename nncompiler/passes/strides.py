@@ -7,11 +7,11 @@ readers read the copy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TypeAlias
 
 from nncompiler.ir.kernel import Axis, Buffer, For, Kernel, Store
 from nncompiler.ir.scalar import Affine, Load
+from nncompiler.record import replace
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 

@@ -8,10 +8,10 @@ y[i] = v2
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 from nncompiler.ir.kernel import Fold, For, Let, Stmt, Store, expressions, statements
 from nncompiler.ir.scalar import Affine, Expr, Load, Ref, rewrite, walk
+from nncompiler.record import replace
 
 
 def tidy(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:

@@ -9,7 +9,6 @@ of a contraction.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
 from typing import TypeAlias
 
 from nncompiler.ir.fingerprint import fingerprint
@@ -27,6 +26,7 @@ from nncompiler.ir.kernel import (
 from nncompiler.ir.nests import contraction
 from nncompiler.passes.tile_contract import ContractionTiles
 from nncompiler.passes.tile_loops import LoopLanes, loop_order, transposition
+from nncompiler.record import replace
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 

@@ -21,13 +21,13 @@ first kernel may be involved, so that the order of kernels stays as free as it w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.fuse import fused
 from nncompiler.passes.grouping import find_frame, is_loop
+from nncompiler.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

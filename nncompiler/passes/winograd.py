@@ -19,7 +19,6 @@ lies last in memory, whose lanes all do the same; an odd number of rows or colum
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
 from typing import TypeAlias
 
 from nncompiler.ir.fingerprint import fingerprint
@@ -28,6 +27,7 @@ from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine, Expr, Iota, Load, Ref, walk
 from nncompiler.passes.rewriting import changed, fresh, numbered
 from nncompiler.passes.winograd_kernels import Convolution, Tiles, Transformed, transformed
+from nncompiler.record import replace
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 Cost: TypeAlias = Callable[[Kernel, Buffers], float]

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from nncompiler.errors import UserError
 from nncompiler.ir.graph import Builder, Node, Value
 from nncompiler.ir.op import (
     DimMap,
@@ -100,11 +101,9 @@ class Elementwise(Operator):
 
 def common_dtype(node: Node, operands: Sequence[Value]) -> DType:
     first = operands[0].dtype
-    expect(
-        all(v.dtype == first for v in operands),
-        f"'{node.op}' expected operands of one dtype, but found "
-        f"{' and '.join(str(v.type) for v in operands)}",
-    )
+    for v in operands:
+        if v.dtype != first:
+            raise _unfit(node, "operands of one dtype", operands)
     return first
 
 
@@ -112,14 +111,15 @@ def common_shape(node: Node) -> tuple[int, ...]:
     shape: tuple[int, ...] = ()
     for v in node.inputs:
         joined = broadcast_shapes(shape, v.shape)
-        expect(
-            joined is not None,
-            f"'{node.op}' expected shapes that broadcast, but found "
-            f"{' and '.join(str(v.type) for v in node.inputs)}",
-        )
-        assert joined is not None
+        if joined is None:
+            raise _unfit(node, "shapes that broadcast", node.inputs)
         shape = joined
     return shape
+
+
+def _unfit(node: Node, expected: str, operands: Sequence[Value]) -> UserError:
+    found = " and ".join(str(v.type) for v in operands)
+    return UserError("NN0310", f"'{node.op}' expected {expected}, but found {found}")
 
 
 def read_all(node: Node, index: tuple[Index, ...], ctx: Lowering) -> list[Expr]:

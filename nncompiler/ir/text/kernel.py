@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Schedule, Stmt, Store, statements
 from nncompiler.ir.scalar import COMBINES, Const, Expr
@@ -40,6 +39,7 @@ from nncompiler.ir.text.scan import (
     name_text,
     spans_text,
 )  # fmt: skip
+from nncompiler.record import replace
 
 _NAME = r"(?:%[\w.']+|[A-Za-z_][\w.']*)"
 _BINDING = re.compile(rf"{_NAME}(?:\s*,\s*{_NAME})*\s*=(?!=)")
