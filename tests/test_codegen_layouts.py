@@ -11,7 +11,7 @@ import pytest
 import nncompiler
 from nncompiler.codegen.clip import Bounds, clip
 from nncompiler.codegen.target import host
-from nncompiler.driver import Compilation, read_source
+from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Store, reads_and_writes
 from nncompiler.ir.scalar import F32, I32, Affine, Iota, Load, Ref, apply, const
 from nncompiler.passes.split_rounds import split_rounds
@@ -156,7 +156,7 @@ def test_single_images_have_the_channels_last():
     """A convolution of one image runs over output channels: image and weights have them innermost,
     weights of the state through a copy right in front of the kernel that reads it.
     """
-    c = Compilation(read_source(MODELS / "resnet20.nn"), {"batch": 1})
+    c = Compilation(read_source(MODELS / "resnet20.nn"), {"batch": 1}, Options(direct=True))
     plan = c.plans["infer"]
     images = [b for b in plan.buffers if b.space == "arena" and b.type.shape[:1] == (1,)]
     assert all(b.layout[1] == 1 for b in images if b.type.rank == 4)

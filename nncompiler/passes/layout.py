@@ -39,7 +39,7 @@ _SMALL = 8
 
 def choose_layouts(plan: Plan, cost: Cost) -> Plan:
     """The plan with those layouts whose schedules take the fewest cycles, region by region."""
-    for region in _regions(plan):
+    for region in regions(plan):
         plan = min([plan, *_others(plan, region)], key=lambda p: _cycles(p, cost))
     return plan
 
@@ -62,7 +62,7 @@ def _cycles(plan: Plan, cost: Cost) -> float:
 # --- regions ---
 
 
-def _regions(plan: Plan) -> Iterator[frozenset[str]]:
+def regions(plan: Plan) -> Iterator[frozenset[str]]:
     """Arena buffers with the batch as first dimension, connected from windowed contractions."""
     buffers = plan.table()
     looped = {

@@ -12,12 +12,15 @@
 
 Sixteen products stand for thirty-six, and what a step makes stays in cache until it is read. The
 same holds for the gradient of the input, which is a convolution as well. The results are rounded
-otherwise than those of the direct form, with an error of the same order. Only for a batch that
-lies last in memory, whose lanes all do the same; an odd number of rows or columns stays direct.
+otherwise than those of the direct form, with an error of the same order.
+
+For images whose batch lies last in memory, whose lanes all do the same, or whose channels lie
+last; an odd number of rows or columns stays direct.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeAlias
 
@@ -54,7 +57,7 @@ def winograd(plan: Plan, cost: Cost) -> Plan:
         if key not in better:
             better[key] = _cycles(c, tiles, made, more, cost) < cost(c.kernel, table)
         if better[key]:
-            steps += _steps(c, tiles, made)
+            steps += _steps(tiles, made)
             table = more
         else:
             steps.append(step)
@@ -67,7 +70,7 @@ def _cycles(
     c: Convolution, tiles: Tiles, made: Transformed, table: Buffers, cost: Cost
 ) -> float:
     """Of all kernels, those of a step as often as they run."""
-    count = c.rows.extent // 2 * (c.columns.extent // 2 // tiles.along.extent)
+    count = math.prod(loop.extent for loop in (tiles.part, tiles.down, tiles.across))
     inside = sum(cost(_inside(k), table) for k in made.steps)
     return cost(made.weights, table) + count * inside
 
@@ -90,39 +93,62 @@ def _name(c: Convolution, table: Buffers) -> str:
 
 
 def _tiles(c: Convolution) -> Tiles:
-    """As many tiles of a row in each step as stay in cache."""
-    down, across = fresh("t", c.kernel)
-    one = 16 * (c.channels.extent + c.filters.extent) * c.batch.extent * c.image.dtype.bytes
-    whole = c.columns.extent // 2
-    fitting = [n for n in range(1, whole + 1) if whole % n == 0 and n * one <= _STEP]
-    height = c.rows.extent // 2
-    parts = max(n for n in range(1, _PARTS + 1) if height % n == 0)
-    part = Axis(fresh("p", c.kernel)[0], parts)
-    return Tiles(part, height // parts, down, across, Axis("x", max(fitting, default=1)))
+    """As many tiles in each step as stay in cache."""
+    height, width = c.rows.extent // 2, c.columns.extent // 2
+    size, images = c.image.dtype.bytes, math.prod(a.extent for a in c.images)
+    fits = _STEP
+    if not c.batch_last:  # each step reads all weights again
+        fits = min(fits, 16 * c.channels.extent * c.filters.extent * size)
+    fits //= 16 * (c.channels.extent + c.filters.extent) * images * size
+    along = _divisor(width, fits)
+    parts = _divisor(height, _PARTS)
+    high = 1
+    if along == width and not c.batch_last:
+        parts = 1 if fits * 2 > height * width else parts
+        high = _divisor(height // parts, fits // width)
+    (part, _), (down, across) = fresh("p", c.kernel), fresh("t", c.kernel)
+    return Tiles(
+        Axis(part, parts),
+        Axis(down, height // parts // high),
+        Axis(across, width // along),
+        Axis("y", high),
+        Axis("x", along),
+    )
 
 
-def _steps(c: Convolution, tiles: Tiles, made: Transformed) -> tuple[Step, Step]:
-    across = Loop(tiles.across, c.columns.extent // 2 // tiles.along.extent, made.steps)
-    down = Loop(tiles.down, tiles.height, (across,))
-    return made.weights, Loop(tiles.part.name, tiles.part.extent, (down,))
+def _divisor(n: int, most: int) -> int:
+    """The largest divisor that is no larger than `most`, at least 1."""
+    return max(d for d in range(1, n + 1) if n % d == 0 and (d <= most or d == 1))
+
+
+def _steps(tiles: Tiles, made: Transformed) -> tuple[Step, ...]:
+    """The weights once, and loops over the steps."""
+    steps: tuple[Step, ...] = made.steps
+    for axis in (tiles.across, tiles.down, tiles.part):
+        if axis.extent > 1:
+            steps = (Loop(axis.name, axis.extent, steps),)
+    return made.weights, *steps
 
 
 def convolution(kernel: Kernel, buffers: Buffers) -> Convolution | None:
     """The kernel as a 3 x 3 convolution of stride 1 that can be transformed, else None."""
     form = contraction(kernel)
-    if form is None or len(form.products) != 1 or len(form.parallel) != 4:
+    if form is None or len(form.products) != 1 or len(form.parallel) not in (3, 4):
         return None
     (p,) = form.products
     for image, weights in ((p.a, p.b), (p.b, p.a)):
         match image, weights:
             case Load(index=(Affine(), Affine(), Affine(), Affine())), Load(guard=None):
-                found = _matched(kernel, image, weights)
-                if found is not None and buffers[image.buffer].layout[0] == 1:
+                layout = buffers[image.buffer].layout
+                found = _matched(kernel, image, weights, batch_last=layout[0] == 1)
+                if found is not None and layout[0 if found.batch_last else 1] == 1:
                     return found
     return None
 
 
-def _matched(kernel: Kernel, image: Load, weights: Load) -> Convolution | None:
+def _matched(
+    kernel: Kernel, image: Load, weights: Load, batch_last: bool
+) -> Convolution | None:
     """The kernel with the roles of its axes, if its indices are those of such a convolution."""
     form = contraction(kernel)
     assert form is not None
@@ -130,6 +156,7 @@ def _matched(kernel: Kernel, image: Load, weights: Load) -> Convolution | None:
     summed = {a.name: a for a in form.products[0].reduction}
     n, c, *places = (i for i in image.index if isinstance(i, Affine))
     batch, channels = free.pop(str(n.single), None), summed.pop(str(c.single), None)
+    batch_last = batch_last and batch is not None
     windows = []
     for place in places:
         along = [free.pop(x) for x in place.axes if x in free]
@@ -137,15 +164,16 @@ def _matched(kernel: Kernel, image: Load, weights: Load) -> Convolution | None:
         if len(along) != 1 or len(tap) != 1 or not _slides(image, place, along[0], tap[0]):
             return None
         windows.append((along[0], (tap[0].name, place.coefficient(tap[0].name))))
-    if batch is None or channels is None or summed or len(free) != 1:
+    if (batch is None and n.axes) or channels is None or summed or len(free) != 1:
         return None
     (rows, tap_y), (columns, tap_x) = windows
     (filters,) = free.values()
     named = {str(i.single) if isinstance(i, Affine) else "" for i in weights.index}
     if named != {filters.name, channels.name, tap_y[0], tap_x[0]}:
         return None
+    taps = tap_y, tap_x
     return Convolution(
-        kernel, form, image, weights, batch, filters, channels, rows, columns, (tap_y, tap_x)
+        kernel, form, image, weights, batch, filters, channels, rows, columns, taps, batch_last
     )
 
 

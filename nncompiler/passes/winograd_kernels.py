@@ -5,10 +5,14 @@ products instead of thirty-six.
     image      V = Bᵗ d B          for each channel: d are the 4 x 4 elements under a tile of 2 x 2
     products   M[e] = Σ U[e] V[e]  over the channels, for each of the sixteen elements e
     results    y = Aᵗ M A          and what the convolution's kernel does with them
+
+Lanes of vectors are the images of a batch that lies last, else the channels: the tiles of all
+images are then the rows of a product, the filters its columns.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TypeAlias
@@ -35,20 +39,25 @@ _LINE = 64
 @dataclass(frozen=True, slots=True)
 class Convolution:
     """A 3 x 3 convolution: a contraction of `image` with `weights` over `channels`, for a `batch`
-    and `filters`; `rows` and `columns` of the result run with the `taps` of the window, a tap of
-    sign -1 from the far end.
+    (None is one image) and `filters`; `rows` and `columns` of the result run with the `taps` of
+    the window, a tap of sign -1 from the far end.
     """
 
     kernel: Kernel
     form: Contraction
     image: Load
     weights: Load
-    batch: Axis
+    batch: Axis | None
     filters: Axis
     channels: Axis
     rows: Axis
     columns: Axis
     taps: tuple[tuple[str, int], tuple[str, int]]
+    batch_last: bool
+
+    @property
+    def images(self) -> tuple[Axis, ...]:
+        return () if self.batch is None else (self.batch,)
 
     def tap(self, which: int, position: int) -> Affine:
         """The value of a tap's axis where the window is at `position`."""
@@ -57,22 +66,29 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Where the tiles of a step are: `along` of them in each, at these counters; each `part` of
-    the image is so many tiles in `height`."""
+    """Where the tiles of a step are: `high` rows of them, `along` in each. Loops around the steps
+    go `down` each `part` of the image, and `across`.
+    """
 
     part: Axis
-    height: int
-    down: str
-    across: str
+    down: Axis
+    across: Axis
+    high: Axis
     along: Axis
 
     def row(self, offset: int) -> Affine:
-        first = Affine.axis(self.part.name) * (2 * self.height)
-        return first + Affine.axis(self.down) * 2 + offset
+        return _place((self.part, self.down, self.high)) * 2 + offset
 
     def column(self, offset: int) -> Affine:
-        first = Affine.axis(self.across) * (2 * self.along.extent)
-        return first + Affine.axis(self.along.name) * 2 + offset
+        return _place((self.across, self.along)) * 2 + offset
+
+
+def _place(axes: Sequence[Axis]) -> Affine:
+    """The number of a step of loops inside each other; a loop of one step is none."""
+    place = Affine()
+    for a in axes:
+        place = place if a.extent == 1 else place * a.extent + Affine.axis(a.name)
+    return place
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +103,13 @@ class Transformed:
 def transformed(c: Convolution, tiles: Tiles, name: str) -> Transformed:
     """The kernels for a convolution, their buffers called after `name`."""
     dtype = c.image.dtype
-    u = _Array(f"{name}.U", (ELEMENTS, c.filters, c.channels))
-    v = _Array(f"{name}.V", (tiles.along, ELEMENTS, c.channels, c.batch), (tiles.part,))
-    m = _Array(f"{name}.M", (tiles.along, ELEMENTS, c.filters, c.batch), (tiles.part,))
+    u, v, m = _arrays(c, tiles, name)
     weights = Kernel(c.kernel.name, tidy(_transform_weights(c, u)), nodes=(c.weights.buffer,))
     image = replace(c.kernel, body=tidy(_transform_image(c, tiles, v)))
-    a, b = (Load(x.name, x.index({}), dtype) for x in (u, v))
+    a, b = (Load(x.name, x.index(whole=True), dtype) for x in (u, v))
     total = Fold(("acc",), "sum", (c.channels,), (apply("mul", b, a),))
-    stored = Store(m.name, m.index({}), Ref("acc", dtype))
-    products = replace(c.kernel, body=(For(m.axes, (total, stored)),))
+    stored = Store(m.name, m.index(whole=True), Ref("acc", dtype))
+    products = replace(c.kernel, body=(For(m.whole(), (total, stored)),))
     results = replace(c.kernel, body=tidy(_results(c, tiles, m)))
     made = (u.buffer(dtype), v.buffer(dtype), m.buffer(dtype))
     return Transformed(weights, (image, products, results), made)
@@ -103,17 +117,20 @@ def transformed(c: Convolution, tiles: Tiles, name: str) -> Transformed:
 
 @dataclass(frozen=True, slots=True)
 class _Array:
-    """A buffer between the kernels; one of its axes are the sixteen elements `e` of a tile. Loops
-    over `outer` are around the kernels."""
+    """A buffer between the kernels. Each dimension is one axis or several that follow each other;
+    one is the sixteen elements `e` of a tile. Loops over `outer` are around the kernels.
+    """
 
     name: str
-    axes: tuple[Axis, ...]
+    dimensions: tuple[tuple[Axis, ...], ...]
     outer: tuple[Axis, ...] = ()
 
-    def index(self, at: Mapping[str, int]) -> tuple[Affine, ...]:
+    def index(self, e: int | None = None, whole: bool = False) -> tuple[Affine, ...]:
+        """Where element `e` of a tile is; each dimension counted by one axis if `whole`."""
+        axes = [(a,) for a in self.whole()] if whole else self.dimensions
         return tuple(
-            Affine((), at[a.name]) if a.name in at else Affine.axis(a.name)
-            for a in (*self.outer, *self.axes)
+            Affine((), e) if e is not None and d == (ELEMENTS,) else _place(d)
+            for d in (*((a,) for a in self.outer), *axes)
         )
 
     def buffer(self, dtype: DType) -> Buffer:
@@ -121,17 +138,37 @@ class _Array:
         the same set of a cache.
         """
         strides, step = list[int](), 1
-        for axis in reversed((*self.outer, *self.axes)):
-            if axis.name == "e":
+        axes = (*self.outer, *self.whole())
+        for axis in reversed(axes):
+            if axis == ELEMENTS:
                 step += _LINE // dtype.bytes
             strides.insert(0, step)
             step *= axis.extent
-        type = TensorType(dtype, tuple(a.extent for a in (*self.outer, *self.axes)))
+        type = TensorType(dtype, tuple(a.extent for a in axes))
         return Buffer(self.name, type, "arena", strides=tuple(strides))
+
+    def whole(self) -> tuple[Axis, ...]:
+        """One axis for each dimension."""
+        return tuple(Axis(d[-1].name, math.prod(a.extent for a in d)) for d in self.dimensions)
 
     def tiles(self) -> tuple[Axis, ...]:
         """All axes but that of the elements."""
-        return tuple(a for a in self.axes if a != ELEMENTS)
+        return tuple(a for d in self.dimensions for a in d if a != ELEMENTS and a.extent > 1)
+
+
+def _arrays(c: Convolution, tiles: Tiles, name: str) -> tuple[_Array, _Array, _Array]:
+    """U, V and M, with the axis of the lanes last."""
+    e, read, made, along = (ELEMENTS,), (c.channels,), (c.filters,), (tiles.high, tiles.along)
+    if c.batch_last:
+        u = _Array(f"{name}.U", (e, made, read))
+        v = _Array(f"{name}.V", (along, e, read, c.images), (tiles.part,))
+        m = _Array(f"{name}.M", (along, e, made, c.images), (tiles.part,))
+    else:
+        rows = (*c.images, *along)
+        u = _Array(f"{name}.U", (e, read, made))
+        v = _Array(f"{name}.V", (e, rows, read), (tiles.part,))
+        m = _Array(f"{name}.M", (e, rows, made), (tiles.part,))
+    return u, v, m
 
 
 def _transform_weights(c: Convolution, u: _Array) -> tuple[Stmt, ...]:
@@ -158,7 +195,7 @@ def _stored(grid: Grid, matrix: Matrix, to: _Array) -> list[Stmt]:
     """``matrix grid matrixᵗ`` stored element by element."""
     body, found = _product(matrix, grid, "d", set())
     for n, value in enumerate(x for row in found for x in row):
-        body.append(Store(to.name, to.index({"e": n}), value))
+        body.append(Store(to.name, to.index(n), value))
     return body
 
 
@@ -166,7 +203,7 @@ def _results(c: Convolution, tiles: Tiles, m: _Array) -> tuple[Stmt, ...]:
     """What the convolution's kernel does at each of the four places of a tile."""
     (fold,) = (p.fold for p in c.form.products)
     grid: Grid = [
-        [Load(m.name, m.index({"e": 4 * a + b}), c.image.dtype) for b in range(4)]
+        [Load(m.name, m.index(4 * a + b), c.image.dtype) for b in range(4)]
         for a in range(4)
     ]
     taken = set(local_types(c.kernel))

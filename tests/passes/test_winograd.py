@@ -13,11 +13,12 @@ import nncompiler
 from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
-from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan
+from nncompiler.ir.kernel import Buffer, Kernel, Plan
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import parse_plan, print_plan
 from nncompiler.ir.verify_plan import verify_plan
-from nncompiler.passes.layout import choose_layouts
+from nncompiler.passes.channels_last import channels_last
+from nncompiler.passes.layout import choose_layouts, regions
 from nncompiler.passes.manager import run_passes
 from nncompiler.passes.memory import place
 from nncompiler.passes.pipelines import OPTIMISE
@@ -58,14 +59,21 @@ def direct(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
     return float(convolution(kernel, buffers) is not None)
 
 
-def transformed(f: Function) -> Plan:
-    """The plan of `f` with everything transformed that can be."""
+def transformed(f: Function, few: bool = False) -> Plan:
+    """The plan of `f` with everything transformed that can be, the batch last, or for a `few`
+    images the channels.
+    """
     plan = schedule(run_passes(f, OPTIMISE), layout_of(f))
-    return place(winograd(choose_layouts(plan, row_major), direct))
+    if not few:
+        return place(winograd(choose_layouts(plan, row_major), direct))
+    for region in regions(plan):
+        plan = channels_last(plan, region) or plan
+    return place(winograd(plan, direct))
 
 
-def loops(plan: Plan) -> int:
-    return sum(isinstance(s, Loop) for s in plan.steps)
+def transforms(plan: Plan) -> int:
+    """How many convolutions are transformed: each has weights of its own."""
+    return sum(b.name.endswith(".U") for b in plan.buffers)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +90,7 @@ def test_plan_with_transforms_computes_what_the_graph_says(sizes: dict[str, obje
     """Forwards two convolutions are transformed, in the gradient that of an input as well."""
     for name, f in graphs(**sizes).items():
         plan = transformed(f)
-        assert loops(plan) == (2 if name == "infer" else 3)
+        assert transforms(plan) == (2 if name == "infer" else 3)
         assert verify_plan(plan) == []
         assert print_plan(parse_plan(print_plan(plan))) == print_plan(plan)
         values = random_arguments(f, 5)
@@ -91,11 +99,35 @@ def test_plan_with_transforms_computes_what_the_graph_says(sizes: dict[str, obje
             np.testing.assert_allclose(found[key], array, rtol=1e-9, atol=1e-10, err_msg=key)
 
 
-@pytest.mark.parametrize("sizes", [{"h": 5}, {"w": 7, "pad": 0}])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"n": 1, "c": 3, "o": 16},
+        {"n": 1, "c": 15, "o": 8, "h": 2, "w": 2},
+        {"n": 1, "c": 17, "o": 8, "h": 8, "w": 18, "bias": "false"},
+        {"n": 1, "c": 33, "o": 24, "h": 6, "w": 10, "pad": 0},
+        {"n": 3, "c": 2, "o": 8, "h": 10, "w": 4},
+        {"n": 2, "c": 8, "o": 8, "h": 4, "w": 14, "pad": 0},
+    ],
+)
+def test_transforms_of_few_images_compute_what_the_graph_says(sizes: dict[str, object]) -> None:
+    """The second convolution, and the gradient of its input, whose channels lie last."""
+    for name, f in graphs(**sizes).items():
+        plan = transformed(f, few=True)
+        assert transforms(plan) == (1 if name == "infer" else 2)
+        assert verify_plan(plan) == []
+        assert print_plan(parse_plan(print_plan(plan))) == print_plan(plan)
+        values = random_arguments(f, 5)
+        expected, found = run(f, values), run_planned(f, plan, layout_of(f), values)
+        for key, array in expected.items():
+            np.testing.assert_allclose(found[key], array, rtol=1e-9, atol=1e-10, err_msg=key)
+
+
+@pytest.mark.parametrize("sizes", [{"h": 5}, {"w": 7, "pad": 0}, {"n": 1, "o": 8, "h": 7}])
 def test_an_odd_number_of_rows_or_columns_stays(sizes: dict[str, object]) -> None:
     """Tiles are two by two."""
     for f in graphs(**sizes).values():
-        assert not loops(transformed(f))
+        assert not transforms(transformed(f, few=sizes.get("n") == 1))
 
 
 OTHERS = """
@@ -114,27 +146,29 @@ def test_other_windows_stay(arguments: str) -> None:
     """Strides, windows of another size and groups are no business of these transforms."""
     source = read_source(OTHERS.format(arguments=arguments))
     c = Compilation(source, {"batch": 4}, Options(functions=("infer",)))
-    assert not loops(transformed(c.graphs["infer"]))
+    assert not transforms(transformed(c.graphs["infer"]))
 
 
-@pytest.mark.parametrize("function", ["infer", "train_step"])
-def test_resnet_is_transformed_where_it_may_be(function: str) -> None:
+@pytest.mark.parametrize(
+    ("function", "batch", "count"), [("infer", 32, 16), ("train_step", 32, 32), ("infer", 1, 16)]
+)
+def test_resnet_is_transformed_where_it_may_be(function: str, batch: int, count: int) -> None:
     """All its windows of stride 1 but the first, unless the option says otherwise."""
-    count = {"infer": 16, "train_step": 32}[function]
     for flag, expected in ((False, count), (True, 0)):
         options = Options(cpu="x86-64-v3", direct=flag, functions=(function,))
-        c = Compilation(read_source(MODELS / "resnet20.nn"), {"batch": 32}, options)
-        assert loops(c.plans[function]) == expected
+        c = Compilation(read_source(MODELS / "resnet20.nn"), {"batch": batch}, options)
+        assert transforms(c.plans[function]) == expected
 
 
-def test_rounding_is_of_the_same_order_and_threads_do_not_matter() -> None:
-    """Gradients of wide layers against those in f64, and bit for bit on three threads."""
-    source = source_of(n=16, c=32, o=32, h=8, w=8)
+@pytest.mark.parametrize("batch", [16, 1, 3])
+def test_rounding_is_of_the_same_order_and_threads_do_not_matter(batch: int) -> None:
+    """Gradients of wide layers against those in f64, and bit for bit on two to four threads."""
+    source = source_of(n=batch, c=32, o=32, h=8, w=8)
     functions = ["init", "grad"]
     exact = nncompiler.compile(source, dtype="f64", direct=True, functions=functions)
     values = exact.state_dict()
     generator = np.random.default_rng(3)
-    data = {k: generator.standard_normal((16, 32, 8, 8)).astype(np.float32) for k in "xy"}
+    data = {k: generator.standard_normal((batch, 32, 8, 8)).astype(np.float32) for k in "xy"}
 
     def gradients(flag: bool, threads: int = 1) -> dict[str, np.ndarray]:
         model = nncompiler.compile(source, direct=flag, threads=threads, functions=functions)
@@ -144,8 +178,10 @@ def test_rounding_is_of_the_same_order_and_threads_do_not_matter() -> None:
     rounded = {k: v.astype(np.float32).astype(np.float64) for k, v in values.items()}
     exact.load_state_dict(rounded)
     wanted = exact.gradients({k: v.astype(np.float64) for k, v in data.items()})
-    plain, found, shared = gradients(True), gradients(False), gradients(False, 3)
+    plain, found = gradients(True), gradients(False)
     assert any(not np.array_equal(plain[k], found[k]) for k in found)
+    for shared in (gradients(False, threads) for threads in (2, 3, 4)):
+        for name in wanted:
+            np.testing.assert_array_equal(found[name], shared[name])
     for name, array in wanted.items():
-        np.testing.assert_array_equal(found[name], shared[name])
         assert np.abs(found[name] - array).max() <= 4e-6 * np.abs(array).max(), name
