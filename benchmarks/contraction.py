@@ -120,6 +120,10 @@ class Measured:
         ]  # fmt: skip
 
 
+#: What of a workload is looked at; its other cases run the same contractions.
+FUNCTIONS = {"train": "train_step", "infer": "infer"}
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A kernel: shares of the FMA peak and of the roofline, and how much faster several threads
@@ -188,9 +192,9 @@ def workloads(run: Run) -> str:
     for name in names():
         workload = find(name)
         for kind, batch in workload.cases:
-            if kind == "loop" or name == "tiny":
+            if kind not in FUNCTIONS or name == "tiny":
                 continue
-            function = {"train": "train_step", "infer": "infer"}[kind]
+            function = FUNCTIONS[kind]
             c = compiled(read_source(ROOT / workload.path), {"batch": batch}, function)
             found = Measured(c, function, run).found
             total = sum(f.cost.work.multiply_adds for f in found)
