@@ -283,7 +283,8 @@ class Compilation:
             return ()
         n = self.network
         here = dict((*n.inputs, *n.targets, *n.outputs))
-        there = interface(self.file, sizes={**self.given, "batch": 2 * self.rows}, dtype=n.dtype)
+        sizes = {**self.given, "batch": 2 * self.rows}
+        there = dict(n.doubled) or interface(self.file, sizes=sizes, dtype=n.dtype)
         return tuple(
             name
             for name, t in here.items()

@@ -99,7 +99,8 @@ class Network:
     -> outputs), `loss` (inputs and targets -> losses, then metrics) and `objective` (like `loss`,
     with `training` true; losses, then `update.NAME` for every state it changes). Each takes just
     the inputs, targets, parameters, states and header values (seed, draws) it reads.
-    `states` are what `state` declares: running statistics, a carried state.
+    `states` are what `state` declares: running statistics, a carried state. `doubled` are the
+    types of inputs, targets and outputs for a batch twice as large, where that is known already.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Network:
     train: TrainSpec | None = None
     parameter_spans: tuple[tuple[str, Span | None], ...] = ()
     states: tuple[tuple[str, TensorType], ...] = ()
+    doubled: tuple[tuple[str, TensorType], ...] = ()
 
     def function(self, name: str) -> Function:
         for f in self.functions:

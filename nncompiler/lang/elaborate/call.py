@@ -154,7 +154,9 @@ def _run(ctx: Context, definition: Definition, frame: Frame, parameters: Sequenc
     for p in parameters:
         frame.names[p.name.text] = header.match(p, arguments[p.name.text])
     header.finish(span)
-    frame.bindings = binding_counts(item)
+    if id(item) not in ctx.counts:
+        ctx.counts[id(item)] = binding_counts(item)
+    frame.bindings = ctx.counts[id(item)]
     found = ctx.execute(ctx, frame, item.body)
     if found is None:
         raise UserError("NN0119", f"`{definition.name}` ends without `return`", item.span,
@@ -186,7 +188,7 @@ def _inside(ctx: Context, definition: Definition, span: Span, caller: Frame,
 
 def _retold(e: NNError, definition: Definition, span: Span, entering: bool) -> NNError:
     """The error as seen from the call: the user's line first, not one of the standard library."""
-    inside = e.span is not None and e.span.source is definition.item.span.source
+    inside = e.span is not None and e.span.file == definition.item.span.file
     if entering and inside and e.span != span:
         note = Note(f"inside `{definition.name}` of the standard library", e.span)
         return type(e)(e.code, e.message, span, notes=[*e.notes, note], help=e.help)

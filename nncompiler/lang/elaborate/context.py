@@ -8,8 +8,7 @@ user's file that called it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from nncompiler.errors import Note, Span, UserError
 from nncompiler.ir.graph import Attr, Builder, Value
@@ -85,6 +84,8 @@ class Context:
     #: The call in the user's file that led into the standard library.
     site: Span | None = None
     calls: list[str] = field(default_factory=list)
+    #: How often bodies can bind each name, by the identity of the definition.
+    counts: dict[int, dict[str, int]] = field(default_factory=dict)
     depth: int = 0
     steps: int = 0
     training_read: bool = False
@@ -143,17 +144,13 @@ class Context:
         """Where `value` came from."""
         return Note(f"{what} is {value.type}", self.origins.get(value))
 
-    @contextmanager
-    def deeper(self, span: Span) -> Iterator[None]:
-        """Count the nesting of expressions over all calls."""
+    def enter(self, span: Span) -> None:
+        """Count an expression, and the nesting of expressions over all calls."""
+        self.step(span)
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise UserError("NN0221", f"this nests more than {MAX_DEPTH} expressions deep",
                             self.site or span, help="bind parts of it to names")
-        try:
-            yield
-        finally:
-            self.depth -= 1
 
 
 def check_elements(shape: Sequence[int], span: Span) -> None:

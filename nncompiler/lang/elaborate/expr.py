@@ -28,9 +28,11 @@ from nncompiler.lang.elaborate.values import (
 
 def evaluate(ctx: Context, frame: Frame, node: s.Expr) -> V:
     """The value of `node` in `frame`."""
-    ctx.step(node.span)
-    with ctx.deeper(node.span):
+    ctx.enter(node.span)
+    try:
         return _evaluate(ctx, frame, node)
+    finally:
+        ctx.depth -= 1
 
 
 def _evaluate(ctx: Context, frame: Frame, node: s.Expr) -> V:

@@ -68,8 +68,11 @@ def interface(file: s.File, *, sizes: Mapping[str, int] | None = None,
     with _deep_recursion():
         model, train = _model(file), next((i for i in file.items if isinstance(i, s.Train)), None)
         bound = _bind_sizes(file, model, train, dict(sizes or {}), dtype)
-        record = _run(model, module_of(file), bound, dtype, training=False).record
-    groups = (record.inputs, record.targets, record.outputs)
+        return _interface(_run(model, module_of(file), bound, dtype, training=False))
+
+
+def _interface(run: Run) -> dict[str, TensorType]:
+    groups = (run.record.inputs, run.record.targets, run.record.outputs)
     return {name: value.type for group in groups for name, value in group.items()}
 
 
@@ -132,7 +135,8 @@ def _elaborate(file: s.File, sizes: dict[str, int], dtype: DType) -> Network:
     objective = _extract(trained, "objective", {**trained.record.losses, **trained.updates})
     check_use(plain, [infer, loss, objective], objective, train)
     free = free_sizes(file)
-    check_parameter_sizes(plain, _doubled(model, module, bound, free, dtype), free)
+    doubled = _doubled(model, module, bound, free, dtype)
+    check_parameter_sizes(plain, doubled, free)
     names = [name for name, _ in plain.parameters]
     return Network(
         name=model.name.text,
@@ -150,6 +154,7 @@ def _elaborate(file: s.File, sizes: dict[str, int], dtype: DType) -> Network:
         train=train_spec(_context(dtype), train, list(record.losses), names)
         if train else None,
         parameter_spans=tuple((n, p.where or p.span) for n, p in plain.parameters),
+        doubled=tuple(_interface(doubled).items()) if doubled and free == ("batch",) else (),
     )
 
 

@@ -1,7 +1,7 @@
 """Where names come from: the file's definitions, the standard library, the builtins.
 
-A file of the standard library is parsed when one of its definitions is first used; which file that
-is, a scan for ``fn NAME`` and ``layer NAME`` tells. A definition in the file comes before one of
+A definition of the standard library is parsed when it is first used; where it is, a scan for
+``fn NAME`` and ``layer NAME`` tells. A definition in the file comes before one of
 the same name in the library; builtins cannot be redefined.
 """
 
@@ -59,10 +59,7 @@ def find(module: Module, name: str) -> V | None:
         return CONSTANTS[name]
     if name in BUILTINS:
         return BUILTINS[name]
-    if (path := stdlib_index().get(name)) is not None:
-        library = stdlib_module(path)
-        return Definition(library.definitions[name], library)
-    return None
+    return stdlib_definition(name) if name in stdlib_index() else None
 
 
 def known(module: Module) -> list[str]:
@@ -71,18 +68,25 @@ def known(module: Module) -> list[str]:
 
 
 @cache
-def stdlib_index() -> dict[str, Path]:
-    """The file of the standard library that defines a name."""
-    defined = re.compile(r"^(?:fn|layer)\s+(\w+)", re.MULTILINE)
-    return {name: path for path in sorted(STDLIB.glob("*.nn"))
-            for name in defined.findall(path.read_text("utf-8"))}
+def stdlib_index() -> dict[str, tuple[str, str]]:
+    """For a name, the file of the standard library that defines it, and the text of that, with
+    what is in front of it as empty lines."""
+    defined = re.compile(r"^(?:fn|layer)\s+(\w+).*?^}", re.MULTILINE | re.DOTALL)
+    found = {}
+    for path in sorted(STDLIB.glob("*.nn")):
+        text = path.read_text("utf-8")
+        for match in defined.finditer(text):
+            above = "\n" * text.count("\n", 0, match.start())
+            found[match[1]] = f"stdlib/{path.name}", above + match[0]
+    return found
 
 
 @cache
-def stdlib_module(path: Path) -> Module:
-    """A file of the standard library."""
+def stdlib_definition(name: str) -> Definition:
+    """A definition of the standard library."""
     from nncompiler.lang.parse import parse
 
-    file = parse(path.read_bytes(), f"stdlib/{path.name}")
-    found = {i.name.text: i for i in file.items if isinstance(i, (s.Fn, s.Layer))}
-    return Module(found, stdlib=True)
+    file, text = stdlib_index()[name]
+    (item,) = parse(text, file).items
+    assert isinstance(item, (s.Fn, s.Layer))
+    return Definition(item, Module({name: item}, stdlib=True))
