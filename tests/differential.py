@@ -29,6 +29,7 @@ from nncompiler.passes.pipelines import OPTIMISE
 from nncompiler.passes.schedule import schedule
 from nncompiler.passes.stacks import stack_steps
 from nncompiler.passes.tile import tile_plan
+from nncompiler.passes.winograd import convolution, winograd
 from tests.networks import fill_state, read_state
 
 
@@ -47,9 +48,9 @@ class Compiled:
     """Functions compiled together. `run` calls one on arrays by name and gives its results by
     name.
 
-    Images have their batch or channels last, and what loops read again and again is packed in
-    narrow panels, wherever that can be. With several
-    `threads`, all kernels are shared that can be, however small, and run on them.
+    Images have their batch or channels last, convolutions are transformed, and what loops read
+    again and again is packed in narrow panels, wherever that can be. With several `threads`, all
+    kernels are shared that can be, however small, and run on them.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Compiled:
     def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
         plan = stack_steps(schedule(run_passes(function, pipeline), self.layout))
         plan = pack_panels(choose_layouts(plan, row_major), unpacked, 8)
+        plan = winograd(plan, untransformed)
         plan = place(tile_plan(plan, self.target.vector_bytes, self.target.registers))
         if self.threads > 1:
             plan = share(plan, 0.0, 0.0)
@@ -134,6 +136,11 @@ def row_major(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
 def unpacked(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
     """The cost of a kernel where every load is free but those that are not from panels."""
     return float(sum(".panels" not in x.buffer for x in loads(kernel)))
+
+
+def untransformed(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
+    """The cost of a kernel where nothing counts but convolutions that could be transformed."""
+    return float(convolution(kernel, buffers) is not None)
 
 
 def _stop(library: ctypes.CDLL, pool: Array) -> None:

@@ -248,8 +248,8 @@ STEPS: tuple[tuple[int, Callable[[_Maker], None]], ...] = (
 def random_function(seed: int, dtype: DType = F32, prefix: str = "") -> Function:
     """A function of one to three inputs and parameters; results are some values, a scalar loss,
     and in half of the cases its gradients; in a quarter also updates in place of the parameters.
-    A third of them carry one or two states from call to call. Names of parameters begin with
-    `prefix`.
+    A third of them carry one or two states from call to call, a fifth have windows over images.
+    Names of parameters begin with `prefix`.
     """
     rng = random.Random(seed)
     m = _Maker(rng, dtype, Builder(f"g{seed}"))
@@ -266,6 +266,7 @@ def random_function(seed: int, dtype: DType = F32, prefix: str = "") -> Function
     steps = [s for weight, s in STEPS for _ in range(weight)]
     for _ in range(rng.randint(3, 14)):
         rng.choice(steps)(m)
+    params += _windows(m, seed, prefix)
     loss = _loss(m)
     results = [
         (f"{prefix}out{k}", v) for k, v in enumerate(rng.sample(m.pool, min(2, len(m.pool))))
@@ -277,6 +278,36 @@ def random_function(seed: int, dtype: DType = F32, prefix: str = "") -> Function
         if rng.random() < 0.5:
             f = _updated(f, params)
     return f
+
+
+def _windows(m: _Maker, seed: int, prefix: str) -> list[Value]:
+    """Two convolutions of 3 x 3 one after the other, most of an even number of rows and columns;
+    gives their weights. Drawn apart, so that other graphs stay as they are.
+    """
+    rng = random.Random(f"windows {seed}")
+    if rng.random() > 0.2:
+        return []
+    few = rng.random() < 0.5
+    batch = rng.choice((1, 1, 2, 3) if few else (2, 8, 9, 17))
+    channels = [rng.choice((1, 3, 8, 15, 17))]
+    channels += [rng.choice((8, 16) if few else (2, 3, 8, 17)) for _ in range(2)]
+    size = [rng.choice((2, 2, 4, 4, 6, 8, 5)) for _ in range(2)]
+    type = TensorType(m.dtype, (batch, channels[0], size[0] + 2, size[1] + 2))
+    x = m.b.param("input", f"{prefix}image", type)
+    found = []
+    for k, (c, o) in enumerate(zip(channels, channels[1:], strict=False)):
+        w = m.b.param("param", f"{prefix}window{k}", TensorType(m.dtype, (o, c, 3, 3)))
+        found.append(w)
+        pad = "-1" if k else ""
+        spec = (
+            f"n o h={size[0]} w={size[1]} c r s: "
+            f"n c h+r{pad} w+s{pad}, o c r s -> n o h w"
+        )
+        y = m.b.emit("contract", x, w, spec=spec)
+        y = m.b.emit("tanh", m.b.emit("mul", y, m.number(1.0 / (9 * c) ** 0.5)))
+        x = m.b.emit("add", x, y) if x.type == y.type else y
+        m.keep(x)
+    return found
 
 
 def _states(m: _Maker, seed: int, prefix: str) -> list[Value]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 
 import pytest
 
+from nncompiler.ir.types import F32
+from nncompiler.passes.layout import choose_layouts
+from nncompiler.passes.manager import run_passes
 from nncompiler.passes.pipelines import OPTIMISE
+from nncompiler.passes.schedule import schedule
+from nncompiler.passes.winograd import winograd
+from tests.differential import row_major, state_of, untransformed
 from tests.fuzz_graphs import sweep, without
 from tests.random_graphs import random_function
 
@@ -30,3 +36,16 @@ def test_graphs_carry_states() -> None:
     for f in carrying:
         assert {f"update.{s.name}" for s in f.params_of("state")} <= {n for n, _ in f.results}
     assert any(v in f.params_of("state") for f in carrying for n, v in f.results if "update." in n)
+
+
+def test_graphs_have_windows() -> None:
+    """A fifth of the graphs; of their convolutions some are transformed with the batch last, some
+    with the channels last."""
+    lanes = []
+    for f in map(random_function, range(100)):
+        if any("window" in p.name for p in f.params_of("param")):
+            plan = schedule(run_passes(f, OPTIMISE), state_of([f], F32))
+            plan = winograd(choose_layouts(plan, row_major), untransformed)
+            lanes += [b.type.shape.index(16, 1) for b in plan.buffers if b.name.endswith(".M")]
+    assert lanes.count(1) >= 5
+    assert lanes.count(2) >= 5

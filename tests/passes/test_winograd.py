@@ -3,7 +3,6 @@ taken, and how far off they round."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import nncompiler
 from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
-from nncompiler.ir.kernel import Buffer, Kernel, Plan
+from nncompiler.ir.kernel import Plan
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import parse_plan, print_plan
 from nncompiler.ir.verify_plan import verify_plan
@@ -23,8 +22,8 @@ from nncompiler.passes.manager import run_passes
 from nncompiler.passes.memory import place
 from nncompiler.passes.pipelines import OPTIMISE
 from nncompiler.passes.schedule import schedule
-from nncompiler.passes.winograd import convolution, winograd
-from tests.differential import row_major
+from nncompiler.passes.winograd import winograd
+from tests.differential import row_major, untransformed
 from tests.networks import layout_of, run_planned
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -54,21 +53,16 @@ def graphs(**sizes: object) -> dict[str, Function]:
     return Compilation(read_source(source_of(**sizes)), {}, options).graphs
 
 
-def direct(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
-    """The cost of a kernel where nothing counts but convolutions that could be transformed."""
-    return float(convolution(kernel, buffers) is not None)
-
-
 def transformed(f: Function, few: bool = False) -> Plan:
     """The plan of `f` with everything transformed that can be, the batch last, or for a `few`
     images the channels.
     """
     plan = schedule(run_passes(f, OPTIMISE), layout_of(f))
     if not few:
-        return place(winograd(choose_layouts(plan, row_major), direct))
+        return place(winograd(choose_layouts(plan, row_major), untransformed))
     for region in regions(plan):
         plan = channels_last(plan, region) or plan
-    return place(winograd(plan, direct))
+    return place(winograd(plan, untransformed))
 
 
 def transforms(plan: Plan) -> int:
