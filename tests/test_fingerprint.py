@@ -1,4 +1,5 @@
-"""Fingerprints of kernels: the same for other names, another for anything that changes code."""
+"""Fingerprints of kernels: the same for other names, another for anything that changes code; and
+facts that are found once."""
 
 from __future__ import annotations
 
@@ -7,7 +8,19 @@ from dataclasses import replace
 import pytest
 
 from nncompiler.ir.fingerprint import fingerprint
-from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
+from nncompiler.ir.kernel import (
+    Axis,
+    Buffer,
+    Fold,
+    For,
+    Kernel,
+    Let,
+    Stmt,
+    Store,
+    accesses,
+    reads_and_writes,
+)
+from nncompiler.ir.once import once
 from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply, const
 from nncompiler.ir.types import F32, F64, TensorType
 
@@ -84,3 +97,27 @@ def test_the_same_local_under_two_names_is_two() -> None:
         return Kernel("k", (*lets, Store("a", (Affine(), Affine()), Ref(name, F32))))
 
     assert fingerprint(reads("p"), buffers()) != fingerprint(reads("q"), buffers())
+
+
+def test_what_is_asked_of_an_object_again_is_not_found_again() -> None:
+    """Neither of the same object, nor, as another may take its place, of one that is gone."""
+    asked: list[tuple[int, ...]] = []
+
+    def find(of: tuple[int, ...]) -> int:
+        asked.append(of)
+        return sum(of)
+
+    total, one, same = once(find), (1, 2), tuple(range(1, 3))
+    assert (total(one), total(one), total(same)) == (3, 3, 3)
+    assert len(asked) == 2
+    many = [total(tuple(range(n, n + 3))) for n in range(20_000)]
+    assert many == [3 * n + 3 for n in range(20_000)]
+
+
+def test_facts_about_a_kernel_are_found_once() -> None:
+    """Passes that name or schedule a kernel anew do not make others read it again."""
+    first = kernel()
+    other = replace(first, name="k9", barrier=True)
+    assert reads_and_writes(first) == (frozenset("a"), frozenset("b"))
+    assert reads_and_writes(other)[0] is reads_and_writes(first)[0]
+    assert accesses(other.body) is accesses(first.body)

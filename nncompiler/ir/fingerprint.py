@@ -10,6 +10,7 @@ from itertools import count
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
+from nncompiler.ir.once import once
 from nncompiler.ir.scalar import (
     Affine,
     Apply,
@@ -28,29 +29,24 @@ from nncompiler.record import dataclass, field
 def fingerprint(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Hashable:
     """Equal only for bodies that differ in the names of locals and buffers alone, over buffers of
     the same types, layouts and spaces. Axes keep their names: schedules speak of them."""
-    number, names = _numbered(kernel.body)
+    number, names = numbered(kernel.body)
     found = [buffers[name] for name in names]
     return number, tuple([(b.type.dtype.name, b.type.shape, b.layout, b.space) for b in found])
 
 
-#: By identity, bodies that were read before, their numbers and the buffers that they name; and
-#: the numbers of what was read. A number is never given twice.
-_READ: dict[int, tuple[Sequence[Stmt], int, tuple[str, ...]]] = {}
+#: The numbers of what was read. A number is never given twice.
 _NUMBERS: dict[Hashable, int] = {}
 _NEXT, _MOST = count(), 4096
 
 
-def _numbered(body: Sequence[Stmt]) -> tuple[int, tuple[str, ...]]:
+@once
+def numbered(body: tuple[Stmt, ...]) -> tuple[int, tuple[str, ...]]:
     """A number that bodies have in common that differ in names alone; the buffers in order."""
-    if id(body) not in _READ:
-        if len(_READ) >= _MOST:
-            _READ.clear()
-            _NUMBERS.clear()
-        reader = _Reader()
-        reader.block(body)
-        number = _NUMBERS.setdefault(tuple(reader.found), next(_NEXT))
-        _READ[id(body)] = body, number, tuple(reader.places)
-    return _READ[id(body)][1:]
+    reader = _Reader()
+    reader.block(body)
+    if len(_NUMBERS) >= _MOST:
+        _NUMBERS.clear()
+    return _NUMBERS.setdefault(tuple(reader.found), next(_NEXT)), tuple(reader.places)
 
 
 @dataclass(slots=True)

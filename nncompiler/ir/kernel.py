@@ -19,10 +19,11 @@ so one pass can both reduce and write.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from nncompiler.errors import CompilerBug, Span
+from nncompiler.ir.once import once
 from nncompiler.ir.scalar import Affine, Const, Expr, Index, Load, walk
 from nncompiler.ir.types import DType, TensorType
 from nncompiler.record import dataclass, field
@@ -251,7 +252,7 @@ def _loops(steps: tuple[Step, ...]) -> Iterator[Loop]:
             yield from _loops(step.body)
 
 
-def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
+def statements(body: Iterable[Stmt]) -> Iterator[Stmt]:
     """Every statement of a nest, outermost first, in order."""
     for s in body:
         yield s
@@ -275,22 +276,36 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
             return ()
 
 
-def loads(kernel: Kernel) -> list[Load]:
-    """Every load of a kernel, in order of appearance."""
-    found = []
-    for s in statements(kernel.body):
+@once
+def accesses(body: tuple[Stmt, ...]) -> tuple[Load | Store, ...]:
+    """Every load and store of a nest, in order of appearance."""
+    found: list[Load | Store] = []
+    for s in statements(body):
         for e in expressions(s):
             found += [x for x in walk(e) if isinstance(x, Load)]
-    return found
+        if isinstance(s, Store):
+            found.append(s)
+    return tuple(found)
+
+
+def loads(kernel: Kernel) -> list[Load]:
+    return [x for x in accesses(kernel.body) if isinstance(x, Load)]
 
 
 def stores(kernel: Kernel) -> list[Store]:
-    return [s for s in statements(kernel.body) if isinstance(s, Store)]
+    return [x for x in accesses(kernel.body) if isinstance(x, Store)]
 
 
 def reads_and_writes(kernel: Kernel) -> tuple[frozenset[str], frozenset[str]]:
     """Names of the buffers a kernel loads from and stores to."""
-    return frozenset(x.buffer for x in loads(kernel)), frozenset(s.buffer for s in stores(kernel))
+    return _names(kernel.body)
+
+
+@once
+def _names(body: tuple[Stmt, ...]) -> tuple[frozenset[str], frozenset[str]]:
+    found = accesses(body)
+    reads = frozenset([x.buffer for x in found if isinstance(x, Load)])
+    return reads, frozenset([x.buffer for x in found if isinstance(x, Store)])
 
 
 def step_reads_and_writes(step: Step) -> tuple[frozenset[str], frozenset[str]]:

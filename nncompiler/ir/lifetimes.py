@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from nncompiler.ir.kernel import Buffer, Kernel, Loop, Step, Store, expressions, statements
-from nncompiler.ir.scalar import Affine, Load, walk
+from nncompiler.ir.kernel import Buffer, Kernel, Loop, Step, Store, accesses
+from nncompiler.ir.scalar import Affine
 from nncompiler.record import dataclass
 
 
@@ -93,18 +93,10 @@ def _touched(kernel: Kernel, roots: Mapping[str, str]) -> dict[str, tuple[bool, 
     A store at a computed place does not count: another step may store elsewhere.
     """
     found: dict[str, tuple[bool, set[str]]] = {}
-    for s in statements(kernel.body):
-        accesses = [
-            (x.buffer, x.index, False)
-            for e in expressions(s)
-            for x in walk(e)
-            if isinstance(x, Load)
-        ]
-        if isinstance(s, Store):
-            accesses.append((s.buffer, s.index, all(isinstance(i, Affine) for i in s.index)))
-        for name, index, stores in accesses:
-            _, axes = found.setdefault(roots[name], (stores, set()))
-            axes.update(a for i in index if isinstance(i, Affine) for a in i.axes)
+    for x in accesses(kernel.body):
+        stores = isinstance(x, Store) and all(isinstance(i, Affine) for i in x.index)
+        _, axes = found.setdefault(roots[x.buffer], (stores, set()))
+        axes.update([a for i in x.index if isinstance(i, Affine) for a, _ in i.terms])
     return found
 
 

@@ -13,6 +13,7 @@ Passes choose a schedule by it, code generation runs it: both must mean the same
 from __future__ import annotations
 
 from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Stmt, Store
+from nncompiler.ir.once import once
 from nncompiler.ir.scalar import Affine, Apply, Expr, Ref, rewrite, walk
 from nncompiler.record import dataclass
 
@@ -40,12 +41,17 @@ class Contraction:
 
 def contraction(kernel: Kernel) -> Contraction | None:
     """The parts of a kernel of this form, else None."""
-    before = tuple(s for s in kernel.body if isinstance(s, Let))
-    body = kernel.body[len(before) :]
+    return _contraction(kernel.body)
+
+
+@once
+def _contraction(whole: tuple[Stmt, ...]) -> Contraction | None:
+    before = tuple(s for s in whole if isinstance(s, Let))
+    body = whole[len(before) :]
     parallel: tuple[Axis, ...] = ()
     while len(body) == 1 and isinstance(body[0], For) and not body[0].ordered:
         parallel, body = parallel + body[0].axes, body[0].body
-    if kernel.body[: len(before)] != before or not parallel:
+    if whole[: len(before)] != before or not parallel:
         return None
     known = {s.name for s in before if isinstance(s, Let)}
     local = _cheap_locals(body)

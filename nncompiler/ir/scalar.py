@@ -9,11 +9,13 @@ themselves integer expressions (a gather).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from operator import is_not
 from typing import TypeAlias
 
 import numpy as np
 
 from nncompiler.errors import CompilerBug
+from nncompiler.ir.once import once
 from nncompiler.ir.types import BOOL, F32, F64, I32, U32, DType
 from nncompiler.record import dataclass
 
@@ -68,10 +70,15 @@ class Affine:
         return Affine(tuple(sorted((names.get(n, n), k) for n, k in self.terms)), self.const)
 
     def substitute(self, values: Mapping[str, Affine]) -> Affine:
-        total = Affine((), self.const)
+        if not any(name in values for name, _ in self.terms):
+            return self
+        sums, const = dict[str, int](), self.const
         for name, k in self.terms:
-            total = total + values.get(name, Affine.axis(name)) * k
-        return total
+            form = values.get(name) or Affine.axis(name)
+            const += form.const * k
+            for n, c in form.terms:
+                sums[n] = sums.get(n, 0) + c * k
+        return Affine(tuple(sorted([(n, k) for n, k in sums.items() if k])), const)
 
     def evaluate(self, at: Mapping[str, int]) -> int:
         return sum(at[n] * k for n, k in self.terms) + self.const
@@ -277,10 +284,10 @@ def walk(expr: Expr) -> Iterator[Expr]:
 
 def rewrite(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
     """Rebuild bottom-up, applying `change` to every expression; what stays the same is kept."""
-    old = children(expr)
-    new = tuple([rewrite(e, change) for e in old])
-    if any(a is not b for a, b in zip(new, old, strict=True)):
-        expr = _with_children(expr, new)
+    if old := children(expr):
+        new = tuple([rewrite(e, change) for e in old])
+        if any(map(is_not, new, old)):
+            expr = _with_children(expr, new)
     return change(expr)
 
 
@@ -312,22 +319,18 @@ def conjuncts(guard: Expr | None) -> tuple[Expr, ...]:
             return (guard,)
 
 
+@once
 def axes_of(expr: Expr) -> frozenset[str]:
     """Axes the expression mentions directly (locals it refers to are not looked through)."""
     found: set[str] = set()
-    todo = [expr]
-    while todo:
-        e = todo.pop()
+    for e in walk(expr):
         match e:
             case Iota():
                 found.update(e.index.axes)
             case Load():
-                for i in e.index:
-                    if isinstance(i, Affine):
-                        found.update(i.axes)
+                found.update([a for i in e.index if isinstance(i, Affine) for a in i.axes])
             case _:
                 pass
-        todo += children(e)
     return frozenset(found)
 
 

@@ -16,7 +16,7 @@ runs all of its kernels: no two rounds touch what one of them writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from nncompiler.ir.kernel import (
@@ -31,13 +31,12 @@ from nncompiler.ir.kernel import (
     Step,
     Stmt,
     Store,
-    expressions,
+    accesses,
     extents,
     loads,
-    statements,
     stores,
 )
-from nncompiler.ir.scalar import Affine, Expr, Index, Load, children
+from nncompiler.ir.scalar import Affine, Index, Load
 from nncompiler.record import dataclass
 
 #: Bytes of one block of memory: what tells the block apart, from, to.
@@ -65,21 +64,14 @@ class Touched:
 
 
 def touched(body: tuple[Stmt, ...], buffers: Mapping[str, Buffer]) -> Touched:
+    return _touched(accesses(body), buffers)
+
+
+def _touched(found: Iterable[Load | Store], buffers: Mapping[str, Buffer]) -> Touched:
     reads: dict[str, None] = {}
     writes: dict[str, None] = {}
-    todo: list[Expr] = []
-    for s in statements(body):
-        todo += expressions(s)
-        if isinstance(s, Store):
-            writes[s.buffer] = None
-    seen: set[int] = set()
-    while todo:
-        e = todo.pop()
-        if id(e) not in seen:
-            seen.add(id(e))
-            todo += children(e)
-            if isinstance(e, Load):
-                reads[e.buffer] = None
+    for x in found:
+        (reads if isinstance(x, Load) else writes)[x.buffer] = None
     return Touched(
         tuple(stretch(buffers[n], buffers) for n in reads),
         tuple(stretch(buffers[n], buffers) for n in writes),
@@ -173,8 +165,7 @@ def is_split(unit: Unit) -> bool:
 
 def accessed(unit: Unit, buffers: Mapping[str, Buffer]) -> Touched:
     """The bytes that a unit reads and writes."""
-    kernels = (k for k, _ in _inside(unit, {}))
-    return touched(tuple(s for k in kernels for s in k.body), buffers)
+    return _touched([x for k, _ in _inside(unit, {}) for x in accesses(k.body)], buffers)
 
 
 def first_kernel(unit: Unit) -> str:

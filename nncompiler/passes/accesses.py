@@ -1,11 +1,12 @@
-"""How expressions reach memory: strides along an axis."""
+"""How expressions reach memory: their loads, and strides along an axis."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from nncompiler.ir.kernel import Buffer
-from nncompiler.ir.scalar import Affine, Expr, Index, axes_of, children
+from nncompiler.ir.once import once
+from nncompiler.ir.scalar import Affine, Expr, Index, Load, axes_of, children
 
 
 def stride_of(index: tuple[Index, ...], buffer: Buffer, axis: str) -> int | None:
@@ -17,6 +18,12 @@ def stride_of(index: tuple[Index, ...], buffer: Buffer, axis: str) -> int | None
         elif axis in axes_of(i):
             return None
     return total
+
+
+@once
+def loads_below(expr: Expr) -> tuple[Load, ...]:
+    """The loads of an expression, shared ones once."""
+    return tuple([e for e in nodes([expr]) if isinstance(e, Load)])
 
 
 def nodes(roots: Iterable[Expr]) -> Iterable[Expr]:

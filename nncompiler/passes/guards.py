@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nncompiler.ir.scalar import Apply, Const, Expr, Iota, Load, axes_of, conjuncts
-from nncompiler.passes.accesses import nodes
+from nncompiler.ir.scalar import Apply, Const, Expr, Iota, axes_of, conjuncts
+from nncompiler.passes.accesses import loads_below
 
 
 def edges(expr: Expr, axis: str, width: int, extents: Mapping[str, int]) -> float:
@@ -18,12 +18,12 @@ def edges(expr: Expr, axis: str, width: int, extents: Mapping[str, int]) -> floa
 
 def besides(expr: Expr) -> int:
     """How many loads an operand has beside one: one of several is chosen by selects."""
-    return max(0, sum(isinstance(x, Load) for x in nodes([expr])) - 1)
+    return max(0, len(loads_below(expr)) - 1)
 
 
 def _conditions(expr: Expr) -> list[Expr]:
     """Those of all loads."""
-    return [c for x in nodes([expr]) if isinstance(x, Load) for c in conjuncts(x.guard)]
+    return [c for x in loads_below(expr) for c in conjuncts(x.guard)]
 
 
 def _open(condition: Expr, axis: str, at: int, width: int, extents: Mapping[str, int]) -> bool:

@@ -14,6 +14,7 @@ from nncompiler.ir.kernel import (
     expressions,
     step_reads_and_writes,
 )
+from nncompiler.ir.once import once
 from nncompiler.ir.scalar import Affine, Index, Load, walk
 from nncompiler.record import dataclass
 
@@ -37,7 +38,7 @@ def may_overwrite(kernel: Kernel, old: str, new: str) -> bool:
     """
     loads: list[_Access] = []
     stores: list[_Access] = []
-    for access, buffer, is_store in _accesses(kernel.body, (), [0]):
+    for access, buffer, is_store in _accesses(kernel.body):
         if is_store and buffer == new:
             stores.append(access)
         elif not is_store and buffer == old:
@@ -58,7 +59,7 @@ def may_overwrite_stepwise(loop: Loop, old: str, new: str) -> bool:
         stored = stored or new in writes
         if (new in reads and not stored) or not may_overwrite(step, old, new):
             return False
-        for access, buffer, _ in _accesses(step.body, (), [0]):
+        for access, buffer, _ in _accesses(step.body):
             if buffer in (old, new):
                 own = {d for d, i in enumerate(access.index) if i == counter}
                 parts = parts & own if parts else own
@@ -67,14 +68,20 @@ def may_overwrite_stepwise(loop: Loop, old: str, new: str) -> bool:
     return stored
 
 
-def _accesses(
+@once
+def _accesses(body: tuple[Stmt, ...]) -> tuple[tuple[_Access, str, bool], ...]:
+    """The accesses of a nest, their buffers, and which of them store."""
+    return tuple(_along(body, (), [0]))
+
+
+def _along(
     body: tuple[Stmt, ...], path: tuple[tuple[int, tuple[str, ...]], ...], clock: list[int]
 ) -> Iterator[tuple[_Access, str, bool]]:
     for s in body:
         clock[0] += 1
         if isinstance(s, (For, Fold)):
             inner = (*path, (clock[0], tuple(a.name for a in s.axes)))
-            yield from _accesses(s.body, inner, clock)
+            yield from _along(s.body, inner, clock)
             clock[0] += 1
             path_of = inner
         else:

@@ -74,28 +74,35 @@ def split_axis(body: tuple[Stmt, ...], axis: str, parts: tuple[Axis, Axis]) -> t
 def substituted(body: tuple[Stmt, ...], values: Mapping[str, Affine]) -> tuple[Stmt, ...]:
     """The same statements with other forms in place of axes, wherever an index names them."""
 
-    def at(index: tuple[Index, ...]) -> tuple[Index, ...]:
-        return tuple(i.substitute(values) if isinstance(i, Affine) else i for i in index)
-
-    def change(e: Expr) -> Expr:
-        match e:
-            case Load(_, index):
-                return replace(e, index=at(index))
-            case Iota(index):
-                return replace(e, index=index.substitute(values))
-            case _:
-                return e
-
     def visit(s: Stmt) -> Stmt:
         match s:
             case For() | Fold():
                 return replace(s, body=tuple(visit(x) for x in s.body))
             case Store():
-                return replace(s, index=at(s.index))
+                return replace(s, index=_forms(s.index, values))
             case Let():
                 return s
 
-    return tuple(visit(s) for s in changed(body, change))
+    return tuple(visit(s) for s in changed(body, lambda e: _placed(e, values)))
+
+
+def placed(expr: Expr, values: Mapping[str, Affine]) -> Expr:
+    """The same expression with other forms in place of axes."""
+    return rewrite(expr, lambda e: _placed(e, values))
+
+
+def _placed(e: Expr, values: Mapping[str, Affine]) -> Expr:
+    match e:
+        case Load(buffer, index, dtype, guard, fill):
+            return Load(buffer, _forms(index, values), dtype, guard, fill)
+        case Iota(form, dtype):
+            return Iota(form.substitute(values), dtype)
+        case _:
+            return e
+
+
+def _forms(index: tuple[Index, ...], values: Mapping[str, Affine]) -> tuple[Index, ...]:
+    return tuple([i.substitute(values) if isinstance(i, Affine) else i for i in index])
 
 
 def renamed(body: tuple[Stmt, ...], names: Mapping[str, str]) -> tuple[Stmt, ...]:

@@ -8,8 +8,10 @@ y[i] = v2
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from nncompiler.ir.kernel import Fold, For, Let, Stmt, Store, expressions, statements
+from nncompiler.ir.once import once
 from nncompiler.ir.scalar import Affine, Expr, Load, Ref, rewrite, walk
 from nncompiler.record import replace
 
@@ -17,10 +19,7 @@ from nncompiler.record import replace
 def tidy(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
     """Inline single-use locals and drop unused ones. A load never moves across a store to the
     same buffer."""
-    uses: Counter[str] = Counter()
-    for s in statements(body):
-        for e in expressions(s):
-            uses.update(x.name for x in walk(e) if isinstance(x, Ref))
+    uses = Counter(_locals(body))
     return _tidy(body, uses, {})[0]
 
 
@@ -60,26 +59,33 @@ def _tidy(
 
 def _used_inside(body: tuple[Stmt, ...]) -> set[str]:
     """The locals that are used in the loops of a scope (a fold's values count as its scope)."""
-    return {
-        x.name
-        for s in body
-        if isinstance(s, (For, Fold))
-        for t in statements((s,))
-        for e in expressions(t)
-        for x in walk(e)
-        if isinstance(x, Ref)
-    }
+    return set(_locals([s for s in body if isinstance(s, (For, Fold))]))
+
+
+def _locals(body: Iterable[Stmt]) -> list[str]:
+    """The locals that statements name, as often as they do."""
+    return [
+        name for s in statements(body) for e in expressions(s) for name in _named(e)[0]
+    ]
+
+
+@once
+def _named(expr: Expr) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The locals that an expression names, as often as it does, and the buffers."""
+    found = list(walk(expr))
+    names = tuple([x.name for x in found if isinstance(x, Ref)])
+    return names, frozenset([x.buffer for x in found if isinstance(x, Load)])
 
 
 def _substitute(expr: Expr, pending: dict[str, Expr]) -> Expr:
     def change(e: Expr) -> Expr:
         return pending.pop(e.name) if isinstance(e, Ref) and e.name in pending else e
 
-    return rewrite(expr, change)
+    return expr if pending.keys().isdisjoint(_named(expr)[0]) else rewrite(expr, change)
 
 
 def _flush(done: list[Stmt], pending: dict[str, Expr], written: set[str]) -> None:
     """Bind waiting locals that load from a buffer about to be written."""
     for name, value in list(pending.items()):
-        if any(isinstance(x, Load) and x.buffer in written for x in walk(value)):
+        if not written.isdisjoint(_named(value)[1]):
             done.append(Let(name, pending.pop(name)))

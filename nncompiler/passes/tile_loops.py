@@ -22,7 +22,8 @@ from nncompiler.ir.kernel import (
     expressions,
     statements,
 )
-from nncompiler.ir.scalar import PRIMITIVES, Affine, Apply, Expr, Index, Load, axes_of
+from nncompiler.ir.once import once
+from nncompiler.ir.scalar import PRIMITIVES, Affine, Apply, Index, Load, axes_of
 from nncompiler.passes.accesses import nodes, stride_of
 from nncompiler.record import dataclass
 
@@ -78,28 +79,29 @@ class LoopLanes:
 
     def cost(self, s: Stmt, lane: str | None) -> float:
         """Instructions of the statement's own expressions and store."""
-        cycles = sum(self.node(e, lane) for e in nodes(expressions(s)))
-        if isinstance(s, Store):
-            cycles += self.access(s.index, self.buffers[s.buffer], lane)
-        if isinstance(s, Fold):
-            cycles += len(s.values)
-        if isinstance(s, Let):
-            cycles += 0.01
-        return cycles
-
-    def node(self, e: Expr, lane: str | None) -> float:
-        match e:
-            case Apply(op):
-                return _TRANSCENDENTAL if PRIMITIVES[op].transcendental else 1.0
-            case Load(buffer, index):
-                return self.access(index, self.buffers[buffer], lane)
-            case _:
-                return 0.1
+        cycles, places = _instructions(s)
+        return cycles + sum([self.access(x.index, self.buffers[x.buffer], lane) for x in places])
 
     def access(self, index: tuple[Index, ...], buffer: Buffer, lane: str | None) -> float:
         if lane is None or stride_of(index, buffer, lane) in (0, 1):
             return 1.0
         return LANE * self.lanes
+
+
+@once
+def _instructions(s: Stmt) -> tuple[float, tuple[Load | Store, ...]]:
+    """Cycles of a statement's own instructions, and its accesses, which the lanes decide on."""
+    places: list[Load | Store] = [s] if isinstance(s, Store) else []
+    cycles = 0.01 if isinstance(s, Let) else len(s.values) if isinstance(s, Fold) else 0.0
+    for e in nodes(expressions(s)):
+        match e:
+            case Apply(op):
+                cycles += _TRANSCENDENTAL if PRIMITIVES[op].transcendental else 1.0
+            case Load():
+                places.append(e)
+            case _:
+                cycles += 0.1
+    return cycles, tuple(places)
 
 
 def transposition(kernel: Kernel, buffers: Buffers) -> tuple[float, Schedule] | None:
@@ -133,10 +135,8 @@ def loop_order(kernel: Kernel, buffers: Buffers) -> tuple[str, ...]:
     """
     strides: dict[str, int] = {}
     for s in statements(kernel.body):
-        places = [(s.index, s.buffer)] if isinstance(s, Store) else []
-        places += [(x.index, x.buffer) for x in nodes(expressions(s)) if isinstance(x, Load)]
-        for index, name in places:
-            for i, step in zip(index, buffers[name].layout, strict=True):
+        for x in _instructions(s)[1]:
+            for i, step in zip(x.index, buffers[x.buffer].layout, strict=True):
                 for axis in i.axes if isinstance(i, Affine) else axes_of(i):
                     strides[axis] = max(strides.get(axis, 0), step)
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from nncompiler.ir.kernel import Axis, Buffer, Fold, Store, expressions
 from nncompiler.ir.nests import Contraction, Product
 from nncompiler.ir.scalar import Affine, Expr, Load, axes_of
-from nncompiler.passes.accesses import nodes, stride_of
+from nncompiler.passes.accesses import loads_below, stride_of
 from nncompiler.passes.guards import edges
 from nncompiler.record import dataclass, field
 
@@ -122,9 +122,7 @@ class Reads:
         key = id(expr), axis
         if key not in self._found:
             self._found[key] = frozenset(
-                stride_of(x.index, self.buffers[x.buffer], axis)
-                for x in nodes([expr])
-                if isinstance(x, Load)
+                stride_of(x.index, self.buffers[x.buffer], axis) for x in loads_below(expr)
             )
         return self._found[key]
 
@@ -132,7 +130,7 @@ class Reads:
         """Whether a guard tells apart what `axis` runs over; others become bounds of loops."""
         key = id(expr)
         if key not in self._guards:
-            guards = (x.guard for x in nodes([expr]) if isinstance(x, Load))
+            guards = (x.guard for x in loads_below(expr))
             self._guards[key] = frozenset(a for g in guards if g is not None for a in axes_of(g))
         return axis in self._guards[key]
 
@@ -140,11 +138,10 @@ class Reads:
         """Axes in a sum of one that is reduced and one that is not, as positions in a window."""
         reduced = {k.name for p in self.form.products for k in p.reduction}
         found: set[str] = set()
-        for x in nodes([expr]):
-            for i in x.index if isinstance(x, Load) else ():
-                axes = axes_of(i) if not isinstance(i, Affine) else set(i.axes)
-                if not isinstance(i, Affine) or (axes & reduced and axes - reduced):
-                    found |= axes
+        for i in [i for x in loads_below(expr) for i in x.index]:
+            axes = axes_of(i) if not isinstance(i, Affine) else set(i.axes)
+            if not isinstance(i, Affine) or (axes & reduced and axes - reduced):
+                found |= axes
         return found
 
     def scattered(self, axis: str) -> int:
@@ -152,7 +149,7 @@ class Reads:
         places = [(s.index, s.buffer) for s in self.form.body if isinstance(s, Store)]
         for s in self.form.body:
             if not isinstance(s, Fold):
-                loads = [x for x in nodes(expressions(s)) if isinstance(x, Load)]
+                loads = [x for e in expressions(s) for x in loads_below(e)]
                 places += [(x.index, x.buffer) for x in loads]
         return sum(stride_of(i, self.buffers[b], axis) not in (0, 1) for i, b in places)
 

@@ -13,7 +13,7 @@ images are then the rows of a product, the filters its columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import TypeAlias
 
@@ -21,7 +21,7 @@ from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Sto
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply, const
 from nncompiler.ir.types import DType, TensorType
-from nncompiler.passes.rewriting import renamed, substituted
+from nncompiler.passes.rewriting import placed, renamed, substituted
 from nncompiler.passes.tidy import tidy
 from nncompiler.record import dataclass, replace
 
@@ -172,9 +172,9 @@ def _arrays(c: Convolution, tiles: Tiles, name: str) -> tuple[_Array, _Array, _A
 
 
 def _transform_weights(c: Convolution, u: _Array) -> tuple[Stmt, ...]:
+    (y, _), (x, _) = c.taps
     grid = [
-        [_at(c.weights, {c.taps[0][0]: c.tap(0, a), c.taps[1][0]: c.tap(1, b)}) for b in range(3)]
-        for a in range(3)
+        [placed(c.weights, {y: c.tap(0, a), x: c.tap(1, b)}) for b in range(3)] for a in range(3)
     ]
     return (For(u.tiles(), tuple(_stored(grid, _G, u))),)
 
@@ -183,7 +183,7 @@ def _transform_image(c: Convolution, tiles: Tiles, v: _Array) -> tuple[Stmt, ...
     first = {c.taps[0][0]: c.tap(0, 0), c.taps[1][0]: c.tap(1, 0)}
     grid = [
         [
-            _at(c.image, {**first, c.rows.name: tiles.row(a), c.columns.name: tiles.column(b)})
+            placed(c.image, {**first, c.rows.name: tiles.row(a), c.columns.name: tiles.column(b)})
             for b in range(4)
         ]
         for a in range(4)
@@ -216,13 +216,6 @@ def _results(c: Convolution, tiles: Tiles, m: _Array) -> tuple[Stmt, ...]:
             names = {name: _fresh(f"{name}_{a}{b}", taken) for name in own}
             body += renamed(substituted(tuple(one), here), names)
     return (*c.form.before, For(m.tiles(), tuple(body)))
-
-
-def _at(load: Load, values: Mapping[str, Affine]) -> Expr:
-    """A load with other forms in place of axes."""
-    (let,) = substituted((Let("", load),), values)
-    assert isinstance(let, Let)
-    return let.value
 
 
 def _product(
