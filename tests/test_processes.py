@@ -76,8 +76,11 @@ def _until_done(work: processes._Work) -> None:
 
 @pytest.mark.parametrize(
     "script",
-    ["exit 1", "sleep 60", "echo hello; sleep 60", "head -c 100000 /dev/zero; cat > /dev/null"],
-)
+    [
+        "exit 1", "exec sleep 60", "echo hello; exec sleep 60",
+        "head -c 100000 /dev/zero; cat > /dev/null",
+    ],
+)  # fmt: skip
 def test_helpers_that_do_nothing_useful_cost_nothing(
     started: Started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
 ) -> None:

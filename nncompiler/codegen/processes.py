@@ -3,8 +3,9 @@
 LLVM takes most of the time of a compilation, and llvmlite lets one thread of a process into it.
 Where there is enough to do, helpers are started that read modules from a pipe and answer with
 objects. All take the largest module that is left, so a slow or late helper costs nothing; the
-result does not depend on who made what. Nobody waits for a helper that did not report. One that
-fails loses its module to this process, which then raises the error, if there is one.
+result does not depend on who made what. A helper has several modules in hand: the thread that
+talks to it waits its turn while this process writes texts. Nobody waits for a helper that did not
+report. One that fails loses its modules to this process, which then raises the error, if any.
 
 NNCOMPILER_JOBS is the largest number of processes, this one included; without it, that of the
 processors this process may use.
@@ -16,9 +17,11 @@ import os
 import subprocess
 import sys
 from bisect import insort
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Condition, Thread
 from typing import IO
 
@@ -31,6 +34,7 @@ from nncompiler.errors import UserError
 _HELPER_BYTES = 200_000  # so much text takes some 0.25 s: twice what starting a helper takes
 _HELPER_KERNELS = 8  # the same before there are texts, while nothing has to wait for it
 _MOST = 8
+_IN_HAND = 3  # modules that a helper has at a time
 _LONGEST = 2**32
 _READY = b"ready"
 _START = (
@@ -139,10 +143,11 @@ class _Work:
             insort(self.left, (len(self.texts[k]), k))
             self.changed.notify()
 
-    def take(self) -> int | None:
-        """The largest module that is left; None where none is and none will come."""
+    def take(self, wait: bool = True) -> int | None:
+        """The largest module that is left; None where none is, and none will come or the caller
+        does not `wait` for it."""
         with self.changed:
-            while not self.left and not self.complete:
+            while wait and not self.left and not self.complete:
                 self.changed.wait()
             return self.left.pop()[1] if self.left else None
 
@@ -184,17 +189,22 @@ class _Helper:
     def _talk(self) -> None:
         to, answers = self.process.stdin, self.process.stdout
         assert to is not None and answers is not None
-        k = None
+        sent: deque[int] = deque()
         try:
             _send(to, self.work.target.cpu.encode())
             self.ready = _receive(answers) == _READY
-            while self.ready and (k := self.work.take()) is not None:
-                _send(to, self.work.texts[k].encode())
-                self.work.objects[k] = _receive(answers)
+            while self.ready:
+                while len(sent) < _IN_HAND and (k := self.work.take(not sent)) is not None:
+                    sent.append(k)
+                    _send(to, self.work.texts[k].encode())
+                if not sent:
+                    break
+                self.work.objects[sent[0]] = _receive(answers)
+                sent.popleft()
         except (OSError, EOFError, ValueError):
             pass  # it is gone
         finally:
-            if k is not None and k not in self.work.objects:
+            for k in sent:
                 self.work.put(k)
 
     def finish(self) -> None:
@@ -215,12 +225,18 @@ def serve() -> None:
     os.dup2(2, 1)  # what anybody prints is no answer
     target = select(_receive(source).decode())
     _send(answers, _READY)
-    while True:
-        try:
-            text = _receive(source).decode()
-        except EOFError:
-            return
-        _send(answers, compile_module(text, target))
+    texts: SimpleQueue[bytes] = SimpleQueue()
+    Thread(target=_read_all, args=(source, texts), daemon=True).start()
+    while text := texts.get():
+        _send(answers, compile_module(text.decode(), target))
+
+
+def _read_all(source: IO[bytes], texts: SimpleQueue[bytes]) -> None:
+    """Every message of `source`, at once, so that its writer is never kept; then an empty one."""
+    with suppress(EOFError):
+        while True:
+            texts.put(_receive(source))
+    texts.put(b"")
 
 
 def _send(to: IO[bytes], data: bytes) -> None:
