@@ -54,6 +54,21 @@ def reading(body: tuple[Stmt, ...], names: Mapping[str, str]) -> tuple[Stmt, ...
     return changed(body, change) if names else body
 
 
+def over(body: tuple[Stmt, ...], names: Mapping[str, str]) -> tuple[Stmt, ...]:
+    """The same statements over other buffers."""
+
+    def visit(s: Stmt) -> Stmt:
+        match s:
+            case For() | Fold():
+                return replace(s, body=tuple(visit(x) for x in s.body))
+            case Store():
+                return replace(s, buffer=names.get(s.buffer, s.buffer))
+            case Let():
+                return s
+
+    return tuple(visit(s) for s in reading(body, names))
+
+
 def split_axis(body: tuple[Stmt, ...], axis: str, parts: tuple[Axis, Axis]) -> tuple[Stmt, ...]:
     """One axis as two, the second running fastest: all it is used for is its place in an index."""
     outer, inner = parts

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import count
 from typing import TypeAlias
 
@@ -21,12 +22,14 @@ from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Sto
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply, const
 from nncompiler.ir.types import DType, TensorType
-from nncompiler.passes.rewriting import placed, renamed, substituted
+from nncompiler.passes.rewriting import over, placed, renamed, substituted
 from nncompiler.passes.tidy import tidy
 from nncompiler.record import dataclass, replace
 
 Grid: TypeAlias = list[list[Expr]]
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
+#: What stands in place of axes.
+Forms: TypeAlias = tuple[tuple[str, Affine], ...]
 
 _B: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _G: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
@@ -104,8 +107,8 @@ def transformed(c: Convolution, tiles: Tiles, name: str) -> Transformed:
     """The kernels for a convolution, their buffers called after `name`."""
     dtype = c.image.dtype
     u, v, m = _arrays(c, tiles, name)
-    weights = Kernel(c.kernel.name, tidy(_transform_weights(c, u)), nodes=(c.weights.buffer,))
-    image = replace(c.kernel, body=tidy(_transform_image(c, tiles, v)))
+    weights = Kernel(c.kernel.name, _transform_weights(c, u), nodes=(c.weights.buffer,))
+    image = replace(c.kernel, body=_transform_image(c, tiles, v))
     a, b = (Load(x.name, x.index(whole=True), dtype) for x in (u, v))
     total = Fold(("acc",), "sum", (c.channels,), (apply("mul", b, a),))
     stored = Store(m.name, m.index(whole=True), Ref("acc", dtype))
@@ -173,30 +176,38 @@ def _arrays(c: Convolution, tiles: Tiles, name: str) -> tuple[_Array, _Array, _A
 
 def _transform_weights(c: Convolution, u: _Array) -> tuple[Stmt, ...]:
     (y, _), (x, _) = c.taps
-    grid = [
-        [placed(c.weights, {y: c.tap(0, a), x: c.tap(1, b)}) for b in range(3)] for a in range(3)
-    ]
-    return (For(u.tiles(), tuple(_stored(grid, _G, u))),)
+    down = tuple(((y, c.tap(0, a)),) for a in range(3))
+    across = tuple(((x, c.tap(1, b)),) for b in range(3))
+    return _between(c.weights, down, across, _G, u)
 
 
 def _transform_image(c: Convolution, tiles: Tiles, v: _Array) -> tuple[Stmt, ...]:
-    first = {c.taps[0][0]: c.tap(0, 0), c.taps[1][0]: c.tap(1, 0)}
-    grid = [
-        [
-            placed(c.image, {**first, c.rows.name: tiles.row(a), c.columns.name: tiles.column(b)})
-            for b in range(4)
-        ]
-        for a in range(4)
-    ]
-    return (For(v.tiles(), tuple(_stored(grid, _B, v))),)
+    (y, _), (x, _) = c.taps
+    down = tuple(((y, c.tap(0, 0)), (c.rows.name, tiles.row(a))) for a in range(4))
+    across = tuple(((x, c.tap(1, 0)), (c.columns.name, tiles.column(b))) for b in range(4))
+    return _between(c.image, down, across, _B, v)
 
 
-def _stored(grid: Grid, matrix: Matrix, to: _Array) -> list[Stmt]:
-    """``matrix grid matrixᵗ`` stored element by element."""
+def _between(
+    load: Load, down: tuple[Forms, ...], across: tuple[Forms, ...], matrix: Matrix, to: _Array
+) -> tuple[Stmt, ...]:
+    """`_stored` from one buffer to another: made once for all that differ in their names."""
+    unnamed = replace(load, buffer="from"), down, across, matrix, replace(to, name="to")
+    return over(_stored(*unnamed), {"from": load.buffer, "to": to.name})
+
+
+@lru_cache(maxsize=64)
+def _stored(
+    load: Load, down: tuple[Forms, ...], across: tuple[Forms, ...], matrix: Matrix, to: _Array
+) -> tuple[Stmt, ...]:
+    """``matrix grid matrixᵗ`` stored element by element: the grid is what is loaded with these
+    forms in place of axes.
+    """
+    grid = [[placed(load, dict((*y, *x))) for x in across] for y in down]
     body, found = _product(matrix, grid, "d", set())
     for n, value in enumerate(x for row in found for x in row):
         body.append(Store(to.name, to.index(n), value))
-    return body
+    return tidy((For(to.tiles(), tuple(body)),))
 
 
 def _results(c: Convolution, tiles: Tiles, m: _Array) -> tuple[Stmt, ...]:

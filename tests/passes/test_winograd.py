@@ -16,6 +16,7 @@ from nncompiler.ir.kernel import Plan
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import parse_plan, print_plan
 from nncompiler.ir.verify_plan import verify_plan
+from nncompiler.passes import winograd_kernels
 from nncompiler.passes.channels_last import channels_last
 from nncompiler.passes.layout import choose_layouts, regions
 from nncompiler.passes.manager import run_passes
@@ -179,3 +180,16 @@ def test_rounding_is_of_the_same_order_and_threads_do_not_matter(batch: int) -> 
             np.testing.assert_array_equal(found[name], shared[name])
     for name, array in wanted.items():
         assert np.abs(found[name] - array).max() <= 4e-6 * np.abs(array).max(), name
+
+
+def test_kernels_of_equal_convolutions_are_made_once() -> None:
+    """Blocks of a network repeat: what differs in the names of buffers alone is renamed."""
+    conv = "|> conv2d(8, 3, padding=1, bias=false) |> relu "
+    source = f"model net {{ input x : f32[batch, 8, 6, 4] output y = x {conv * 5} }}"
+    f = Compilation(read_source(source), {"batch": 3}, Options(functions=("infer",))).graphs
+    winograd_kernels._stored.cache_clear()
+    plan = transformed(f["infer"])
+    assert transforms(plan) == 5
+    assert len({b.name for b in plan.buffers if b.name.endswith((".U", ".V"))}) == 10
+    assert winograd_kernels._stored.cache_info().misses <= 2  # of the weights, and of the images
+    assert verify_plan(plan) == []
