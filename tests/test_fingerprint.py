@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from nncompiler.ir.fingerprint import fingerprint
+from nncompiler.ir.fingerprint import alike, fingerprint
 from nncompiler.ir.kernel import (
     Axis,
     Buffer,
@@ -112,6 +112,20 @@ def test_what_is_asked_of_an_object_again_is_not_found_again() -> None:
     assert len(asked) == 2
     many = [total(tuple(range(n, n + 3))) for n in range(20_000)]
     assert many == [3 * n + 3 for n in range(20_000)]
+
+
+def test_facts_that_hold_for_all_kernels_alike_are_found_once() -> None:
+    """Of kernels that differ in names alone the first is asked, of others each."""
+    asked: list[object] = []
+
+    def find(of: tuple[Stmt, ...]) -> int:
+        asked.append(of)
+        return len(asked)
+
+    number = alike(find)
+    names = [number(kernel().body), number(kernel("x", "y", "u").body)]
+    assert names == [1, 1]
+    assert [number(kernel(op="mul").body), number(kernel().body)] == [2, 1]
 
 
 def test_facts_about_a_kernel_are_found_once() -> None:

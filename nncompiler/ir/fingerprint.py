@@ -5,8 +5,9 @@ Networks repeat their blocks, so most kernels of a large one have been seen befo
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import count
+from typing import TypeVar
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
@@ -24,6 +25,8 @@ from nncompiler.ir.scalar import (
     Ref,
 )
 from nncompiler.record import dataclass, field
+
+R = TypeVar("R")
 
 
 def fingerprint(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Hashable:
@@ -47,6 +50,21 @@ def numbered(body: tuple[Stmt, ...]) -> tuple[int, tuple[str, ...]]:
     if len(_NUMBERS) >= _MOST:
         _NUMBERS.clear()
     return _NUMBERS.setdefault(tuple(reader.found), next(_NEXT)), tuple(reader.places)
+
+
+def alike(find: Callable[[tuple[Stmt, ...]], R]) -> Callable[[tuple[Stmt, ...]], R]:
+    """`find`, which is asked once for all bodies that differ in names alone."""
+    known: dict[int, R] = {}
+
+    def found(body: tuple[Stmt, ...]) -> R:
+        number, _ = numbered(body)
+        if number not in known:
+            if len(known) >= _MOST:
+                known.clear()
+            known[number] = find(body)
+        return known[number]
+
+    return found
 
 
 @dataclass(slots=True)

@@ -93,6 +93,11 @@ class _Scope:
     known: dict[object, Expr] = field(default_factory=dict)
     open: bool = True
 
+    def bound(self) -> set[str]:
+        """The locals that are bound here so far."""
+        found = {s.name for s in self.statements if isinstance(s, Let)}
+        return found | {n for s in self.statements if isinstance(s, Fold) for n in s.names}
+
 
 class _Nest:
     """One attempt at a nest. The scope stack is: whole kernel, frame (if any), inner loop or fold
@@ -193,13 +198,13 @@ class _Nest:
             else:
                 axes |= axes_of(i)
                 locals_.update(e.name for e in walk(i) if isinstance(e, Ref))
-        deepest = 0
-        for d, scope in enumerate(self.scopes):
-            bound = {s.name for s in scope.statements if isinstance(s, Let)}
-            bound |= {n for s in scope.statements if isinstance(s, Fold) for n in s.names}
-            if axes & {a.name for a in scope.axes} or locals_ & bound:
-                deepest = d
-        return deepest
+        for d in range(len(self.scopes) - 1, 0, -1):
+            scope = self.scopes[d]
+            if not axes.isdisjoint([a.name for a in scope.axes]):
+                return d
+            if locals_ and not locals_.isdisjoint(scope.bound()):
+                return d
+        return 0
 
     def element(self, value: Value, index: Sequence[Index]) -> Expr:
         """The value's element at `index`: bound once per scope, loaded where memory holds it,

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from nncompiler.ir.fingerprint import alike
 from nncompiler.ir.kernel import (
     Axis,
     Buffer,
@@ -131,7 +132,7 @@ class _Split:
 def _split(kernel: Kernel, work: float, buffers: Mapping[str, Buffer]) -> _Split | None:
     """How to split a kernel; None where that is not possible or not enough."""
     loops, schedule = shared_loops(kernel, buffers), kernel.schedule
-    if loops != kernel.body and work - _work(loops) > _BESIDE * work:
+    if loops != kernel.body and work - _expressions(loops) > _BESIDE * work:
         return None
     names: dict[str, None] = {}
     most, blocks = 0, 0 if loops == kernel.body else 1
@@ -167,14 +168,19 @@ def _speed(kernel: Kernel) -> float:
     return _VECTOR if kernel.schedule.vector else _SCALAR
 
 
-def _work(body: tuple[Stmt, ...]) -> float:
-    """The expressions that statements compute, each as often as it runs."""
+@alike
+def _work(nest: tuple[Stmt, ...]) -> float:
+    """The expressions that a kernel computes, each as often as it runs."""
+    return _expressions(nest)
+
+
+def _expressions(body: tuple[Stmt, ...]) -> float:
     total = 0.0
     for s in body:
         here = _weight(expressions(s))
         if isinstance(s, (For, Fold)):
             points = math.prod(a.extent for a in s.axes)
-            total += points * (here + _work(s.body) + isinstance(s, Fold))
+            total += points * (here + _expressions(s.body) + isinstance(s, Fold))
         else:
             total += here + 1
     return total

@@ -20,6 +20,9 @@ class Choice:
     rows: str | None
     tile: tuple[int, int]
 
+#: A bound is added up in another order than the cycles, and may be rounded up.
+_ROUNDED = 1 - 1e-9
+
 
 @dataclass(slots=True)
 class Best:
@@ -38,7 +41,7 @@ class Best:
         """
         found: dict[int, Choice] = {}
         for bound, n, tile in sorted((least(*t), n, t) for n, t in enumerate(tiles)):
-            if bound > self.cycles:
+            if bound * _ROUNDED > self.cycles:
                 break
             found[n] = made = choice(*tile)
             self.cycles = min(self.cycles, made.cycles)

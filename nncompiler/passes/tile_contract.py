@@ -137,9 +137,12 @@ class ContractionTiles(Reads):
             return size, around, not as_is and (size <= PANEL_BYTES or around is not None)
 
         across = -(-n // self.lanes)
+        stored = others * m * n * (1 / self.lanes + scattered * _SCATTERED)
 
         def least(rows: int, vectors: int) -> float:
-            return steps * others * m * across * _flow(rows, vectors) / (rows * vectors)
+            guards = masks * rows + masked * vectors + rows_apart * _PAGE_STEP
+            step = _flow(rows, vectors) + _pressure(rows, vectors) + guards
+            return steps * others * m * across * step / (rows * vectors) + stored
 
         def choice(rows: int, vectors: int) -> Choice:
             readers = sharing * -(-m // rows)
@@ -155,8 +158,7 @@ class ContractionTiles(Reads):
                 guards = masks * r + masked * v + far + rows_apart * _PAGE_STEP
                 return _flow(r, v) + _pressure(r, v) + copy * v + guards
 
-            cycles = steps * others * _over_tiles(m, rows, across, vectors, step)
-            cycles += others * m * n * (1 / self.lanes + scattered * _SCATTERED)
+            cycles = steps * others * _over_tiles(m, rows, across, vectors, step) + stored
             if n % self.lanes and self.registers <= 16:
                 cycles += others * m * _PARTIAL * self.stores
             return Choice(cycles, columns, columns, row, (rows, vectors * self.lanes))
