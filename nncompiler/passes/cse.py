@@ -22,18 +22,22 @@ class CommonSubexpressions:
 
     def run(self, function: Function) -> Function:
         known: dict[object, tuple[Value, ...]] = {}
-        same: dict[Value, Value] = {}
+        same: dict[str, Value] = {}  # by name, whose hash is there already
         nodes = []
         for node in function.nodes:
-            inputs = tuple(same.get(v, v) for v in node.inputs)
-            attrs = tuple((k, repr(v)) for k, v in node.attrs)
-            key = (node.op, inputs, attrs, tuple(v.type for v in node.outputs))
-            if node.body is None and key in known:
-                same.update(zip(node.outputs, known[key], strict=True))
-                continue
-            known[key] = node.outputs
-            nodes.append(node if inputs == node.inputs else replace(node, inputs=inputs))
+            names = [v.name for v in node.inputs]
+            if not same.keys().isdisjoint(names):
+                inputs = tuple([same.get(v.name, v) for v in node.inputs])
+                node = replace(node, inputs=inputs)
+                names = [v.name for v in inputs]
+            if node.body is None:
+                # 0.0 and -0.0 are equal, and so are 1 and 1.0, but not as text
+                key = (node.op, *names, repr(node.attrs))
+                if (first := known.setdefault(key, node.outputs)) is not node.outputs:
+                    same.update(zip([v.name for v in node.outputs], first, strict=True))
+                    continue
+            nodes.append(node)
         if not same:
             return function
-        results = tuple((name, same.get(v, v)) for name, v in function.results)
+        results = tuple((name, same.get(v.name, v)) for name, v in function.results)
         return replace(function, nodes=tuple(nodes), results=results)

@@ -26,13 +26,13 @@ class DeadCode:
     nested: ClassVar[bool] = True
 
     def run(self, function: Function) -> Function:
-        needed: set[Value] = {value for _, value in function.results}
+        needed = {value.name for _, value in function.results}  # strings keep their hash
         kept: list[Node] = []
         for node in reversed(function.nodes):
-            if any(v in needed for v in node.outputs):
+            if not needed.isdisjoint([v.name for v in node.outputs]):
                 after = prune_scan(node, needed) if node.op == "scan" else node
                 kept.append(after)
-                needed.update(after.inputs)
+                needed.update([v.name for v in after.inputs])
         nodes = tuple(reversed(kept))
         same = len(nodes) == len(function.nodes) and all(
             a is b for a, b in zip(nodes, function.nodes, strict=True)
@@ -40,12 +40,12 @@ class DeadCode:
         return function if same else function.with_nodes(nodes)
 
 
-def prune_scan(node: Node, needed: Collection[Value]) -> Node:
+def prune_scan(node: Node, needed: Collection[str]) -> Node:
     """A scan without the results nobody needs and what only they need; the same node when all is
-    needed."""
+    `needed` (names of values)."""
     s = scan_parts(node)
-    stacks = [j for j in range(len(s.out_axes)) if node.outputs[s.carries + j] in needed]
-    carries = [j for j in range(s.carries) if node.outputs[j] in needed]
+    stacks = [j for j in range(len(s.out_axes)) if node.outputs[s.carries + j].name in needed]
+    carries = [j for j in range(s.carries) if node.outputs[j].name in needed]
     steps, carried, shared = s.split(s.params)
     while True:
         results = [s.next_carries[j] for j in carries] + [s.step_results[j] for j in stacks]

@@ -55,11 +55,13 @@ class _Facts:
     def of(cls, function: Function) -> _Facts:
         facts = cls(function.definitions())
         for node in function.nodes:
+            level = 0
             for v in dict.fromkeys(node.inputs):
                 facts.readers.setdefault(v, []).append(node)
-            level = max((facts.level.get(v, 0) for v in node.inputs), default=0)
+                level = max(level, facts.level.get(v, 0))
             level += lookup(node.op).kind not in ("map", "view")
-            facts.level.update(dict.fromkeys(node.outputs, level))
+            for v in node.outputs:
+                facts.level[v] = level
         for _, v in function.results:
             facts.readers.setdefault(v, []).append(None)
         return facts
@@ -120,8 +122,8 @@ def _rewritten(function: Function, rule: _Rule) -> Function:
     b.nodes.clear()
     new: dict[Value, Value] = {}
     for node in function.nodes:
-        with b.at(node.span):
-            better = rule(b, node, facts, new)
+        b.span = node.span
+        better = rule(b, node, facts, new)
         if better is not None:
             new[node.output] = better
         elif any(v in new for v in node.inputs):

@@ -117,7 +117,8 @@ class Spaces:
             return None
         for through_operands in (True, False):
             labels = self._labels(group, None if through_operands else inside)
-            if any(labels.repeats(v) for k in group for v in self.outputs[k]):
+            made = {labels.axes(v) for k in group for v in self.outputs[k]}
+            if any(len(set(axes)) != len(axes) for axes in made):
                 continue
             if contracts:
                 found = self._contract_frame(group, contracts[0], outputs, labels)
@@ -145,7 +146,7 @@ class Spaces:
         for k in group:
             for v, a, b in self.ties[k]:
                 if within is None or self.maker.get(v) in within:
-                    labels.parent[labels.root(a)] = labels.root(b)
+                    labels.tie(a, b)
         return labels
 
     def _contract_frame(
@@ -222,23 +223,25 @@ class _Labels:
         self.parent: dict[int, int] = {}
         self.known: dict[str, tuple[int, ...]] = {}
 
+    def tie(self, a: int, b: int) -> None:
+        a, b = self.root(a), self.root(b)
+        if a != b:  # what came first leads: trees stay flat
+            self.parent[max(a, b)] = min(a, b)
+
     def root(self, x: int) -> int:
         parent = self.parent
-        while (up := parent.get(x, x)) != x:
-            parent[x] = x = parent.get(up, up)
+        while x in parent:
+            x = parent[x]
         return x
 
     def axes(self, value: str) -> tuple[int, ...]:
         """Of dimensions whose extent is not 1; to be asked when all ties are there."""
         found = self.known.get(value)
         if found is None:
-            found = tuple([self.root(x) for x in self.dims[value] if x is not None])
+            root = self.root
+            found = tuple([root(x) for x in self.dims[value] if x is not None])
             self.known[value] = found
         return found
-
-    def repeats(self, value: str) -> bool:
-        axes = self.axes(value)
-        return len(set(axes)) != len(axes)
 
 
 @dataclass(frozen=True, slots=True)
