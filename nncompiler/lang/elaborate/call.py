@@ -57,7 +57,7 @@ def bind_builtin(function: Builtin, given: Given, span: Span) -> Arguments:
     """The arguments of a builtin by name, defaults filled in."""
     names = [name for name, _ in function.parameters if not name.startswith("*")]
     variadic = len(names) < len(function.parameters)
-    bound, rest = _bind(function.name, f"`{function.signature}`", names, given, span, variadic)
+    bound, rest = _bind(function.name, lambda: f"`{function.signature}`", names, given, variadic)
     for name, default in function.parameters:
         if name in bound or name.startswith("*"):
             continue
@@ -67,7 +67,7 @@ def bind_builtin(function: Builtin, given: Given, span: Span) -> Arguments:
     return Arguments(function.name, span, bound, tuple(rest))
 
 
-def _bind(function: str, signature: str, names: Sequence[str], given: Given, span: Span,
+def _bind(function: str, signature: Callable[[], str], names: Sequence[str], given: Given,
           variadic: bool = False) -> tuple[dict[str, Argument], list[Argument]]:
     """Positional and keyword arguments by name; what is too much for a variadic function."""
     bound: dict[str, Argument] = {}
@@ -81,14 +81,14 @@ def _bind(function: str, signature: str, names: Sequence[str], given: Given, spa
             else:
                 raise UserError("NN0112", f"`{function}` takes {_count(len(names))}, "
                                 f"but {len(given)} are given", argument.span,
-                                help=f"the arguments are {signature}")
+                                help=f"the arguments are {signature()}")
             continue
         name = keyword.text
         if name not in names:
             close = nearest(name, names)
             raise UserError("NN0110", f"`{function}` has no argument `{name}`", keyword.span,
                             help=f"did you mean `{close}`?" if close
-                            else f"the arguments are {signature}")
+                            else f"the arguments are {signature()}")
         if name in bound:
             raise UserError("NN0113", f"`{name}` is given twice: by position and by name",
                             keyword.span, notes=[Note("first here", bound[name].span)])
@@ -114,9 +114,8 @@ def _signature(name: str, parameters: Sequence[s.Parameter]) -> str:
 def _bind_header(ctx: Context, frame: Frame, name: str, parameters: Sequence[s.Parameter],
                  given: Given, span: Span, evaluate: Evaluate) -> dict[str, Argument]:
     """Arguments for the parameters of a definition; defaults see the ones before them."""
-    signature = _signature(name, parameters)
     names = [p.name.text for p in parameters]
-    bound, _ = _bind(name, signature, names, given, span)
+    bound, _ = _bind(name, lambda: _signature(name, parameters), names, given)
     result: dict[str, Argument] = {}
     for p in parameters:
         text = p.name.text
@@ -126,7 +125,8 @@ def _bind_header(ctx: Context, frame: Frame, name: str, parameters: Sequence[s.P
             inner = Frame(frame.module, frame.owner, {k: a.value for k, a in result.items()})
             result[text] = Argument(evaluate(ctx, inner, p.default), p.default.span)
         else:
-            raise _missing(name, text, span, signature, Note("it is declared here", p.name.span))
+            raise _missing(name, text, span, _signature(name, parameters),
+                           Note("it is declared here", p.name.span))
     return result
 
 
