@@ -12,7 +12,6 @@ Each has a `code` such as ``NN0103`` (stable, documented in `docs/errors.md`) an
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -139,5 +138,7 @@ class CompilerBug(NNError):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The member of `known` most like `name`, or None when nothing is close."""
+    import difflib  # only what is wrong needs it
+
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return found[0] if found else None

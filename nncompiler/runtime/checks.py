@@ -7,6 +7,7 @@ orders); all others are refused. Each check returns the array or value that nati
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -96,7 +97,8 @@ def convert(found: Array, dtype: np.dtype[Any], label: str) -> Array:
 
 
 def _as_array(value: npt.ArrayLike, label: str) -> Array:
-    if isinstance(value, np.ma.MaskedArray):
+    # `np.ma` would import it, and takes longer than loading a model does.
+    if (masked := sys.modules.get("numpy.ma")) and isinstance(value, masked.MaskedArray):
         raise UserError("NN0704", f"expected {label} to be an array, but found a masked array",
                         help="fill the masked values, as in array.filled(0)")  # fmt: skip
     try:
