@@ -67,6 +67,35 @@ def test_what_loops_do_not_change_stands_in_front_of_them(inner, place):
     assert sum(line.startswith("head") for line in lines[:at]) == place
 
 
+def test_multiples_of_an_innermost_counter_are_carried():
+    """Those of a loop around it would take registers, and are products there."""
+    inner = nested(Writer(), "mul nsw i64 {j}, 12")
+    assert not any("mul" in line for line in inner)
+    assert any("phi i64 [ 0, %head" in line for line in inner)
+    assert any(line.endswith(", 12") and "= add i64" in line for line in inner)
+    assert any("= mul nsw i64" in line for line in nested(Writer(), "mul nsw i64 {i}, 12"))
+
+
+@pytest.mark.parametrize(("factor", "start"), [(5, 0), (-3, 2)])
+def test_carried_multiples_have_the_values_of_products(factor, start, tmp_path):
+    """From a start known at compile time, and from one that is not."""
+
+    def once(begin: Counter, sums: list[Value]) -> list[Value]:
+        def add(i: Counter, carried: list[Value]) -> list[Value]:
+            product = w.assign(f"mul nsw i64 {i}, {factor}")
+            small = w.assign(f"trunc i64 {product} to i32")
+            return [number(w.assign(f"add i32 {carried[0].text}, {small}"))]
+
+        return w.span(begin, stop, sums, add)
+
+    w = Writer()
+    stop = w.assign("add i64 %n, 0")
+    early = w.assign(f"add i64 %n, {-start - 2}")
+    (total,) = once(early, once(start, [number("0")]))
+    expected = factor * (sum(range(start, 9)) + sum(range(9 - start - 2, 9)))
+    assert run(w, total.text, 9, tmp_path) == expected
+
+
 def test_nothing_leaves_a_condition_for_its_own_sake():
     """What is needed on a condition only is computed on it, but not in a loop inside of it."""
     w = Writer()

@@ -103,6 +103,8 @@ def machine(target: Target) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()  # for system calls
+    # A quarter of LLVM's time; the emitter's loops have what it would find (`Writer`).
+    llvm.set_option("", "-disable-lsr")
     return llvm.Target.from_triple(TRIPLE).create_target_machine(
         cpu=target.cpu, features="", opt=3, reloc="pic", codemodel="small"
     )

@@ -23,6 +23,7 @@ _TYPES = {
 }  # fmt: skip
 _SUFFIX = {"float": "f32", "double": "f64"}
 _NAME = re.compile(r"%\w+")
+_MULTIPLE = re.compile(r"mul (?:nuw )?nsw i64 (%\w+), (-?\d+)")
 
 
 def vector_of(element: str, lanes: int) -> str:
@@ -91,10 +92,11 @@ Body = Callable[[Counter, list[Value]], list[Value]]
 @dataclass(slots=True)
 class _Region:
     """A loop, or what runs on a condition only, while it is being written: the lines in front of
-    it, and the values of instructions that stand in it.
+    it, the values of instructions that stand in it, and whether there are loops in it.
     """
 
     conditional: bool = False
+    outer: bool = False
     front: list[str] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
 
@@ -315,6 +317,8 @@ class Writer:
     ) -> list[Value]:
         """Blocks that run at least once."""
         head, after, before = self.fresh("head"), self.fresh("after"), self.block
+        for around in self._regions:
+            around.outer = True
         with self._region() as region:
             self._lines.append(region.front)
             self.line(f"br label %{head}")
@@ -326,6 +330,7 @@ class Writer:
             results = body(counter, phis)
             following = self.assign(f"add nuw nsw i64 {counter}, {step}")
             back = f"%{self.block}"
+            sums = [] if region.outer else self._sums(region, hole, counter, start, step)
             more = self.assign(f"icmp ult i64 {following}, {stop}")
             self.line(f"br i1 {more}, label %{head}, label %{after}")
         counters = f"[ {start}, %{before} ], [ {following}, {back} ]"
@@ -333,10 +338,37 @@ class Writer:
         for i, (phi, first, last) in enumerate(zip(phis, carried, results, strict=True), hole + 1):
             incoming = f"[ {first.text}, %{before} ], [ {last.text}, {back} ]"
             self._lines[i] = f"  {phi.text} = phi {phi.type} {incoming}"
+        self._lines[hole:hole] = [
+            f"  {name} = phi i64 [ {first}, %{before} ], [ {last}, {back} ]"
+            for name, first, last in sums
+        ]
         self.enter(after)
         for x in results:  # values of a loop that ran belong to the region around it
             self._depth[x.text] = min(self.depth(x.text), len(self._regions) - 1)
         return results
+
+    def _sums(
+        self, region: _Region, body: int, counter: str, start: str, step: int
+    ) -> list[tuple[str, str, str]]:
+        """Multiples of the counter of an innermost loop become sums that the loop carries: their
+        names, first values and following ones. In outer loops these would only take registers.
+        """
+        found = []
+        for instruction, name in region.values.items():
+            match = _MULTIPLE.fullmatch(instruction)
+            line = f"  {name} = {instruction}"
+            if match is None or match[1] != counter or line not in self._lines[body:]:
+                continue
+            self._lines.remove(line)
+            factor = int(match[2])
+            if start.startswith("%"):
+                first = f"{name}.first"
+                region.front.append(f"  {first} = mul i64 {start}, {factor}")
+            else:
+                first = str(int(start) * factor)
+            self.line(f"{name}.next = add i64 {name}, {step * factor}")
+            found.append((name, first, f"{name}.next"))
+        return found
 
     def _named(self, stem: str) -> str:
         """A fresh name for a value of the current region."""
