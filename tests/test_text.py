@@ -353,11 +353,12 @@ class RandomPlan:
             combine = self.rng.choice(list(COMBINES.values()))
             types = (F32, I32)[: combine.width]
             values = tuple(self.expr(d, 2) for d in types)
+            within = tuple(self.affine() for _ in range(self.rng.choice([0, 0, 1, 2])))
             self.locals, self.axes = before
             names = tuple(self.fresh() for _ in types)
             self.locals.update(zip(names, types, strict=True))
             init = tuple(map(self.constant, types)) if self.rng.random() < 0.3 else None
-            return Fold(names, combine.name, axes, values, body, init)
+            return Fold(names, combine.name, axes, values, body, init, within)
         if kind < 0.8:
             name, dtype = self.fresh(), self.rng.choice([F32, I32, BOOL, U32, F64, I64])
             value = self.expr(dtype, 3)

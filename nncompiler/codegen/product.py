@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from nncompiler.codegen.clip import Bounds, clip
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, Schedule
 from nncompiler.ir.nests import Product
-from nncompiler.ir.scalar import Expr, axes_of
+from nncompiler.ir.scalar import Affine, Expr, axes_of
 from nncompiler.record import dataclass, replace
 
 Loops: TypeAlias = tuple[tuple[Axis, Bounds], ...]
@@ -70,6 +71,34 @@ def _clipped(roles: Roles, known: set[str], vector: str) -> Roles:
         bounds.append((first, second))
         known = known | {axis.name}
     return replace(roles, a=a, b=b, bounds=tuple(bounds))
+
+
+def narrowed(
+    loops: Loops, within: Sequence[Affine], tile: Mapping[str, int], vector: str
+) -> Loops:
+    """The loops without terms that a whole tile, of so many rows and columns, may leave out: a
+    form that is negative all over it. It bounds the innermost of the loops that it mentions, with
+    coefficient 1 or -1, and the first one where it mentions none.
+    """
+    found = dict(loops)
+    names = {axis.name: axis for axis in found}
+    for form in within:
+        largest = form + sum(k * (tile.get(x, 1) - 1) for x, k in form.terms if k > 0)
+        inside = [x for x in names if form.coefficient(x)] or [x for x in names if x != vector][:1]
+        if not inside or inside[-1] == vector:
+            continue
+        axis = names[inside[-1]]
+        match largest.coefficient(axis.name):
+            case 0:
+                bounds = Bounds(high=((largest + 1) * axis.extent,))
+            case 1:
+                bounds = Bounds(low=((largest + Affine.axis(axis.name) * -1) * -1,))
+            case -1:
+                bounds = Bounds(high=(largest + Affine.axis(axis.name) + 1,))
+            case _:
+                continue
+        found[axis] = found[axis] + bounds
+    return tuple(found.items())
 
 
 def column_axis(parallel: tuple[Axis, ...], roles: Roles) -> str:

@@ -14,7 +14,7 @@ from nncompiler.codegen.footprint import footprint
 from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.panel import Panel
-from nncompiler.codegen.product import Loops, Roles, column_axis, ordered, roles_of
+from nncompiler.codegen.product import Loops, Roles, column_axis, narrowed, ordered, roles_of
 from nncompiler.codegen.slots import Slots
 from nncompiler.codegen.writer import Counter, Value, active_mask, literal
 from nncompiler.ir.kernel import Axis, Fold, Schedule
@@ -174,10 +174,13 @@ class RegisterTiles:
         """The finished sums by row and vector of columns."""
         lanes, across = self.lanes_of(tile), self.vectors_of(tile)
         start = [literal(self.zero, lanes)] * (tile.rows * across)
+        loops = product.loops
+        if not tile.fills:
+            size = {self.columns: tile.width, self.rows or "": tile.rows}
+            loops = narrowed(loops, product.fold.within, size, self.vector)
         sums = self.reduce(
-            product.loops, start, lambda acc: self.step(product, tile, across, acc),
-            self.together(tile),
-        )  # fmt: skip
+            loops, start, lambda acc: self.step(product, tile, across, acc), self.together(tile)
+        )
         if not self.reduced:
             return sums
         return self.joined(sums, across)

@@ -88,8 +88,9 @@ class _Reader:
                     self.found.append(("for", _axes(axes), ordered))
                     self.block(inner)
                     self.found.append("end")
-                case Fold(names, combine, axes, values, inner, init):
-                    self.found.append(("fold", combine, _axes(axes), init))
+                case Fold(names, combine, axes, values, inner, init, within):
+                    forms = tuple([(i.terms, i.const) for i in within])
+                    self.found.append(("fold", combine, _axes(axes), init, forms))
                     self.block(inner)
                     parts = tuple([self.expr(v) for v in values])
                     self.found.append(("end", parts, tuple([self.local(n) for n in names])))

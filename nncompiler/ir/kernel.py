@@ -60,7 +60,8 @@ class For:
 @dataclass(frozen=True, slots=True)
 class Fold:
     """``names = combine axes { body; values }``; `init` replaces the combine's identity where
-    given."""
+    given. A term at which one of the forms `within` is negative may be left out: it is zero, or
+    nobody asks for it."""
 
     names: tuple[str, ...]
     combine: str
@@ -68,6 +69,7 @@ class Fold:
     values: tuple[Expr, ...]
     body: tuple[Stmt, ...] = ()
     init: tuple[Const, ...] | None = None
+    within: tuple[Affine, ...] = ()
 
 
 Stmt: TypeAlias = Let | Store | For | Fold

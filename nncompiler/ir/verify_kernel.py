@@ -153,6 +153,8 @@ class _Verifier:
                 f"'{s.combine}' combines {width} value{'s' * (width != 1)} over axes",
             )
             inner = self._enter(s.axes, scope, True)
+            for form in s.within:
+                self._affine(form, inner)
             for statement in s.body:
                 self.statement(statement, inner)
             for value in s.values:

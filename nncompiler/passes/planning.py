@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from nncompiler.ir.graph import Function
 from nncompiler.ir.kernel import Buffer, Kernel, Plan, Schedule
 from nncompiler.ir.model import StateLayout
+from nncompiler.passes.known_zeros import leave_out_zeros
 from nncompiler.passes.layout import choose_layouts
 from nncompiler.passes.memory import place
 from nncompiler.passes.panels import pack_panels
@@ -40,6 +41,7 @@ def plan_function(
     plan = pack_panels(plan, cost, vector_bytes)
     plan = plan if direct else winograd(plan, cost)
     plan = split_rounds(plan, best)
+    plan = leave_out_zeros(plan)
     plan = tile_plan(plan, vector_bytes, registers)
     plan = place(plan)
     return plan if function.name == "init" else share(plan)

@@ -91,8 +91,11 @@ def substituted(body: tuple[Stmt, ...], values: Mapping[str, Affine]) -> tuple[S
 
     def visit(s: Stmt) -> Stmt:
         match s:
-            case For() | Fold():
+            case For():
                 return replace(s, body=tuple(visit(x) for x in s.body))
+            case Fold():
+                within = tuple(i.substitute(values) for i in s.within)
+                return replace(s, body=tuple(visit(x) for x in s.body), within=within)
             case Store():
                 return replace(s, index=_forms(s.index, values))
             case Let():

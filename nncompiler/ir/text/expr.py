@@ -43,11 +43,11 @@ INFIX = {
 }  # fmt: skip
 _NOT, _COMPARISON, _UNARY, _ATOM = 3, 4, 7, 8
 
-_AFFINE = re.compile(
+_FORM = re.compile(
     r"[ ]*-?(?:\d{1,18}(?!\*)|(?:\d{1,18}\*)?%?[A-Za-z_][\w.']*|(?:\d{1,18}\*)?%[\w.']+)"
     r"(?:[ ]*[+-][ ]*(?:\d{1,18}(?!\*)|(?:\d{1,18}\*)?(?:%[\w.']+|[A-Za-z_][\w.']*)))*"
-    r"[ ]*(?=[,\])])"
 )
+_AFFINE = re.compile(_FORM.pattern + r"[ ]*(?=[,\])])")
 _TERM = re.compile(r"([+-]?)[ ]*(?:(\d+)\*)?(?:%?([A-Za-z_][\w.']*)|%([\w.']+)|(\d+))")
 
 # --- printer ------------------------------------------------------------------------------------
@@ -272,13 +272,19 @@ def _call(scan: Scanner, scope: Scope, name: str, start: int) -> Expr:
     return Cast(args[0], DTYPES[name])
 
 
-def _iota(scan: Scanner, scope: Scope) -> Expr:
-    scan.expect("(")
-    found = scan.need(_AFFINE, "an affine form of axes, as in '2*i+1'")
+def parse_form(scan: Scanner, scope: Scope, pattern: re.Pattern[str] = _FORM) -> Affine:
+    """An affine form of the enclosing axes, in what matches a pattern."""
+    found = scan.need(pattern, "an affine form of axes, as in '2*i+1'")
     index = parse_affine(found[0], scope)
     if index is None:
         message = f"expected a form of the enclosing axes, but found '{found[0]}'"
         scan.fail("NN0303", message, found.start())
+    return index
+
+
+def _iota(scan: Scanner, scope: Scope) -> Expr:
+    scan.expect("(")
+    index = parse_form(scan, scope, _AFFINE)
     dtype = scan.dtype() if scan.accept(",") else I32
     scan.expect(")")
     return Iota(index, dtype)

@@ -21,11 +21,13 @@ import re
 from collections.abc import Sequence
 
 from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Schedule, Stmt, Store, statements
-from nncompiler.ir.scalar import COMBINES, Const, Expr
+from nncompiler.ir.scalar import COMBINES, Affine, Const, Expr
 from nncompiler.ir.text.expr import (
     Scope,
+    affine_text,
     expr_text,
     parse_expr,
+    parse_form,
     parse_place,
     place_text,
 )  # fmt: skip
@@ -73,8 +75,10 @@ def _statement(lines: Lines, depth: int, s: Stmt) -> None:
             for inner in body:
                 _statement(lines, depth + 1, inner)
             lines.add(depth, "}")
-        case Fold(names, combine, axes, values, body, init):
+        case Fold(names, combine, axes, values, body, init, within):
             start = f" from {_values(init)}" if init is not None else ""
+            if within:
+                start += f" within {', '.join(f'{affine_text(f)} >= 0' for f in within)}"
             names_text = ", ".join(map(name_text, names))
             head = f"{names_text} = {combine} {_axes(axes)}{start} {{"
             inline = f"{head} {_values(values)} }}"
@@ -211,6 +215,7 @@ def _fold(scan: Scanner, scope: Scope, names: tuple[str, ...]) -> Fold:
     inner = scope.inner()
     axes = _parse_axes(scan, inner)
     init = _literals(scan) if scan.accept("from") else None
+    within = _forms(scan, inner) if scan.accept("within") else ()
     scan.expect("{")
     scan.deeper()
     body = []
@@ -230,7 +235,17 @@ def _fold(scan: Scanner, scope: Scope, names: tuple[str, ...]) -> Fold:
             word.start(),
         )
     scope.locals.update(zip(names, (v.dtype for v in values), strict=True))
-    return Fold(names, word[0], axes, tuple(values), tuple(body), init)
+    return Fold(names, word[0], axes, tuple(values), tuple(body), init, within)
+
+
+def _forms(scan: Scanner, scope: Scope) -> tuple[Affine, ...]:
+    """``k-m >= 0, …``"""
+    found: list[Affine] = []
+    while not found or scan.accept(","):
+        found.append(parse_form(scan, scope))
+        scan.expect(">=")
+        scan.expect("0")
+    return tuple(found)
 
 
 def _literals(scan: Scanner) -> tuple[Const, ...]:

@@ -1,0 +1,238 @@
+"""Terms of a sum of products that are known to be zero, or that nobody asks for: what looks ahead
+in causal attention is neither multiplied nor added up.
+
+    kernel k0                                         kernel k0
+      for i, j { p[i,j] = select(i >= j, …, 0) }        …
+    kernel k1                                  ──▶    kernel k1
+      for i, k {                                        for i, k {
+        acc = sum j { p[i,j] * v[j,k] }                   acc = sum j within i-j >= 0 { … }
+        y[i,k] = acc                                      y[i,k] = acc
+
+An array is known to be zero where the only store to it selects a zero by conditions affine in its
+indices; these may come from other arrays, of bools or integers, whose only store says what they
+hold. A sum is asked for where all uses of it are chosen by such conditions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from nncompiler.ir.kernel import (
+    Buffer,
+    Fold,
+    Kernel,
+    Let,
+    Plan,
+    Step,
+    Stmt,
+    Store,
+    extents,
+    statements,
+    stores,
+)
+from nncompiler.ir.nests import Contraction, contraction
+from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, Ref, children
+from nncompiler.record import dataclass, field, replace
+
+#: Forms none of which is negative where something holds.
+Forms: TypeAlias = frozenset[Affine]
+Locals: TypeAlias = Mapping[str, Expr]
+Places: TypeAlias = tuple["str | None", ...]
+
+
+def leave_out_zeros(plan: Plan) -> Plan:
+    """The plan with sums of products that say which of their terms may be left out."""
+    facts = _Facts(plan.table(), _only_stores(plan))
+    steps = tuple(_bounded(s, facts) if isinstance(s, Kernel) else s for s in plan.steps)
+    return plan if steps == plan.steps else replace(plan, steps=steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The only store to a buffer, at `axes`, one for each dimension (none along one of extent 1),
+    and the locals of its kernel."""
+
+    axes: Places
+    value: Expr
+    locals: Locals
+
+
+def _only_stores(plan: Plan) -> dict[str, _Made]:
+    """What fills buffers that one statement outside of loops fills as a whole."""
+    count: dict[str, int] = {}
+    for kernel in plan.kernels():
+        for s in stores(kernel):
+            name = plan.root(s.buffer).name
+            count[name] = count.get(name, 0) + 1
+    table, found = plan.table(), {}
+    for kernel in (s for s in plan.steps if isinstance(s, Kernel)):
+        for s in stores(kernel):
+            buffer = table[s.buffer]
+            axes = _whole(s, buffer, extents(kernel))
+            if buffer.space == "arena" and count[s.buffer] == 1 and axes is not None:
+                found[s.buffer] = _Made(axes, s.value, _locals(kernel))
+    return found
+
+
+def _whole(store: Store, buffer: Buffer, sizes: Mapping[str, int]) -> Places | None:
+    """The axes of a store that fills its buffer element by element; None for any other."""
+    axes: list[str | None] = []
+    for index, extent in zip(store.index, buffer.type.shape, strict=True):
+        axis = index.single if isinstance(index, Affine) else None
+        if axis is None and not (index == Affine() and extent == 1):
+            return None
+        if axis is not None and (axis in axes or sizes[axis] != extent):
+            return None
+        axes.append(axis)
+    return tuple(axes)
+
+
+def _locals(kernel: Kernel) -> Locals:
+    return {s.name: s.value for s in statements(kernel.body) if isinstance(s, Let)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is known of a plan's arrays, in terms of the axes of their stores."""
+
+    buffers: Mapping[str, Buffer]
+    made: Mapping[str, _Made]
+    _nonzero: dict[str, Forms] = field(default_factory=dict, init=False)
+
+    def nonzero(self, load: Load) -> Forms:
+        """Where what is loaded may differ from zero."""
+        made = self.made.get(load.buffer)
+        if made is None or load.guard is not None:
+            return frozenset()
+        if load.buffer not in self._nonzero:
+            self._nonzero[load.buffer] = self._value(made.value, made.locals)
+        return _moved(self._nonzero[load.buffer], made, load) or frozenset()
+
+    def _value(self, value: Expr, locals: Locals) -> Forms:
+        match value:
+            case Apply("select", (condition, chosen, Const(0))):
+                return self.holding(condition, locals) | self._value(chosen, locals)
+            case Apply(("mul" | "div"), (a, Const(by))) if by and math.isfinite(by):
+                return self._value(a, locals)
+            case Ref(name) if name in locals:
+                return self._value(locals[name], locals)
+            case _:
+                return frozenset()
+
+    def holding(self, condition: Expr, locals: Locals) -> Forms:
+        """Forms that are not negative where a condition holds."""
+        match condition:
+            case Apply("and", (a, b)):
+                return self.holding(a, locals) | self.holding(b, locals)
+            case Apply(("ge" | "gt" | "le" | "lt") as op, (a, b)):
+                left, right = self._integer(a, locals), self._integer(b, locals)
+                if left is None or right is None:
+                    return frozenset()
+                more = left + right * -1 if op[0] == "g" else right + left * -1
+                return frozenset((more if op[1] == "e" else more + -1,))
+            case Ref(name) if name in locals:
+                return self.holding(locals[name], locals)
+            case Load(guard=None) if (made := self.made.get(condition.buffer)) is not None:
+                found = self.holding(made.value, made.locals)
+                return _moved(found, made, condition) or frozenset()
+            case _:
+                return frozenset()
+
+    def _integer(self, value: Expr, locals: Locals) -> Affine | None:
+        """An integer as a form of the axes."""
+        match value:
+            case Iota(form):
+                return form
+            case Const(number) if value.dtype.kind == "int":
+                return Affine((), int(number))
+            case Apply(("add" | "sub") as op, (a, b)) if value.dtype.kind == "int":
+                left, right = self._integer(a, locals), self._integer(b, locals)
+                if left is None or right is None:
+                    return None
+                return left + right * (1 if op == "add" else -1)
+            case Ref(name) if name in locals:
+                return self._integer(locals[name], locals)
+            case Load(guard=None) if (made := self.made.get(value.buffer)) is not None:
+                kept = self._integer(made.value, made.locals)
+                moved = None if kept is None else _moved((kept,), made, value)
+                return next(iter(moved)) if moved else None
+            case _:
+                return None
+
+    def asked(self, form: Contraction, name: str) -> Forms | None:
+        """Where anything that is stored depends on a local; None where nothing ever does."""
+        users: dict[str, Forms | None] = {name: frozenset()}
+        locals = {s.name: s.value for s in form.body if isinstance(s, Let)}
+        stored: Forms | None = None
+        for s in form.body:
+            match s:
+                case Let():
+                    users[s.name] = self._uses(s.value, users, locals)
+                case Store():
+                    stored = _either(stored, self._uses(s.value, users, locals))
+                case _:
+                    pass
+        return stored
+
+    def _uses(
+        self, value: Expr, users: Mapping[str, Forms | None], locals: Locals
+    ) -> Forms | None:
+        """Where a value depends on any of the `users`, each used under conditions of its own."""
+        match value:
+            case Ref(name):
+                return users.get(name)
+            case Apply("select", (condition, chosen, other)):
+                found = self._uses(chosen, users, locals)
+                if found is not None:
+                    found |= self.holding(condition, locals)
+                return _either(found, *(self._uses(e, users, locals) for e in (condition, other)))
+            case _:
+                return _either(*(self._uses(e, users, locals) for e in children(value)))
+
+
+def _either(*parts: Forms | None) -> Forms | None:
+    """What holds wherever any of the parts does."""
+    there = [p for p in parts if p is not None]
+    return frozenset.intersection(*there) if there else None
+
+
+def _moved(forms: Iterable[Affine], made: _Made, load: Load) -> Forms | None:
+    """Forms of the axes of a store as those of a load; None where these are not affine."""
+    at: dict[str, Affine] = {}
+    for axis, index in zip(made.axes, load.index, strict=True):
+        if not isinstance(index, Affine):
+            return None
+        if axis is not None:
+            at[axis] = index
+    known = [f for f in forms if at.keys() >= set(f.axes)]
+    return frozenset(f.substitute(at) for f in known)
+
+
+def _bounded(kernel: Kernel, facts: _Facts) -> Step:
+    """The kernel with what its sums may leave out."""
+    form = contraction(kernel)
+    if form is None:
+        return kernel
+    sizes, found = extents(kernel), {}
+    for product in form.products:
+        forms = facts.asked(form, product.fold.names[0]) or frozenset()
+        for factor in (product.a, product.b):
+            forms |= facts.nonzero(factor) if isinstance(factor, Load) else frozenset()
+        forms = frozenset(f for f in forms if f.bounds(sizes)[0] < 0)
+        if forms:
+            within = tuple(sorted(forms, key=lambda f: (f.terms, f.const)))
+            found[product.fold.names] = replace(product.fold, within=within)
+    return replace(kernel, body=_with(kernel.body, found)) if found else kernel
+
+
+def _with(body: tuple[Stmt, ...], folds: Mapping[tuple[str, ...], Fold]) -> tuple[Stmt, ...]:
+    """The statements with other folds of the same names."""
+
+    def visit(s: Stmt) -> Stmt:
+        if isinstance(s, Fold):
+            return folds.get(s.names, s)
+        return s if isinstance(s, (Let, Store)) else replace(s, body=_with(s.body, folds))
+
+    return tuple(visit(s) for s in body)

@@ -1,0 +1,115 @@
+"""Terms that are zero or that nobody asks for: what is found of them, and that they are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import nncompiler
+from nncompiler.ir.kernel import Fold, For, Kernel, Schedule, Store
+from nncompiler.ir.scalar import Affine, Ref, apply
+from nncompiler.ir.types import F32
+from tests.nest_harness import at, axes, kernel, load, run
+
+MASKED = """
+model masked {{
+    input x : f32[batch, {m}, 9]
+    input y : f32[batch, 9, {n}]
+    input z : f32[batch, {n}, 11]
+    input w : f32[batch, {m}, 10]
+    seen = reshape(range({m}), {m}, 1) + {ahead} {op} range({n})
+    p = {p}
+    output q = p @ z
+    output r = transpose(p) @ w
+}}
+"""
+COMPARE = {">=": np.greater_equal, ">": np.greater, "<": np.less, "<=": np.less_equal}
+
+
+@pytest.mark.parametrize(("m", "n"), [(5, 7), (37, 12), (50, 50)])
+@pytest.mark.parametrize(("op", "ahead"), [(">=", 0), (">", 3), ("<", -2), ("<=", 40)])
+def test_masked_products(m: int, n: int, op: str, ahead: int) -> None:
+    """What a product with a mask leaves out is not missed, in whatever order it is read."""
+    text = MASKED.format(m=m, n=n, op=op, ahead=ahead, p="where(seen, x @ y, 0)")
+    model = nncompiler.compile(text, batch=2)
+    rng = np.random.default_rng(m)
+    shapes = {"x": (2, m, 9), "y": (2, 9, n), "z": (2, n, 11), "w": (2, m, 10)}
+    data = {k: rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()}
+    seen = COMPARE[op](np.arange(m)[:, None] + ahead, np.arange(n))
+    assert model.dump("plan", "infer").count(" within ") == (0 if seen.all() else 3)
+    p = np.where(seen, data["x"] @ data["y"], 0)
+    expected = {"q": p @ data["z"], "r": np.swapaxes(p, 1, 2) @ data["w"]}
+    found = model.predict(data)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("p", "count"),
+    [
+        ("where(seen, x @ y, 0) / 3", 3),
+        ("where(seen, x @ y, 0) * 0.5", 3),
+        ("where(seen, x @ y, 1)", 1),
+        ("where(seen, 0, x @ y)", 0),
+        ("where(seen, x @ y, 0) + 1", 1),
+        ("where(x @ y > 0, x @ y, 0)", 0),
+        ("where(seen and x @ y > 0, x @ y, 0)", 2),
+        ("x @ y", 0),
+    ],
+)
+def test_what_is_known(p: str, count: int) -> None:
+    """Zeros are known where a condition of places alone selects them, sums are not asked for
+    where all uses of them are selected so; nothing else is left out.
+    """
+    text = MASKED.format(m=20, n=20, op=">=", ahead=0, p=p)
+    assert nncompiler.compile(text, batch=2).dump("plan", "infer").count(" within ") == count
+
+
+def test_causal_attention_leaves_out_what_lies_ahead() -> None:
+    """Both products of attention and all four of its gradient."""
+    text = """
+    model causal {
+        input x : f32[batch, 13, 8]
+        target t : f32[batch, 13, 8]
+        y = x |> self_attention(2, causal=true)
+        output y
+        loss mean((y - t) ** 2)
+    }
+    """
+    plan = nncompiler.compile(text, batch=2).dump("plan", function="grad")
+    assert plan.count(" within ") == 6
+
+
+@pytest.mark.parametrize("n", [1, 8, 27, 48])
+@pytest.mark.parametrize("tile", [(1, 8), (4, 16), (6, 16), (5, 8)])
+@pytest.mark.parametrize("pack", [0, 16])
+@pytest.mark.parametrize(("rows", "columns"), [("i", "k"), ("k", "i")])
+def test_what_may_be_left_out_is_not_read(
+    n: int, tile: tuple[int, int], pack: int, rows: str, columns: str
+) -> None:
+    """Terms so far off that no tile reaches from those that count to them may be anything, but
+    where a tile fills panels as it reads.
+    """
+    rng = np.random.default_rng(n)
+    p, v = (rng.standard_normal(s).astype(np.float32) for s in ((n, n), (n, 19)))
+    place = np.arange(n)
+    off = place[:, None] - place
+    p[off < 0] = 0
+    expected = p @ v
+    p[off < -16] = 0 if pack else np.nan
+    y = np.zeros((n, 19), np.float32)
+    schedule = Schedule("contract", (columns,), rows, tile, (columns, rows, "j"), pack)
+    run(replace(triangle(p, v), schedule=schedule), p=p, v=v, y=y)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def triangle(p: np.ndarray, v: np.ndarray) -> Kernel:
+    """A product with what is zero above the diagonal."""
+    term = apply("mul", load("p", p, "i", "j"), load("v", v, "j", "k"))
+    within = (Affine((("i", 1), ("j", -1))),)
+    fold = Fold(("acc",), "sum", axes(j=len(p)), (term,), within=within)
+    store = Store("y", at("i", "k"), Ref("acc", F32))
+    return kernel(For(axes(i=len(p), k=v.shape[1]), (fold, store)))
