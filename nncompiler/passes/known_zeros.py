@@ -61,18 +61,22 @@ class _Made:
 
 def _only_stores(plan: Plan) -> dict[str, _Made]:
     """What fills buffers that one statement outside of loops fills as a whole."""
+    table, found = plan.table(), {}
     count: dict[str, int] = {}
     for kernel in plan.kernels():
         for s in stores(kernel):
-            name = plan.root(s.buffer).name
+            name = s.buffer
+            while table[name].space == "view":
+                name = table[name].base or name
             count[name] = count.get(name, 0) + 1
-    table, found = plan.table(), {}
     for kernel in (s for s in plan.steps if isinstance(s, Kernel)):
+        sizes, locals = extents(kernel), _locals(kernel)
         for s in stores(kernel):
             buffer = table[s.buffer]
-            axes = _whole(s, buffer, extents(kernel))
-            if buffer.space == "arena" and count[s.buffer] == 1 and axes is not None:
-                found[s.buffer] = _Made(axes, s.value, _locals(kernel))
+            if buffer.space == "arena" and count[s.buffer] == 1:
+                axes = _whole(s, buffer, sizes)
+                if axes is not None:
+                    found[s.buffer] = _Made(axes, s.value, locals)
     return found
 
 
