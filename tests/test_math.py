@@ -79,7 +79,7 @@ _NUMPY: dict[str, Callable[..., Array]] = {
 }
 
 
-def evaluate(expr: Expr, values: dict[str, Array]) -> Array:
+def evaluate(expr: Expr, values: dict[str, Array], under: str = "ignore") -> Array:
     """The value of a DAG of basic primitives, each shared object once."""
     done: dict[int, Array] = {}
     size = next(iter(values.values())).size
@@ -104,7 +104,7 @@ def evaluate(expr: Expr, values: dict[str, Array]) -> Array:
             case _:
                 raise AssertionError(e)
 
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), np.errstate(under=under):
         return visit(expr)
 
 
@@ -232,6 +232,15 @@ def test_pow_special_cases(dtype: DType, fma: bool) -> None:
     assert ulp_error(got, wanted).max() <= 1
     known = ~np.isnan(wanted)
     np.testing.assert_array_equal(np.signbit(got[known]), np.signbit(wanted[known]))
+
+
+@_FLOATS
+@pytest.mark.parametrize("op", ["exp", "sigmoid"])
+def test_what_a_mask_takes_out_does_not_underflow(op: str, dtype: DType) -> None:
+    """Processors take long to round a result below the smallest normal number."""
+    far = np.array([-1e30, -2000.0, -math.inf], dtype.numpy)
+    found = evaluate(expand(apply(op, Ref("x", dtype)), True), {"x": far}, under="raise")
+    assert not found.any() and not np.signbit(found).any()
 
 
 @_FLOATS
