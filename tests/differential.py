@@ -20,6 +20,7 @@ from nncompiler.ir.model import EntryPoint, Program, StateLayout, lay_out
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import F32, F64, Array, DType
 from nncompiler.ir.verify_workers import verify_workers
+from nncompiler.passes.ahead import ahead
 from nncompiler.passes.known_zeros import leave_out_zeros
 from nncompiler.passes.layout import choose_layouts
 from nncompiler.passes.manager import Pass, run_passes
@@ -76,7 +77,7 @@ class Compiled:
     def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
         plan = stack_steps(schedule(run_passes(function, pipeline), self.layout))
         plan = pack_panels(choose_layouts(plan, row_major), unpacked, 8)
-        plan = winograd(plan, untransformed)
+        plan = ahead(winograd(plan, untransformed))
         plan = leave_out_zeros(plan)
         plan = place(tile_plan(plan, self.target.vector_bytes, self.target.registers))
         if self.threads > 1:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from nncompiler.ir.graph import Function
 from nncompiler.ir.kernel import Buffer, Kernel, Plan, Schedule
 from nncompiler.ir.model import StateLayout
+from nncompiler.passes.ahead import ahead
 from nncompiler.passes.known_zeros import leave_out_zeros
 from nncompiler.passes.layout import choose_layouts
 from nncompiler.passes.memory import place
@@ -40,7 +41,7 @@ def plan_function(
     plan = choose_layouts(plan, cost)
     plan = pack_panels(plan, cost, vector_bytes)
     plan = plan if direct else winograd(plan, cost)
-    plan = split_rounds(plan, best)
+    plan = split_rounds(ahead(plan), best)
     plan = leave_out_zeros(plan)
     plan = tile_plan(plan, vector_bytes, registers)
     plan = place(plan)
