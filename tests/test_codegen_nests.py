@@ -340,7 +340,7 @@ def test_rows_are_divided_evenly(rows, fmas):
     assert sorted(n for x in blocks if (n := x.count("@llvm.fma"))) == fmas
 
 
-@pytest.mark.parametrize(("pack", "fmas"), [(0, [40, 48]), (16, [8, 48])])
+@pytest.mark.parametrize(("pack", "fmas"), [(0, [10, 48]), (16, [8, 48])])
 def test_whole_tiles_are_unrolled(pack, fmas):
     """Four steps at a time, but one where the rows fill a panel."""
     blocks = re.split(r"\n\w+:", tiled_text(64, 16, 80, unroll=4, pack=pack))

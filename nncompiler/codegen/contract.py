@@ -29,7 +29,7 @@ from nncompiler.codegen.certain import holds
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.packing import packed, packs_rows, rows_packed, turns, with_panels
-from nncompiler.codegen.register_tile import RegisterTiles, Tile
+from nncompiler.codegen.register_tile import RegisterTiles, Tile, evenly
 from nncompiler.codegen.rounds import Around, Rounds, around_of
 from nncompiler.codegen.share import Share
 from nncompiler.codegen.writer import Counter, Value
@@ -204,9 +204,7 @@ class _Tiles(RegisterTiles):
         """
         step, n = self._step_of(axis), axis.extent
         if axis.name == self.rows and n:
-            less, more = divmod(n, -(-n // step))
-            middle = more * (less + 1)
-            found = range(0, middle, less + 1), range(middle, n, less)
+            found = evenly(n, step)
         else:
             whole = n // step * step
             found = range(0, whole, step), range(whole, n, n - whole or 1)

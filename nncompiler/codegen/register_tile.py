@@ -49,6 +49,15 @@ class Tile:
     row_panel: Panel | None = None
 
 
+def evenly(extent: int, step: int) -> tuple[range, range]:
+    """Steps of at most `step` over an axis, as few and as equal as can be: the longer ones and
+    those that are one shorter.
+    """
+    less, more = divmod(extent, -(-extent // step))
+    middle = more * (less + 1)
+    return range(0, middle, less + 1), range(middle, extent, less)
+
+
 class RegisterTiles:
     """Writes the sums and the epilogue of single tiles."""
 
@@ -74,6 +83,9 @@ class RegisterTiles:
         #: Scratch memory by its size, for accumulators between rounds.
         self.waiting: dict[int, str] = {}
         self.unroll = schedule.unroll
+        #: Rows of most tiles.
+        rows = evenly(self.extents[self.rows], self.tile[0]) if self.rows else [range(1)]
+        self.often = max(rows, key=len).step
         self.pack = min(schedule.pack, self.extents[self.columns])
         steps = math.prod(a.extent for a in first.reduction)
         roles = self.columns, self.rows
@@ -190,10 +202,10 @@ class RegisterTiles:
         return [transpose_add(self.w, sums[n : n + across]) for n in range(0, len(sums), across)]
 
     def together(self, tile: Tile) -> int:
-        """Steps of the innermost reduction loop that stand one after the other: several where a
-        tile is repeated, for in an edge, or where a panel is filled, they would not pay.
+        """Steps of the innermost reduction loop that stand one after the other: several in a tile
+        such as most are, for in an edge, or where a panel is filled, they would not pay.
         """
-        repeated = 2 * tile.rows * tile.width > math.prod(self.tile) and not tile.fills
+        repeated = tile.rows == self.often and 2 * tile.width > self.tile[1] and not tile.fills
         return self.unroll if repeated else 1
 
     def lanes_of(self, tile: Tile) -> int:

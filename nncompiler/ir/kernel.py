@@ -295,7 +295,7 @@ def loads(kernel: Kernel) -> list[Load]:
 
 
 def stores(kernel: Kernel) -> list[Store]:
-    return [x for x in accesses(kernel.body) if isinstance(x, Store)]
+    return [s for s in statements(kernel.body) if isinstance(s, Store)]
 
 
 def reads_and_writes(kernel: Kernel) -> tuple[frozenset[str], frozenset[str]]:
