@@ -164,6 +164,7 @@ def _load(args: argparse.Namespace, model: Model) -> Splits:
 
 def _read(args: argparse.Namespace, model: Model) -> Splits:
     """What training reads; and the rest, where there is validation or a test."""
+    from nncompiler.runtime.datasets import Splits
     from nncompiler.runtime.loading import load_splits
 
     read = model.bindings.any("train_step").given
@@ -178,7 +179,7 @@ def _read(args: argparse.Namespace, model: Model) -> Splits:
             error.help = (f"only validation and tests read {names}: leave them out with "
                           "--validation 0; or " + (error.help or "add it to the file"))
         raise
-    return splits if args.validation else replace(splits, validation={})
+    return splits if args.validation else Splits(splits.train, {}, splits.test)
 
 
 def _prepare(args: argparse.Namespace, model: Model, splits: Splits) -> None:
