@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from harness.tables import facts, parser, publish, table
 from harness.workload import find, names
 
@@ -23,7 +24,7 @@ from nncompiler.cli.limits import Limits
 from nncompiler.cli.profile import Clocked
 from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.errors import Source
-from nncompiler.ir.kernel import For, Kernel
+from nncompiler.ir.kernel import For, Kernel, Loop, Step
 from nncompiler.report.cost import KernelCost
 from nncompiler.report.timing import Machine
 
@@ -104,20 +105,38 @@ class Measured:
         for _ in range(ROUNDS):
             run.measure_peak()
             for one, found in zip(clocked, times, strict=True):
-                found.append(one.rounds(SECONDS).min(axis=0))
-        fastest = [[min(t) for t in zip(*found, strict=True)] for found in times]
+                found.append(one.rounds(SECONDS))
+        fastest = np.concatenate(times[0]).min(axis=0)
+        met = np.array([*meetings(c.plans[function].steps, False)])
+        starts = np.flatnonzero(met | (np.arange(met.size) == 0))
+        groups = [
+            np.add.reduceat(np.concatenate(found), starts, axis=1).min(axis=0) for found in times
+        ]
+        faster = np.repeat(groups[0] / groups[-1], np.diff([*starts, met.size]))
         machine = Machine(run.peak, run.bandwidth)
         every = zip(
-            clocked[0].costs.kernels, c.plans[function].kernels(), fastest[0], fastest[-1],
-            strict=True,
-        )  # fmt: skip
+            clocked[0].costs.kernels, c.plans[function].kernels(), fastest, faster, strict=True
+        )
         self.found = [
             Figure(
                 cost, points(kernel), 2 * cost.work.multiply_adds / one / run.peak,
-                machine.limit(cost.work, cost.calls) / one, one / several,
+                machine.limit(cost.work, cost.calls) / one, speedup,
             )
-            for cost, kernel, one, several in every if cost.work.multiply_adds
+            for cost, kernel, one, speedup in every if cost.work.multiply_adds
         ]  # fmt: skip
+
+
+def meetings(steps: Iterable[Step], before: bool) -> Iterator[bool]:
+    """Of every kernel whether threads meet before it; from one meeting to the next, those that are
+    done with a kernel begin the next, and only the time of all of them together says something.
+    """
+    for step in steps:
+        before = before or step.barrier
+        if isinstance(step, Loop):
+            yield from meetings(step.body, before)
+        else:
+            yield before
+        before = False
 
 
 #: What of a workload is looked at; its other cases run the same contractions.
@@ -126,8 +145,8 @@ FUNCTIONS = {"train": "train_step", "infer": "infer"}
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A kernel: shares of the FMA peak and of the roofline, and how much faster several threads
-    are than one."""
+    """A kernel: shares of the FMA peak and of the roofline on one thread, and how much faster
+    several threads are than one, it and those that no meeting of threads divides from it."""
 
     cost: KernelCost
     points: int
@@ -225,6 +244,9 @@ def main() -> None:
     text += "the bytes at the bandwidth of the memory they fit), on one thread. The kernels are "
     text += "those of compiled models, with all that is fused into them; what is below its target "
     text += "by both is bold.\n\n"
+    if options.threads > 1:
+        text += "How much faster several threads are is told of all kernels from one meeting of "
+        text += "the threads to the next.\n\n"
     text += "Products with padding are counted, though a kernel may leave them out: of the three "
     text += "sizes of convolution they are 4, 8 and 16 %.\n\n"
     text += single(run) + "\n## In the workloads\n\n" + workloads(run)

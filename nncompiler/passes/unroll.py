@@ -12,17 +12,16 @@ import math
 
 from nncompiler.ir.nests import Contraction
 
-#: Multiply-adds from which on a loop is worth its code, and most steps of it that are written out.
-LONG, MOST = 1 << 18, 4
+#: Multiply-adds and steps from which on a loop is worth its code; most steps that are written out.
+LONG, MANY, MOST = 1 << 18, 64, 4
 
 
 def unrolled(form: Contraction, innermost: str) -> int:
-    """Steps of the axis `innermost` to take at a time: so few that there are 16 rounds of them."""
-    points = math.prod(a.extent for a in form.parallel)
-    for product in form.products:
-        for axis in product.reduction:
-            work = points * math.prod(k.extent for k in product.reduction)
-            if axis.name == innermost and work >= LONG and len(form.products) == 1:
-                fits = (n for n in range(MOST, 1, -1) if axis.extent % n == 0)
-                return next((n for n in fits if axis.extent >= 16 * n), 1)
-    return 1
+    """Steps of the axis `innermost` to take at a time."""
+    if len(form.products) > 1:
+        return 1
+    reduction = form.products[0].reduction
+    steps = next((k.extent for k in reduction if k.name == innermost), 0)
+    if steps < MANY or math.prod(a.extent for a in (*form.parallel, *reduction)) < LONG:
+        return 1
+    return next((n for n in range(MOST, 1, -1) if steps % n == 0), 1)
