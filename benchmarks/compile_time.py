@@ -42,7 +42,7 @@ class Built:
 
 def compiled(model: str, batch: int, functions: str, cache: Path, out: Path) -> Built:
     """`nnc compile` in a new process."""
-    command = ["compile", str(ROOT / find(model).path), "--json", "-o", str(out)]
+    command = ["compile", str(find(model).path), "--json", "-o", str(out)]
     command += ["--batch", str(batch), "--function", functions]
     environment = {**os.environ, "NNCOMPILER_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
