@@ -71,6 +71,16 @@ def transforms(plan: Plan) -> int:
     return sum(b.name.endswith(".U") for b in plan.buffers)
 
 
+def check_plan(f: Function, plan: Plan) -> None:
+    """It is sound, is read back, and computes what the graph says."""
+    assert verify_plan(plan) == []
+    assert print_plan(parse_plan(print_plan(plan))) == print_plan(plan)
+    values = random_arguments(f, 5)
+    expected, found = run(f, values), run_planned(f, plan, layout_of(f), values)
+    for key, array in expected.items():
+        np.testing.assert_allclose(found[key], array, rtol=1e-9, atol=1e-10, err_msg=key)
+
+
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -86,12 +96,7 @@ def test_plan_with_transforms_computes_what_the_graph_says(sizes: dict[str, obje
     for name, f in graphs(**sizes).items():
         plan = transformed(f)
         assert transforms(plan) == (2 if name == "infer" else 3)
-        assert verify_plan(plan) == []
-        assert print_plan(parse_plan(print_plan(plan))) == print_plan(plan)
-        values = random_arguments(f, 5)
-        expected, found = run(f, values), run_planned(f, plan, layout_of(f), values)
-        for key, array in expected.items():
-            np.testing.assert_allclose(found[key], array, rtol=1e-9, atol=1e-10, err_msg=key)
+        check_plan(f, plan)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +115,7 @@ def test_transforms_of_few_images_compute_what_the_graph_says(sizes: dict[str, o
     for name, f in graphs(**sizes).items():
         plan = transformed(f, few=True)
         assert transforms(plan) == (1 if name == "infer" else 2)
-        assert verify_plan(plan) == []
-        assert print_plan(parse_plan(print_plan(plan))) == print_plan(plan)
-        values = random_arguments(f, 5)
-        expected, found = run(f, values), run_planned(f, plan, layout_of(f), values)
-        for key, array in expected.items():
-            np.testing.assert_allclose(found[key], array, rtol=1e-9, atol=1e-10, err_msg=key)
+        check_plan(f, plan)
 
 
 @pytest.mark.parametrize("sizes", [{"h": 5}, {"w": 7, "pad": 0}, {"n": 1, "o": 8, "h": 7}])
