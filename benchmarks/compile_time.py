@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.tables import facts, parser, publish, table
+from harness.tables import chosen, facts, parser, positive, publish, table
 from harness.workload import find, names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,13 +105,14 @@ def marked(text: str, missed: bool) -> str:
 
 def main() -> None:
     flags = parser(__doc__ or "")
-    flags.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    flags.add_argument("--model", default=",".join(names()), help="default: all workloads")
+    flags.add_argument("--rounds", type=positive, default=5, help="default: %(default)s")
+    flags.add_argument("--model", metavar="NAME[,NAME...]", help="default: all workloads")
     options = flags.parse_args()
+    options.model = chosen(flags, "--model", options.model, names())
     known = facts() | {"rounds": str(options.rounds)}
     known["process that imports the command line"] = f"{start_up():.2f} s"
     with tempfile.TemporaryDirectory() as folder:
-        rows = measured(options.model.split(","), options.rounds, Path(folder))
+        rows = measured(options.model, options.rounds, Path(folder))
     heads = (
         "model, batch", "cold, s", "target", "slowest stages, s", "warm, ms", "warm process, s",
         "artifact, kB",

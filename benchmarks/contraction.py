@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness.tables import facts, parser, publish, table
+from harness.tables import facts, parser, publish, table, threads
 from harness.workload import find, names
 
 from nncompiler.cli.limits import Limits
@@ -234,7 +234,7 @@ def compiled(source: Source, sizes: dict[str, int], function: str) -> Compilatio
 
 def main() -> None:
     flags = parser(__doc__ or "")
-    flags.add_argument("--threads", type=int, default=1,
+    flags.add_argument("--threads", type=int, default=1, choices=threads(),
                        help="how much faster so many threads are, too")  # fmt: skip
     options = flags.parse_args()
     known, cores = facts(), sorted(os.sched_getaffinity(0))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from harness.tables import ROOT, facts, parser, publish, table
+from harness.tables import ROOT, facts, parser, positive, publish, table
 
 import nncompiler
 from nncompiler.api import build, request
@@ -97,7 +97,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     flags = parser(__doc__ or "")
-    flags.add_argument("--rounds", type=int, default=41, help="default: %(default)s")
+    flags.add_argument("--rounds", type=positive, default=41, help="default: %(default)s")
     options = flags.parse_args()
     known = facts() | {"rounds": str(options.rounds)}
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

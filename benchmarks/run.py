@@ -20,6 +20,7 @@ from harness.implementation import KINDS, PEERS
 from harness.measure import Contestant, Result, Settings, bandwidths, measure
 from harness.pool import PEERS as PYTHON
 from harness.pool import Pool, WorkerFailed
+from harness.tables import chosen
 
 ROOT = Path(__file__).resolve().parents[1]
 Memory = dict[int, dict[int, float]]
@@ -53,17 +54,6 @@ def arguments() -> argparse.Namespace:
     # What is committed comes from full runs.
     options.out = options.out or ROOT / ("out" if part else "docs") / "benchmarks"
     return options
-
-
-def chosen(
-    parser: argparse.ArgumentParser, option: str, text: str | None, known: Sequence[str],
-    usual: Sequence[str] | None = None,
-) -> list[str]:  # fmt: skip
-    names = list(known if usual is None else usual) if text is None else text.split(",")
-    for name in names:
-        if name not in known:
-            parser.error(f"{option}: expected one of {', '.join(known)}, but found '{name}'")
-    return names
 
 
 def say(text: str) -> None:

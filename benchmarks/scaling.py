@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.tables import facts, parser, publish, table
+from harness.tables import facts, parser, publish, table, threads
 
 from nncompiler.cli.bench import measure
 from nncompiler.cli.limits import Limits
@@ -98,7 +98,8 @@ def row(point: Point, threads: int, peak: float) -> tuple[str, ...]:
 
 def main() -> None:
     flags = parser(__doc__ or "")
-    flags.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    flags.add_argument("--threads", type=int, default=1, choices=threads(),
+                       help="default: %(default)s")  # fmt: skip
     options = flags.parse_args()
     known, cores = facts(), sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores[-options.threads :]))

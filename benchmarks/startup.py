@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from harness.implementation import IMPLEMENTATIONS
 from harness.pool import PEERS, Pool
-from harness.tables import ROOT, facts, parser, publish, table
+from harness.tables import ROOT, chosen, facts, parser, positive, publish, table
 from harness.workload import find, names
 
 import nncompiler
@@ -177,11 +177,12 @@ def megabytes(count: int) -> str:
 
 def main() -> None:
     flags = parser(__doc__ or "")
-    flags.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    flags.add_argument("--model", default=",".join(names()), help="default: all workloads")
+    flags.add_argument("--rounds", type=positive, default=5, help="default: %(default)s")
+    flags.add_argument("--model", metavar="NAME[,NAME...]", help="default: all workloads")
     options = flags.parse_args()
+    options.model = chosen(flags, "--model", options.model, names())
     known = facts() | {"rounds": str(options.rounds)}
-    models, cores = options.model.split(","), sorted(os.sched_getaffinity(0))
+    models, cores = options.model, sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Pool(cores) as pool:

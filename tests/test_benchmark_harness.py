@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,36 @@ def _harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     own = ("harness", "workloads", "contraction")
     for name in [n for n in sys.modules if n.split(".")[0] in own]:
         del sys.modules[name]
+
+
+@pytest.mark.parametrize(("script", "words", "message"), [
+    ("run", "--model nosuch", "expected one of"), ("run", "--threads 0", "expected one of"),
+    ("compile_time", "--model nosuch", "expected one of"),
+    ("compile_time", "--rounds 0", "expected an integer from 1"),
+    ("startup", "--model mlp,", "expected one of"),
+    ("startup", "--rounds x", "expected an integer from 1"),
+    ("overhead", "--rounds -1", "expected an integer from 1"),
+    ("contraction", "--threads 0", "invalid choice"),
+    ("scaling", "--threads 999", "invalid choice"),
+])  # fmt: skip
+def test_wrong_options_are_told(script: str, words: str, message: str) -> None:
+    """Before anything is measured, in a line, with the exit code for usage."""
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{script}.py", *words.split()], cwd=ROOT,
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_kernels_between_meetings_belong_together() -> None:
+    """A barrier before a loop is one before its first kernel; what follows has none again."""
+    from contraction import meetings
+
+    from nncompiler.ir.kernel import Kernel, Loop
+
+    one, met = Kernel("k", ()), Kernel("k", (), barrier=True)
+    steps = one, Loop("t", 2, (one, met, one), barrier=True), one, met
+    assert [*meetings(steps, False)] == [False, True, True, False, False, True]
 
 
 def result(seconds: dict[str, list[float]], model: str = "mlp", kind: str = "train") -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,30 @@ def parser(text: str) -> argparse.ArgumentParser:
     )
     found.add_argument("--write", action="store_true", help="into docs/benchmarks/ too")
     return found
+
+
+def chosen(
+    parser: argparse.ArgumentParser, option: str, text: str | None, known: Sequence[str],
+    usual: Sequence[str] | None = None,
+) -> list[str]:  # fmt: skip
+    """The names of an option, each one that is known."""
+    names = list(known if usual is None else usual) if text is None else text.split(",")
+    for name in names:
+        if name not in known:
+            parser.error(f"{option}: expected one of {', '.join(known)}, but found '{name}'")
+    return names
+
+
+def positive(text: str) -> int:
+    """How often to measure, as an option says it."""
+    if re.fullmatch(r"[1-9]\d{0,3}", text) is None:
+        raise argparse.ArgumentTypeError(f"expected an integer from 1 to 9999, but found '{text}'")
+    return int(text)
+
+
+def threads() -> range:
+    """Numbers of threads that this machine has cores for."""
+    return range(1, len(os.sched_getaffinity(0)) + 1)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

@@ -30,7 +30,7 @@ from nncompiler.runtime.crew import MOST
 from nncompiler.runtime.manifest import HEADER_BYTES, StateEntry, describe
 
 # What trains, and what reads and writes files, is imported by the methods that need it: a process
-# that only predicts starts in a third less time.
+# that only predicts starts in a sixth less time.
 if TYPE_CHECKING:
     from nncompiler.runtime.callbacks import Callback
     from nncompiler.runtime.progress import Report
