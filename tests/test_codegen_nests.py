@@ -298,6 +298,24 @@ def test_batched_product(rng):
     np.testing.assert_allclose(c, a @ b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("windows_first", [False, True])
+def test_sums_over_lanes_without_rows(rng, windows_first):
+    """Each channel has a filter of its own, no axis is in the filters alone: the lanes sum, and
+    the columns are places of the windows, whichever factor comes first.
+    """
+    x = rng.standard_normal((2, 3, 12)).astype(np.float32)
+    w = rng.standard_normal((3, 9)).astype(np.float32)
+    y = np.zeros((2, 3, 4), np.float32)
+    factors = load("x", x, "n", "c", Affine.axis("i") + Affine.axis("k")), load("w", w, "c", "k")
+    term = apply("mul", *(factors if windows_first else factors[::-1]))
+    fold = Fold(("acc",), "sum", axes(k=9), (term,))
+    body = (fold, Store("y", at("n", "c", "i"), Ref("acc", F32)))
+    schedule = {"strategy": "contract", "vector": ("k",), "tile": (1, 3), "order": tuple("ncik")}
+    run(kernel(For(axes(n=2, c=3, i=4), body), **schedule), x=x, w=w, y=y)
+    windows = np.lib.stride_tricks.sliding_window_view(x, 9, axis=2)
+    np.testing.assert_allclose(y, np.einsum("ncik,ck->nci", windows, w), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("tile", "vector", "turned"),
     [((6, 16), "j", False), ((5, 16), "j", False), ((3, 4), "k", True)],

@@ -41,7 +41,7 @@ def roles_of(product: Product, parallel: tuple[Axis, ...], schedule: Schedule) -
     vector, register = schedule.vector[0], schedule.register
     if vector not in axes_of(b) or (register is not None and register in axes_of(b)):
         a, b = b, a
-    if register is None and not any(p.name in axes_of(b) for p in parallel):
+    if register is None and not (axes_of(b) - axes_of(a)) & {p.name for p in parallel}:
         a, b = b, a
     reduced = any(r.name == vector for r in product.reduction)
     fits = (
