@@ -190,9 +190,11 @@ def kept_objects(store: Cache) -> Compile:
 
 
 def _options(wanted: Request) -> Options:
+    """The parameters of an artifact are never left without what `init` draws for them."""
     from nncompiler import driver
 
-    functions = None if wanted.functions is None else driver.check_functions(wanted.functions)
+    named = wanted.functions
+    functions = None if named is None else driver.check_functions(("init", *named))
     return driver.Options(
         dtype=wanted.dtype, cpu=wanted.cpu, direct=wanted.direct, functions=functions
     )
