@@ -32,7 +32,7 @@ R = TypeVar("R")
 def fingerprint(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Hashable:
     """Equal only for bodies that differ in the names of locals and buffers alone, over buffers of
     the same types, layouts and spaces. Axes keep their names: schedules speak of them."""
-    number, names = numbered(kernel.body)
+    number, names = signature(kernel.body)
     found = [buffers[name] for name in names]
     return number, tuple([(b.type.dtype.name, b.type.shape, b.layout, b.space) for b in found])
 
@@ -43,7 +43,7 @@ _NEXT, _MOST = count(), 4096
 
 
 @once
-def numbered(body: tuple[Stmt, ...]) -> tuple[int, tuple[str, ...]]:
+def signature(body: tuple[Stmt, ...]) -> tuple[int, tuple[str, ...]]:
     """A number that bodies have in common that differ in names alone; the buffers in order."""
     reader = _Reader()
     reader.block(body)
@@ -52,12 +52,22 @@ def numbered(body: tuple[Stmt, ...]) -> tuple[int, tuple[str, ...]]:
     return _NUMBERS.setdefault(tuple(reader.found), next(_NEXT)), tuple(reader.places)
 
 
+def with_names(
+    body: tuple[Stmt, ...], locals: Mapping[str, str], buffers: Mapping[str, str]
+) -> tuple[Stmt, ...]:
+    """The same body under other names, which are all different; its fingerprint is known."""
+    new = _Renaming(locals, buffers).block(body)
+    number, places = signature(body)
+    signature.tell(new, (number, tuple([buffers[b] for b in places])))
+    return new
+
+
 def alike(find: Callable[[tuple[Stmt, ...]], R]) -> Callable[[tuple[Stmt, ...]], R]:
     """`find`, which is asked once for all bodies that differ in names alone."""
     known: dict[int, R] = {}
 
     def found(body: tuple[Stmt, ...]) -> R:
-        number, _ = numbered(body)
+        number, _ = signature(body)
         if number not in known:
             if len(known) >= _MOST:
                 known.clear()
@@ -133,6 +143,56 @@ class _Reader:
             case Bitcast(arg, dtype):
                 return ("bits", self.expr(arg), dtype.name)
         raise CompilerBug("NN0392", f"no scalar expression: {e!r}")
+
+
+@dataclass(slots=True)
+class _Renaming:
+    """Other names for locals and buffers; expressions that were shared are shared again."""
+
+    locals: Mapping[str, str]
+    buffers: Mapping[str, str]
+    known: dict[int, Expr] = field(default_factory=dict)
+
+    def block(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return tuple([self.statement(s) for s in body])
+
+    def statement(self, s: Stmt) -> Stmt:
+        match s:
+            case Let(name, value):
+                return Let(self.locals[name], self.expr(value))
+            case Store(buffer, index, value):
+                return Store(self.buffers[buffer], self.index(index), self.expr(value))
+            case For(axes, inner, ordered):
+                return For(axes, self.block(inner), ordered)
+            case Fold(names, combine, axes, values, inner, init, within):
+                names = tuple([self.locals[n] for n in names])
+                values = tuple([self.expr(v) for v in values])
+                return Fold(names, combine, axes, values, self.block(inner), init, within)
+
+    def index(self, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        return tuple([i if isinstance(i, Affine) else self.expr(i) for i in index])
+
+    def expr(self, e: Expr) -> Expr:
+        new = self.known.get(id(e))
+        if new is None:
+            new = self.known[id(e)] = self.renamed(e)
+        return new
+
+    def renamed(self, e: Expr) -> Expr:
+        match e:
+            case Ref(name, dtype):
+                return Ref(self.locals[name], dtype)
+            case Load(buffer, index, dtype, guard, fill):
+                held = None if guard is None else self.expr(guard)
+                return Load(self.buffers[buffer], self.index(index), dtype, held, fill)
+            case Apply(op, args, dtype):
+                return Apply(op, tuple([self.expr(a) for a in args]), dtype)
+            case Cast(arg, dtype):
+                return Cast(self.expr(arg), dtype)
+            case Bitcast(arg, dtype):
+                return Bitcast(self.expr(arg), dtype)
+            case Const() | Iota():
+                return e
 
 
 def _axes(axes: Sequence[Axis]) -> tuple[tuple[str, int], ...]:

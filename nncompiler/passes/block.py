@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nncompiler.errors import CompilerBug, Span
+from nncompiler.errors import Span
 from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.kernel import Axis, Buffer, For, Kernel, Step, Store
 from nncompiler.ir.op import lookup
 from nncompiler.ir.scalar import Affine, Expr, Index, Load
-from nncompiler.passes.grouping import find_frame, has_nest
+from nncompiler.passes.grouping import has_nest
 from nncompiler.passes.hazards import may_overwrite
-from nncompiler.passes.lower import AXIS_NAMES, Place, lower_group
+from nncompiler.passes.lower import AXIS_NAMES, Place
+from nncompiler.passes.lower_once import lowered
 from nncompiler.passes.order import best_order
 from nncompiler.record import dataclass, field
 
@@ -86,11 +87,6 @@ class Block:
             return self._add_nest(node, in_place)
         nodes = node.body.nodes if node.body else (node,)
         outputs = [v for _, v in node.body.results] if node.body else list(node.outputs)
-        frame = find_frame(nodes, outputs)
-        if frame is None:
-            raise CompilerBug(
-                "NN0492", f"the group that makes {node.outputs[0]} has no iteration frame"
-            )
         made = {v for n in nodes for v in n.outputs}
         operands = list(dict.fromkeys(v for n in nodes for v in n.inputs if v not in made))
         written = {v: in_place[v] for v in outputs if v in in_place and v not in self.places}
@@ -98,7 +94,7 @@ class Block:
         while True:
             places = {v: self.at(v) for v in operands}
             places |= {v: self.at(written[v]) if v in written else self.at(v) for v in outputs}
-            body, scratch = lower_group(nodes, outputs, frame, places, self._scratch)
+            body, scratch = lowered(nodes, outputs, places, self._scratch)
             kernel = Kernel("k", body, nodes=tuple(v.name for v in outputs), spans=_spans(nodes))
             unsafe = [
                 v for v, old in written.items() if not may_overwrite(kernel, old.name, old.name)

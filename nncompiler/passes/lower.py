@@ -38,6 +38,8 @@ from nncompiler.passes.tidy import tidy
 from nncompiler.record import dataclass, field
 
 AXIS_NAMES = "ijklmnpqrstuvw"
+#: What the sums of a contraction are called.
+ACCUMULATOR = "acc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,25 @@ class Place:
         return index
 
 
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """The body of a kernel, and the values it keeps in scratch buffers of its own. Locals are
+    called after values (`local_name`) with a number behind that tells them apart, or `acc`.
+    """
+
+    body: tuple[Stmt, ...]
+    scratch: tuple[Value, ...]
+    locals: Mapping[str, Value | None]
+
+
 def lower_group(
     nodes: Sequence[Node],
     outputs: Sequence[Value],
     frame: Frame,
     places: Mapping[Value, Sequence[Place]],
     scratch_place: Callable[[Value], Place],
-) -> tuple[tuple[Stmt, ...], tuple[Value, ...]]:
-    """The body of the kernel for `nodes`, and the values it keeps in scratch buffers of its own.
+) -> Lowered:
+    """The kernel for `nodes`.
 
     `places` are those of every value read (the first of them) or stored (all of them). Values
     that are costly and needed by two inner loops become scratch, found by lowering until no more
@@ -82,8 +95,14 @@ def lower_group(
         body = nest.build(outputs)
         more = [v for v in nest.repeated if v not in scratch and v not in outputs]
         if not more:
-            return tidy(body), tuple(scratch)
+            return Lowered(tidy(body), tuple(scratch), nest.locals)
         scratch.update(dict.fromkeys(more))
+
+
+def local_name(value: Value) -> str:
+    """What the first local that holds elements of a value is called."""
+    name = re.sub(r"\W", "_", value.name)
+    return f"v{name}" if name[0].isdigit() else name
 
 
 @dataclass(slots=True)
@@ -120,7 +139,7 @@ class _Nest:
         self.scopes = [_Scope(())]
         self.extents: dict[str, int] = {}
         self.loops: dict[object, tuple[Axis, ...]] = {}
-        self.names: set[str] = set()
+        self.locals: dict[str, Value | None] = {}
         self.frame_axes = self.new_axes(frame.extents)
         self.loops.clear()  # the frame's names belong to one loop only
         self.axis_of = dict(zip(frame.axes, (a.name for a in self.frame_axes), strict=True))
@@ -263,18 +282,17 @@ class _Nest:
     def bind(self, scope: _Scope, value: Value, expr: Expr) -> Expr:
         if isinstance(expr, (Const, Ref, Iota)):
             return expr
-        name = self.local(value.name)
+        name = self.local(value)
         scope.statements.append(Let(name, expr))
         return Ref(name, expr.dtype)
 
-    def local(self, hint: str) -> str:
-        base = re.sub(r"\W", "_", hint)
-        base = f"v{base}" if base[0].isdigit() else base
+    def local(self, value: Value | None) -> str:
+        base = ACCUMULATOR if value is None else local_name(value)
         name, count = base, 1
-        while name in self.names or name in self.extents:
+        while name in self.locals or name in self.extents:
             count += 1
             name = f"{base}_{count}"
-        self.names.add(name)
+        self.locals[name] = value
         return name
 
     def covers(self, value: Value, index: tuple[Index, ...]) -> bool:
@@ -308,8 +326,7 @@ class _Nest:
         if cross:
             self.store_all(self.inside)
         names = tuple(
-            self.local("acc" if lookup(node.op).kind == "contract" else node.output.name)
-            for _ in values
+            self.local(None if lookup(node.op).kind == "contract" else node.output) for _ in values
         )
         self.close(lambda body: Fold(names, combine, axes, values, body))
         return tuple(Ref(name, v.dtype) for name, v in zip(names, values, strict=True))
