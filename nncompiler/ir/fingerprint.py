@@ -32,9 +32,19 @@ R = TypeVar("R")
 def fingerprint(kernel: Kernel, buffers: Mapping[str, Buffer]) -> Hashable:
     """Equal only for bodies that differ in the names of locals and buffers alone, over buffers of
     the same types, layouts and spaces. Axes keep their names: schedules speak of them."""
-    number, names = signature(kernel.body)
-    found = [buffers[name] for name in names]
-    return number, tuple([(b.type.dtype.name, b.type.shape, b.layout, b.space) for b in found])
+    read = signature(kernel.body)
+    found = [buffers[name] for name in read.buffers]
+    key = tuple([(b.type.dtype.name, b.type.shape, b.layout, b.space) for b in found])
+    return read.number, key
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A number that bodies have in common that differ in names alone; the names in order."""
+
+    number: int
+    buffers: tuple[str, ...]
+    locals: tuple[str, ...]
 
 
 #: The numbers of what was read. A number is never given twice.
@@ -43,22 +53,27 @@ _NEXT, _MOST = count(), 4096
 
 
 @once
-def signature(body: tuple[Stmt, ...]) -> tuple[int, tuple[str, ...]]:
-    """A number that bodies have in common that differ in names alone; the buffers in order."""
+def signature(body: tuple[Stmt, ...]) -> Signature:
+    """What a body is like."""
     reader = _Reader()
     reader.block(body)
     if len(_NUMBERS) >= _MOST:
         _NUMBERS.clear()
-    return _NUMBERS.setdefault(tuple(reader.found), next(_NEXT)), tuple(reader.places)
+    number = _NUMBERS.setdefault(tuple(reader.found), next(_NEXT))
+    return Signature(number, tuple(reader.places), tuple(reader.locals))
 
 
 def with_names(
     body: tuple[Stmt, ...], locals: Mapping[str, str], buffers: Mapping[str, str]
 ) -> tuple[Stmt, ...]:
-    """The same body under other names, which are all different; its fingerprint is known."""
+    """The same body with other names for some locals and buffers. Different ones stay different,
+    so that what is found out about the body holds for this one as well.
+    """
     new = _Renaming(locals, buffers).block(body)
-    number, places = signature(body)
-    signature.tell(new, (number, tuple([buffers[b] for b in places])))
+    read = signature(body)
+    names = tuple([buffers.get(b, b) for b in read.buffers])
+    own = tuple([locals.get(n, n) for n in read.locals])
+    signature.tell(new, Signature(read.number, names, own))
     return new
 
 
@@ -67,7 +82,7 @@ def alike(find: Callable[[tuple[Stmt, ...]], R]) -> Callable[[tuple[Stmt, ...]],
     known: dict[int, R] = {}
 
     def found(body: tuple[Stmt, ...]) -> R:
-        number, _ = signature(body)
+        number = signature(body).number
         if number not in known:
             if len(known) >= _MOST:
                 known.clear()
@@ -159,15 +174,18 @@ class _Renaming:
     def statement(self, s: Stmt) -> Stmt:
         match s:
             case Let(name, value):
-                return Let(self.locals[name], self.expr(value))
+                return Let(self.locals.get(name, name), self.expr(value))
             case Store(buffer, index, value):
-                return Store(self.buffers[buffer], self.index(index), self.expr(value))
+                return Store(self.place(buffer), self.index(index), self.expr(value))
             case For(axes, inner, ordered):
                 return For(axes, self.block(inner), ordered)
             case Fold(names, combine, axes, values, inner, init, within):
-                names = tuple([self.locals[n] for n in names])
+                names = tuple([self.locals.get(n, n) for n in names])
                 values = tuple([self.expr(v) for v in values])
                 return Fold(names, combine, axes, values, self.block(inner), init, within)
+
+    def place(self, buffer: str) -> str:
+        return self.buffers.get(buffer, buffer)
 
     def index(self, index: tuple[Index, ...]) -> tuple[Index, ...]:
         return tuple([i if isinstance(i, Affine) else self.expr(i) for i in index])
@@ -181,10 +199,10 @@ class _Renaming:
     def renamed(self, e: Expr) -> Expr:
         match e:
             case Ref(name, dtype):
-                return Ref(self.locals[name], dtype)
+                return Ref(self.locals.get(name, name), dtype)
             case Load(buffer, index, dtype, guard, fill):
                 held = None if guard is None else self.expr(guard)
-                return Load(self.buffers[buffer], self.index(index), dtype, held, fill)
+                return Load(self.place(buffer), self.index(index), dtype, held, fill)
             case Apply(op, args, dtype):
                 return Apply(op, tuple([self.expr(a) for a in args]), dtype)
             case Cast(arg, dtype):

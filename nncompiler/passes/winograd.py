@@ -24,13 +24,13 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeAlias
 
-from nncompiler.ir.fingerprint import fingerprint
-from nncompiler.ir.kernel import Axis, Buffer, Kernel, Loop, Plan, Step
+from nncompiler.ir.fingerprint import fingerprint, signature, with_names
+from nncompiler.ir.kernel import Axis, Buffer, Kernel, Loop, Plan, Step, extents
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine, Expr, Iota, Load, Ref, walk
 from nncompiler.passes.rewriting import changed, fresh, numbered
 from nncompiler.passes.winograd_kernels import Convolution, Tiles, Transformed, transformed
-from nncompiler.record import replace
+from nncompiler.record import dataclass, replace
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 Cost: TypeAlias = Callable[[Kernel, Buffers], float]
@@ -44,26 +44,74 @@ _PARTS = 4
 def winograd(plan: Plan, cost: Cost) -> Plan:
     """The plan with those convolutions transformed whose kernels then take fewer cycles."""
     table, steps = plan.table(), list[Step]()
-    better: dict[Hashable, bool] = {}  # convolutions seen before, whatever their names are
+    known: dict[Hashable, _Known | None] = {}
     for step in plan.steps:
         c = convolution(step, table) if isinstance(step, Kernel) else None
-        key = None if c is None else fingerprint(c.kernel, table)
-        if c is None or not better.get(key, True):
+        found = None if c is None else _better(c, table, cost, known)
+        if found is None:
             steps.append(step)
-            continue
-        tiles = _tiles(c)
-        made = transformed(c, tiles, _name(c, table))
-        more = {**table, **{b.name: b for b in made.buffers}}
-        if key not in better:
-            better[key] = _cycles(c, tiles, made, more, cost) < cost(c.kernel, table)
-        if better[key]:
-            steps += _steps(tiles, made)
-            table = more
         else:
-            steps.append(step)
+            steps += _steps(found.tiles, found.made)
+            table |= {b.name: b for b in found.made.buffers}
     if len(table) == len(plan.buffers):
         return plan
     return replace(plan, buffers=tuple(table.values()), steps=numbered(tuple(steps)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A convolution that is better transformed."""
+
+    convolution: Convolution
+    tiles: Tiles
+    made: Transformed
+
+
+def _better(
+    c: Convolution, table: Buffers, cost: Cost, known: dict[Hashable, _Known | None]
+) -> _Known | None:
+    """The convolution transformed, None where that is not better; `known` are those seen before,
+    whatever their names are.
+    """
+    key, name = fingerprint(c.kernel, table), _name(c, table)
+    if key not in known:
+        tiles = _tiles(c)
+        made = transformed(c, tiles, name)
+        more = {**table, **{b.name: b for b in made.buffers}}
+        better = _cycles(c, tiles, made, more, cost) < cost(c.kernel, table)
+        known[key] = _Known(c, tiles, made) if better else None
+        return known[key]
+    if (before := known[key]) is None:
+        return None
+    made = _alike(before, c, name) or transformed(c, before.tiles, name)
+    return _Known(c, before.tiles, made)
+
+
+def _alike(before: _Known, c: Convolution, name: str) -> Transformed | None:
+    """The kernels for a convolution that differs from one `before` in names alone, their buffers
+    called after `name`; None where a local would be called like something else.
+    """
+    made, kernel = before.made, c.kernel
+    was, now = signature(before.convolution.kernel.body), signature(kernel.body)
+    own = dict(zip(was.locals, now.locals, strict=True))
+    locals_ = {n: own[x] + n.removeprefix(x) for n, x in made.locals.items()}
+    image, products, results = made.steps
+    others = {n for n in signature(results.body).locals if n not in locals_}
+    others |= {*extents(image), *extents(products), *extents(results), *before.tiles.names}
+    if len({*locals_.values(), *others}) != len(locals_) + len(others):
+        return None
+    buffers = [replace(b, name=name + b.name[b.name.rindex(".") :]) for b in made.buffers]
+    places = dict(zip(was.buffers, now.buffers, strict=True))
+    places |= {b.name: new.name for b, new in zip(made.buffers, buffers, strict=True)}
+    weights = Kernel(
+        kernel.name, with_names(made.weights.body, {}, places), nodes=(c.weights.buffer,)
+    )
+    steps = (
+        replace(kernel, body=with_names(image.body, {}, places)),
+        replace(kernel, body=with_names(products.body, {}, places)),
+        replace(kernel, body=with_names(results.body, locals_, places)),
+    )
+    return Transformed(weights, steps, tuple(buffers))
 
 
 def _cycles(

@@ -13,7 +13,7 @@ images are then the rows of a product, the filters its columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import count
 from typing import TypeAlias
@@ -24,7 +24,7 @@ from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply, const
 from nncompiler.ir.types import DType, TensorType
 from nncompiler.passes.rewriting import over, placed, renamed, substituted
 from nncompiler.passes.tidy import tidy
-from nncompiler.record import dataclass, replace
+from nncompiler.record import dataclass, field, replace
 
 Grid: TypeAlias = list[list[Expr]]
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
@@ -79,6 +79,11 @@ class Tiles:
     high: Axis
     along: Axis
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        axes = (self.part, self.down, self.across, self.high, self.along)
+        return tuple([a.name for a in axes])
+
     def row(self, offset: int) -> Affine:
         return _place((self.part, self.down, self.high)) * 2 + offset
 
@@ -96,11 +101,14 @@ def _place(axes: Sequence[Axis]) -> Affine:
 
 @dataclass(frozen=True, slots=True)
 class Transformed:
-    """The kernels in their order, `weights` to be run once, and the buffers between them."""
+    """The kernels in their order, `weights` to be run once, and the buffers between them; the
+    locals of the last that are called after one of the convolution's, with something behind it.
+    """
 
     weights: Kernel
     steps: tuple[Kernel, Kernel, Kernel]
     buffers: tuple[Buffer, ...]
+    locals: Mapping[str, str] = field(default_factory=dict)
 
 
 def transformed(c: Convolution, tiles: Tiles, name: str) -> Transformed:
@@ -113,9 +121,10 @@ def transformed(c: Convolution, tiles: Tiles, name: str) -> Transformed:
     total = Fold(("acc",), "sum", (c.channels,), (apply("mul", b, a),))
     stored = Store(m.name, m.index(whole=True), Ref("acc", dtype))
     products = replace(c.kernel, body=(For(m.whole(), (total, stored)),))
-    results = replace(c.kernel, body=tidy(_results(c, tiles, m)))
+    body, locals_ = _results(c, tiles, m)
+    results = replace(c.kernel, body=tidy(body))
     made = (u.buffer(dtype), v.buffer(dtype), m.buffer(dtype))
-    return Transformed(weights, (image, products, results), made)
+    return Transformed(weights, (image, products, results), made, locals_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +219,19 @@ def _stored(
     return tidy((For(to.tiles(), tuple(body)),))
 
 
-def _results(c: Convolution, tiles: Tiles, m: _Array) -> tuple[Stmt, ...]:
-    """What the convolution's kernel does at each of the four places of a tile."""
+def _results(
+    c: Convolution, tiles: Tiles, m: _Array
+) -> tuple[tuple[Stmt, ...], dict[str, str]]:
+    """What the convolution's kernel does at each of the four places of a tile; the locals called
+    after those of its kernel.
+    """
     (fold,) = (p.fold for p in c.form.products)
     grid: Grid = [
         [Load(m.name, m.index(4 * a + b), c.image.dtype) for b in range(4)]
         for a in range(4)
     ]
     taken = set(local_types(c.kernel))
+    after = {name: name for name in taken}
     body, found = _product(_A, grid, "m", taken)
     for a, row in enumerate(found):
         for b, value in enumerate(row):
@@ -225,8 +239,9 @@ def _results(c: Convolution, tiles: Tiles, m: _Array) -> tuple[Stmt, ...]:
             one = [Let(fold.names[0], value) if s is fold else s for s in c.form.body]
             own = [s.name for s in one if isinstance(s, Let)]
             names = {name: _fresh(f"{name}_{a}{b}", taken) for name in own}
+            after |= {new: name for name, new in names.items()}
             body += renamed(substituted(tuple(one), here), names)
-    return (*c.form.before, For(m.tiles(), tuple(body)))
+    return (*c.form.before, For(m.tiles(), tuple(body))), after
 
 
 def _product(
