@@ -48,6 +48,17 @@ class Sliding:
         return (self.low + self.extent + self.high - self.reach) // self.stride + 1
 
     @property
+    def padded(self) -> bool:
+        """Whether some place meets nothing but padding."""
+        starts = range(-self.low, min(0, self.places * self.stride - self.low), self.stride)
+        first = (start % self.dilation for start in starts)  # the first element not before x
+        reached = (start + (self.kernel - 1) * self.dilation for start in starts)
+        return (
+            (self.places - 1) * self.stride - self.low >= self.extent
+            or any(at >= self.extent for at in first) or any(last < 0 for last in reached)
+        )
+
+    @property
     def is_point(self) -> bool:
         """Whether the kernel needs no axis: it has one element, and stays inside."""
         return self.kernel == 1 and self.low == self.high == 0
@@ -241,7 +252,8 @@ def _reshaped(ctx: Context, a: Arguments, x: Value, shape: tuple[int, ...]) -> V
 
 @define(CONVOLUTION, "windows(x, size, stride=1, padding=0, dilation=1, value=0)",
         "every window of `size` over the spatial axes of x [batch, channels, spatial...], its "
-        "elements as further axes at the end; padding reads `value`, a number or \"lowest\"",
+        "elements as further axes at the end; padding reads `value`, a number or \"lowest\", "
+        "with which no window may be all padding",
         "windows(reshape(x, 1, 1, 3, 4), 2)", "window")
 def _windows(ctx: Context, a: Arguments) -> V:
     x = tensor(ctx, a["x"])
@@ -250,6 +262,10 @@ def _windows(ctx: Context, a: Arguments) -> V:
         raise UserError("NN0144", f"`windows` expected numbers of [batch, channels, spatial...], "
                         f"but found {describe(x)}", a["x"].span, notes=[ctx.origin("x", x)])
     axes = _sliding(a, x.shape[2:], _positive(a["size"], n, "a size of the window"))
+    if a["value"].value == "lowest" and (padded := [k for k, s in enumerate(axes) if s.padded]):
+        raise UserError("NN0144", "expected every window to hold an element, but along spatial "
+                        f"axis {padded[0]} some are all padding", a.span,
+                        help="pad by half a window at most")
     shape = (*x.shape[:2], *(s.places for s in axes), *(s.kernel for s in axes))
     check_elements(shape, a.span)
     if any(s.low or s.high for s in axes):
