@@ -74,7 +74,7 @@ class Compiled:
         module = optimised(module_text(code, counters), target)
         # The engine takes ownership of its target machine, so the shared one will not do.
         own = llvm.Target.from_triple(TRIPLE).create_target_machine(
-            cpu=target.cpu, features="", opt=3, reloc="pic", codemodel="small"
+            cpu=target.cpu, features="", opt=1, reloc="pic", codemodel="small"
         )
         self._engine = llvm.create_mcjit_compiler(module, own)
         self._engine.finalize_object()

@@ -105,6 +105,8 @@ def machine(target: Target) -> Any:
     llvm.initialize_native_asmparser()  # for system calls
     # A quarter of LLVM's time; the emitter's loops have what it would find (`Writer`).
     llvm.set_option("", "-disable-lsr")
+    # The levels above 1 schedule once more behind register allocation and divide by cases: code of
+    # the same speed, later.
     return llvm.Target.from_triple(TRIPLE).create_target_machine(
-        cpu=target.cpu, features="", opt=3, reloc="pic", codemodel="small"
+        cpu=target.cpu, features="", opt=1, reloc="pic", codemodel="small"
     )
