@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from nncompiler.ir.kernel import Buffer, Kernel, Loop, Step, Store, accesses
+from nncompiler.ir.fingerprint import alike, signature
+from nncompiler.ir.kernel import Buffer, Kernel, Loop, Step, Stmt, Store, accesses
 from nncompiler.ir.scalar import Affine
 from nncompiler.record import dataclass
 
@@ -88,16 +89,33 @@ def roots_of(buffers: Mapping[str, Buffer]) -> dict[str, str]:
 
 
 def _touched(kernel: Kernel, roots: Mapping[str, str]) -> dict[str, tuple[bool, set[str]]]:
-    """Per buffer: whether its first access in the text is a store, and the axes of its indices.
+    """Per buffer: whether its first access in the text is a store, and the axes of its indices."""
+    found: dict[str, tuple[bool, set[str]]] = {}
+    first: dict[str, int] = {}
+    names = signature(kernel.body).buffers
+    for name, (at, stores, own) in zip(names, _accessed(kernel.body), strict=True):
+        root = roots[name]
+        earlier, axes = found.get(root, (stores, set[str]()))
+        found[root] = (stores if at <= first.setdefault(root, at) else earlier, axes)
+        first[root] = min(first[root], at)
+        axes.update(own)
+    return found
+
+
+@alike
+def _accessed(body: tuple[Stmt, ...]) -> tuple[tuple[int, bool, frozenset[str]], ...]:
+    """Of the buffers in the order of the signature: the number of the first access, whether it is
+    a store, and the axes of all indices.
 
     A store at a computed place does not count: another step may store elsewhere.
     """
-    found: dict[str, tuple[bool, set[str]]] = {}
-    for x in accesses(kernel.body):
+    found: dict[str, tuple[int, bool, set[str]]] = {}
+    for n, x in enumerate(accesses(body)):
         stores = isinstance(x, Store) and all(isinstance(i, Affine) for i in x.index)
-        _, axes = found.setdefault(roots[x.buffer], (stores, set()))
+        _, _, axes = found.setdefault(x.buffer, (n, stores, set()))
         axes.update([a for i in x.index if isinstance(i, Affine) for a, _ in i.terms])
-    return found
+    ordered = [found[name] for name in signature(body).buffers]
+    return tuple([(n, stores, frozenset(axes)) for n, stores, axes in ordered])
 
 
 def _lifetime(uses: Sequence[Use], spans: Mapping[int, tuple[int, int]]) -> Lifetime:

@@ -196,8 +196,9 @@ class _Part:
         orders = greedy.orders()
         for fit in ("first", "best"):
             for name, order in orders.items():
-                offsets = greedy.place(order, best_fit=fit == "best")
-                self._keep(offsets, f"greedy by {name}, {fit} fit")
+                offsets = greedy.place(order, fit == "best", self.peak)
+                if offsets is not None:
+                    self._keep(offsets, f"greedy by {name}, {fit} fit")
                 if self.peak <= enough:
                     return
 
@@ -254,9 +255,9 @@ class Greedy:
         }
         return {name: sorted(range(len(size)), key=key) for name, key in keys.items()}
 
-    def place(self, order: Sequence[int], best_fit: bool) -> list[int]:
+    def place(self, order: Sequence[int], best_fit: bool, below: int) -> list[int] | None:
         """Offsets when intervals are placed in `order`, into the lowest or the tightest gap that
-        is large enough.
+        is large enough; None as soon as the peak is not `below` this.
         """
         # Columns sorted by offset; rows: first and last section, offset, top.
         table = np.zeros((4, len(order)), dtype=np.int64)
@@ -271,6 +272,8 @@ class Greedy:
             fitting = (gaps >= size).nonzero()[0]
             gap = fitting[gaps[fitting].argmin()] if best_fit else fitting[0]
             offsets[k] = offset = int(floors[gap])
+            if offset + size >= below:
+                return None
             at = int(table[2, :m].searchsorted(offset))
             table[:, at + 1 : m + 1] = table[:, at:m]
             table[:, at] = a, b, offset, offset + size

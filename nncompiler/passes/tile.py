@@ -3,7 +3,8 @@ of a contraction.
 
     schedule loops      ──▶      schedule contract: vector j, register i, tile 6x16, order j i | k
 
-`tile_contract` and `tile_loops` compare the candidates. Only schedules are changed.
+`tile_contract` (with loops in the order of `tile_order`) and `tile_loops` compare the candidates.
+Only schedules are changed.
 """
 
 from __future__ import annotations

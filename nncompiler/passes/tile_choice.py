@@ -30,6 +30,10 @@ class Best:
 
     cycles: float = math.inf
 
+    def beats(self, bound: float) -> bool:
+        """Whether what takes so many cycles at least cannot be as good."""
+        return bound * _ROUNDED > self.cycles
+
     def of(
         self,
         tiles: Iterable[tuple[int, int]],
@@ -41,7 +45,7 @@ class Best:
         """
         found: dict[int, Choice] = {}
         for bound, n, tile in sorted((least(*t), n, t) for n, t in enumerate(tiles)):
-            if bound * _ROUNDED > self.cycles:
+            if self.beats(bound):
                 break
             found[n] = made = choice(*tile)
             self.cycles = min(self.cycles, made.cycles)

@@ -1,5 +1,4 @@
-"""The register tile of a contraction: which axes are rows and columns, how large the tile is, in
-what order the loops around it run and what is packed.
+"""The register tile of a contraction: which axes are rows and columns, and how large the tile is.
 
 Candidates are compared by cycles. The model knows the vector length and the number of registers,
 nothing else of the processor: two multiply-adds and two loads per cycle, latency four.
@@ -10,21 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import product as combined
 
 from nncompiler.ir.kernel import Schedule
-from nncompiler.ir.nests import Product
 from nncompiler.ir.scalar import Expr, axes_of
 from nncompiler.passes.guards import besides
 from nncompiler.passes.tile_choice import Best, Choice
 from nncompiler.passes.tile_loops import LANE
-from nncompiler.passes.tile_reads import (
-    CACHE,
-    LINE,
-    PAGE,
-    Reads,
-    with_columns,
-)
-from nncompiler.passes.unroll import unrolled
+from nncompiler.passes.tile_order import PANEL_BYTES, PANEL_READERS, Order
+from nncompiler.passes.tile_reads import CACHE, LINE, PAGE, with_columns
 from nncompiler.record import dataclass
 
 #: A contraction with fewer multiply-adds than this is not worth a register tile.
@@ -36,6 +29,8 @@ _SCATTERED = 4.0
 #: Cycles of storing a part of a vector, on processors without registers for masks.
 _PARTIAL = 12.0
 _LATENCY = 4
+#: Rows and vectors of a tile at most.
+_WIDEST = 16
 #: Loads per cycle where nothing else limits a tile: two units, now and then at the same bank.
 _LOADS = 1.6
 #: Cycles of reading the columns of one step where the next step's lie on another page: no prefetch
@@ -46,23 +41,25 @@ _PAGE_STEP, _PAGE_VECTOR = 3.0, 4.0
 _GUARD, _MASK = 0.75, 0.5
 #: The same for partial sums, which have more of them; and of what a factor reads besides one load.
 _GUARD_REDUCED, _CHOSEN = 2.0, 3.0
-#: The factor that varies along the columns is packed when so many tiles read the copy of a tile,
-#: and when that is no larger than this; in blocks of several tiles while they fit.
-PANEL_READERS = 4
-PANEL_BYTES = 64 * 1024
-BLOCK_BYTES, BLOCK = 128 * 1024, 4
-#: Bytes of the sums of a block that may wait between rounds, on the stack.
-SLOT_BYTES = 512 * 1024
-#: Rows run around the tiles of larger blocks where so many tiles of rows read them.
-BLOCK_READERS = 32
 #: Cycles of a round: for each accumulator, for each tile; and of a step in a round whose factors
 #: fill the first-level cache.
 _SLOT, _ROUND, _LONG = 0.5, 5.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ContractionTiles(Reads):
-    vector_bytes: int
+class Pair:
+    """Columns and rows to choose tiles for. Of each product, the second factor has the columns;
+    so many accesses of the epilogue are `scattered` along them.
+    """
+
+    products: list[tuple[Expr, Expr]]
+    columns: str
+    row: str | None
+    scattered: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContractionTiles(Order):
     registers: int
 
     def best(self) -> tuple[float, Schedule] | None:
@@ -79,9 +76,19 @@ class ContractionTiles(Reads):
         return choice.cycles, self.schedule(choice)
 
     def candidates(self, best: Best) -> Iterable[Choice]:
-        """All choices of columns and rows that may be the best. Of each product, `b` is the factor
-        that has the columns.
+        """All choices of columns and rows that may be the best, promising ones looked at first.
         """
+        pairs = list(self.pairs())
+        least = [self.least(p) for p in pairs]
+        found: dict[int, list[Choice]] = {}
+        for n in sorted(range(len(pairs)), key=least.__getitem__):
+            found[n] = [] if best.beats(least[n]) else list(self.across_columns(best, pairs[n]))
+            if len(self.form.products) == 1:
+                found[n] += self.across_reduction(best, pairs[n])
+        return [choice for n in range(len(pairs)) for choice in found[n]]
+
+    def pairs(self) -> Iterable[Pair]:
+        """The axes that can be columns and rows of tiles."""
         names = [a.name for a in self.form.parallel]
         for columns in names:
             products = [with_columns(p, columns) for p in self.form.products]
@@ -92,21 +99,33 @@ class ContractionTiles(Reads):
                 for r in names
                 if all(r in axes_of(a) and r not in axes_of(b) for a, b in products)
             ]
+            scattered = self.scattered(columns)
             for row in rows or (None,):
-                yield from self.across_columns(best, products, columns, row)
-                if len(products) == 1:
-                    yield from self.across_reduction(
-                        best, self.form.products[0], *products[0], columns, row
-                    )
+                yield Pair(products, columns, row, scattered)
 
-    def across_columns(
-        self, best: Best, products: list[tuple[Expr, Expr]], columns: str, row: str | None
-    ) -> Iterable[Choice]:
+    def least(self, pair: Pair) -> float:
+        """No tile of these rows and columns takes fewer cycles, lanes over columns."""
+        m, n = self.extent(pair.row), self.extent(pair.columns)
+        points, across = self.size(self.form.parallel) / n, -(-n // self.lanes)
+        steps = sum(self.size(p.reduction) for p in self.form.products)
+        step = _least_step(self.limit, min(m, _WIDEST), min(across, _WIDEST))
+        return steps * points * across * step + self.stored(pair)
+
+    def stored(self, pair: Pair) -> float:
+        """The cycles of all stores."""
+        return self.size(self.form.parallel) * (1 / self.lanes + pair.scattered * _SCATTERED)
+
+    @property
+    def limit(self) -> int:
+        """Registers of a tile: LLVM spills when none is left over."""
+        return self.registers - (1 if self.registers <= 16 else 3)
+
+    def across_columns(self, best: Best, pair: Pair) -> Iterable[Choice]:
         """Lanes are columns: one broadcast per row and one load per vector of columns in every
         step.
         """
+        products, columns, row = pair.products, pair.columns, pair.row
         unit = all(self.stride(b, columns) == 1 for _, b in products)
-        scattered = self.scattered(columns)
         m, n = self.extent(row), self.extent(columns)
         others = self.size(self.form.parallel) / (m * n)
         steps = sum(self.size(p.reduction) for p in self.form.products)
@@ -137,7 +156,7 @@ class ContractionTiles(Reads):
             return size, around, not as_is and (size <= PANEL_BYTES or around is not None)
 
         across = -(-n // self.lanes)
-        stored = others * m * n * (1 / self.lanes + scattered * _SCATTERED)
+        stored = self.stored(pair)
 
         def least(rows: int, vectors: int) -> float:
             guards = masks * rows + masked * vectors + rows_apart * _PAGE_STEP
@@ -163,25 +182,22 @@ class ContractionTiles(Reads):
                 cycles += others * m * _PARTIAL * self.stores
             return Choice(cycles, columns, columns, row, (rows, vectors * self.lanes))
 
-        yield from best.of(self.tiles(_registers, m, across), least, choice)
+        tiles = _fitting(_registers, self.limit, min(m, _WIDEST), min(across, _WIDEST))
+        return best.of(tiles, least, choice)
 
-    def across_reduction(
-        self, best: Best, product: Product, a: Expr, b: Expr, columns: str, row: str | None
-    ) -> Iterable[Choice]:
+    def across_reduction(self, best: Best, pair: Pair) -> Iterable[Choice]:
         """Lanes are partial sums: one vector load per row and per column in every step, shuffles
         at the end.
         """
-        for k in product.reduction:
+        (whole,), ((a, b),) = self.form.products, pair.products
+        for k in whole.reduction:
             if self.stride(a, k.name) == 1 and self.stride(b, k.name) == 1:
-                steps = self.size(product.reduction) / k.extent * -(-k.extent // self.lanes)
-                yield from self.partial_sums(best, steps, (a, b), k.name, columns, row)
+                steps = self.size(whole.reduction) / k.extent * -(-k.extent // self.lanes)
+                yield from self.partial_sums(best, steps, pair, k.name)
 
-    def partial_sums(
-        self, best: Best, steps: float, factors: tuple[Expr, Expr], k: str, columns: str,
-        row: str | None,
-    ) -> Iterable[Choice]:  # fmt: skip
+    def partial_sums(self, best: Best, steps: float, pair: Pair, k: str) -> Iterable[Choice]:
         """Lanes along a reduction axis `k`, in so many steps."""
-        a, b = factors
+        ((a, b),), columns, row = pair.products, pair.columns, pair.row
         m, n = self.extent(row), self.extent(columns)
         others = self.size(self.form.parallel) / (m * n)
         masks = _GUARD_REDUCED * (self.guarded(a, row) or self.guarded(a, k))
@@ -203,151 +219,8 @@ class ContractionTiles(Reads):
             cycles = steps * others * _over_tiles(m, rows, n, cols, step)
             return Choice(cycles, k, columns, row, (rows, cols))
 
-        tiles = self.tiles(lambda r, c: r * c + min(r, c), m, n)
+        tiles = _fitting(_sums, self.limit, min(m, _WIDEST), min(n, _WIDEST))
         return best.of([(r, c) for r, c in tiles if c <= 4 or not c % 4], least, choice)
-
-    def tiles(
-        self, registers: Callable[[int, int], int], m: int, n: int
-    ) -> Iterable[tuple[int, int]]:
-        """Tile sizes whose accumulators and operands fit, small ones first. LLVM spills when none
-        is left over.
-        """
-        limit = self.registers - (1 if self.registers <= 16 else 3)
-        for rows in range(1, min(m, 16) + 1):
-            for across in range(1, min(n, 16) + 1):
-                if registers(rows, across) <= limit:
-                    yield rows, across
-
-    def schedule(self, choice: Choice) -> Schedule:
-        """Loops from the outside in: what the panel of `b` depends on, columns, what shares the
-        panel, rows.
-        """
-        varying = {
-            x
-            for p in self.form.products
-            for e in (p.a, p.b)
-            if choice.columns in axes_of(e)
-            for x in axes_of(e)
-        }
-        rest = [a.name for a in self.form.parallel if a.name not in (choice.columns, choice.rows)]
-        outer = [x for x in rest if x in varying]
-        inner = [x for x in rest if x not in varying]
-        reduction = [a.name for p in self.form.products for a in p.reduction]
-        # Positions outside, channels inside: bounds of padded positions are then looked at rarely.
-        products = [with_columns(p, choice.columns) for p in self.form.products]
-        shifted = {x for pair in products for e in pair for x in self.shifted(e)}
-        far = {x: max(self.reach(a, x) for a, _ in products) for x in reduction}
-        reduction.sort(key=lambda x: (x == choice.vector, x not in shifted, -far[x]))
-        rows = [choice.rows] if choice.rows else []
-        order = (*outer, choice.columns, *inner, *rows, *dict.fromkeys(reduction))
-        if (around := self.around(choice, shifted, reduction)) is not None:
-            order = around
-        elif choice.vector == choice.columns and (
-            first := self.round_of(products, self.panel_bytes(choice), choice.rows, choice.columns)
-        ):
-            inside = (*inner, *rows, *(x for x in reduction if x != first))
-            order = (*outer, choice.columns, first, *inside)
-        order, pack = self.packed(choice, products, order)
-        unroll = 1 if choice.vector != choice.columns else unrolled(self.form, order[-1])
-        roles = (choice.vector,), choice.rows, choice.tile
-        return Schedule("contract", *roles, order, pack, unroll)
-
-    def packed(
-        self, choice: Choice, products: list[tuple[Expr, Expr]], order: tuple[str, ...]
-    ) -> tuple[tuple[str, ...], int]:
-        """Columns to pack at a time, 0 where that is not worth it; and the order. Where many tiles
-        make up a block, the rows run around them: the epilogue then goes along lines of memory.
-        Where few rows read a panel it is of one tile, which the first rows fill as they read.
-        """
-        names = [a.name for a in self.form.parallel]
-        place = order.index(choice.columns)
-        inside = [x for x in order[place + 1 :] if x in names]
-        steps = {choice.rows: choice.tile[0]}
-        readers = math.prod(-(-self.extent(x) // steps.get(x, 1)) for x in inside)
-        varies = any(x in axes_of(b) for x in inside for _, b in products)
-        around = order[place + 1] if order[place + 1] not in names else None
-        size = self.panel_bytes(choice) * len(products)
-        size //= next((k.extent for k in self.form.products[0].reduction if k.name == around), 1)
-        reduced = choice.vector != choice.columns
-        as_is = self.as_is(products, choice.columns, choice.tile[1], around)
-        if reduced or varies or as_is or readers < PANEL_READERS or size > PANEL_BYTES:
-            return order, 0
-        if any(self.stride(b, choice.columns) != 1 for _, b in products):
-            return order, choice.tile[1]
-        every, tiles = -(-self.extent(choice.columns) // choice.tile[1]), BLOCK_BYTES // size
-        if around is None and tiles > BLOCK and every > 1 and readers >= BLOCK_READERS:
-            blocks = -(-every // tiles)
-            last = place + 1 + len(inside)
-            order = (*order[:last], choice.columns, *order[last:])
-            return order, choice.tile[1] * -(-every // blocks)
-        if around is None and inside == [choice.rows] and readers < BLOCK_READERS:
-            tiles = 1
-        a, most = products[0][0], BLOCK
-        if around is not None and self.apart(a, LINE) and self.stride(a, inside[-1]) == 1:
-            # Rows that lie side by side are copied too, for half of all columns at most.
-            waiting = self.extent(choice.rows) * choice.tile[1] * a.dtype.bytes
-            most = max(BLOCK, min(every // 2, SLOT_BYTES // waiting))
-        return order, choice.tile[1] * max(1, min(tiles, most, every))
-
-    def around(
-        self, choice: Choice, shifted: set[str], reduction: list[str]
-    ) -> tuple[str, ...] | None:
-        """The order in which the outermost reduction loop, over positions, runs around the loops
-        over places in the window: these read the same rows, which are then still in cache. Worth
-        it where the factors of one tile are too large for that as a whole.
-        """
-        if choice.vector not in reduction or len(self.form.products) != 1:
-            return None
-        product, names = self.form.products[0], [a.name for a in self.form.parallel]
-        first = next((x for x in reduction if x != choice.vector and x in shifted), None)
-        inside = [x for x in names if x in shifted and x not in (choice.columns, choice.rows)]
-        if first is None or not inside:
-            return None
-        lines = sum(choice.tile) * self.size(product.reduction) * product.a.dtype.bytes
-        slots = math.prod(choice.tile) * self.vector_bytes * math.prod(map(self.extent, inside))
-        if lines < CACHE or slots > CACHE // 2:
-            return None
-        outside = [choice.columns, *([choice.rows] if choice.rows else [])]
-        outside = [x for x in names if x not in (*inside, *outside)] + outside
-        return (*outside, first, *inside, *(x for x in reduction if x != first))
-
-    def as_is(
-        self, products: list[tuple[Expr, Expr]], columns: str, width: int, around: str | None
-    ) -> bool:
-        """Whether tiles read their columns where they are: what rounds read in windows, the next
-        place finds in cache again, where a copy for each would be read by few tiles.
-        """
-        if self.dense(columns, width) or self.near(products, columns):
-            return True
-        return around is not None and all(
-            self.stride(b, columns) == 1 and self.shifted(b) for _, b in products
-        )
-
-    def panel_bytes(self, choice: Choice) -> int:
-        across = -(-choice.tile[1] // self.lanes) * self.vector_bytes
-        return max(self.size(p.reduction) for p in self.form.products) * across
-
-    def round_of(
-        self, products: list[tuple[Expr, Expr]], panel: int, row: str | None, columns: str
-    ) -> str | None:
-        """The reduction axis to run around the rows, where a panel is too large as a whole and
-        has several axes: the one along which the rows' factor lies furthest apart.
-        """
-        reduction = self.form.products[0].reduction
-        if len(products) != 1 or len(reduction) < 2 or row is None:
-            return None
-        if self.near(products, columns):
-            return None
-        a, b = products[0]
-        lines = self.size(reduction) * LINE
-        if panel <= PANEL_BYTES and lines + panel <= CACHE:
-            return None
-        first = max(reduction, key=lambda k: self.reach(a, k.name))
-        if self.guarded(a, first.name) or self.guarded(b, first.name):
-            return None
-        slots = self.extent(row) * 16 * self.vector_bytes // self.lanes
-        fits = panel // first.extent <= PANEL_BYTES and slots <= 2 * PANEL_BYTES
-        return first.name if fits else None
 
     def waiting(self, apart: bool, around: str | None, vectors: int, panel: int) -> float:
         """What a step waits for memory: in rounds, a tile's accumulators come from there and go
@@ -370,6 +243,27 @@ def _pressure(rows: int, across: int) -> float:
 def _registers(rows: int, vectors: int) -> int:
     """Accumulators and operands; a vector that only one row needs is an operand in memory."""
     return rows * vectors + (vectors if rows > 1 else 0) + 1
+
+
+def _sums(rows: int, columns: int) -> int:
+    """The same where lanes are partial sums."""
+    return rows * columns + min(rows, columns)
+
+
+@cache
+def _fitting(
+    registers: Callable[[int, int], int], limit: int, rows: int, across: int
+) -> tuple[tuple[int, int], ...]:
+    """Tile sizes up to these whose accumulators and operands fit, small ones first."""
+    sizes = combined(range(1, rows + 1), range(1, across + 1))
+    return tuple([(r, c) for r, c in sizes if registers(r, c) <= limit])
+
+
+@cache
+def _least_step(limit: int, rows: int, vectors: int) -> float:
+    """The least cycles of a step for each of a tile's vectors, up to these sizes."""
+    tiles = _fitting(_registers, limit, rows, vectors)
+    return min([(_flow(r, v) + _pressure(r, v)) / (r * v) for r, v in tiles])
 
 
 def _flow(rows: int, vectors: int) -> float:
