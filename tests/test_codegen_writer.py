@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.elf import link
 from nncompiler.codegen.object_code import compile_module
 from nncompiler.codegen.target import TRIPLE, host
-from nncompiler.codegen.writer import Counter, Value, Writer
+from nncompiler.codegen.value import Value
+from nncompiler.codegen.writer import Writer
 from nncompiler.ir.scalar import I32
 
 

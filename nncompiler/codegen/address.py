@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nncompiler.codegen.writer import Counter, Value
+from nncompiler.codegen.blocks import Counter
+from nncompiler.codegen.value import Value
 from nncompiler.ir.types import DType
 from nncompiler.record import dataclass, field
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from nncompiler.codegen.address import At, Lanes, Offset, Place
 from nncompiler.codegen.primitive import apply_primitive, convert
 from nncompiler.codegen.target import Target
-from nncompiler.codegen.writer import Value, Writer, literal, memory_type
+from nncompiler.codegen.value import Value, literal, memory_type
+from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.scalar import Affine, Const, Expr, Index
 from nncompiler.ir.types import I32

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nncompiler.codegen.writer import Body, Counter, Value, Writer, literal
+from nncompiler.codegen.blocks import Body, Counter
+from nncompiler.codegen.value import Value, literal
+from nncompiler.codegen.writer import Writer
 from nncompiler.ir.scalar import const
 
 #: Most terms that one accumulator takes: few enough for sums as good as pairwise ones, enough for

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from nncompiler.codegen.writer import Counter, Writer
+from nncompiler.codegen.blocks import Counter
+from nncompiler.codegen.writer import Writer
 from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, apply, conjuncts, rewrite
 from nncompiler.record import dataclass, replace
 

@@ -25,6 +25,7 @@ from itertools import groupby
 from typing import TypeAlias
 
 from nncompiler.codegen.address import At
+from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.certain import holds
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.loops import Nest
@@ -32,7 +33,7 @@ from nncompiler.codegen.packing import packed, packs_rows, rows_packed, turns, w
 from nncompiler.codegen.register_tile import RegisterTiles, Tile, evenly
 from nncompiler.codegen.rounds import Around, Rounds, around_of
 from nncompiler.codegen.share import Share
-from nncompiler.codegen.writer import Counter, Value
+from nncompiler.codegen.value import Value
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Kernel, Schedule
 from nncompiler.ir.nests import Contraction, contraction

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nncompiler.codegen.address import Offset, Place
+from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.memory import Memory
 from nncompiler.codegen.primitive import apply_primitive, convert, reinterpret
 from nncompiler.codegen.share import Share
 from nncompiler.codegen.target import Target
-from nncompiler.codegen.writer import Counter, Value, Writer, literal, register_type
+from nncompiler.codegen.value import Value, literal, register_type
+from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.scalar import Affine, Apply, Bitcast, Cast, Const, Expr, Iota, Load, Ref
 from nncompiler.ir.types import DType

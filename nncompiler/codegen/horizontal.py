@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nncompiler.codegen.writer import Value, Writer, literal
+from nncompiler.codegen.value import Value, literal
+from nncompiler.codegen.writer import Writer
 from nncompiler.ir.scalar import Const
 
 

@@ -21,8 +21,17 @@ from nncompiler.codegen.target import Target
 from nncompiler.codegen.turn import emit_turn
 from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.fingerprint import fingerprint
-from nncompiler.ir.kernel import Buffer, Kernel, expressions, extents, statements, stores
+from nncompiler.ir.fingerprint import alike, fingerprint, signature
+from nncompiler.ir.kernel import (
+    Buffer,
+    Fold,
+    For,
+    Kernel,
+    Stmt,
+    Store,
+    expressions,
+    statements,
+)
 from nncompiler.ir.scalar import Affine, Expr, Iota, Load, children
 from nncompiler.record import dataclass
 
@@ -53,6 +62,17 @@ class _Extent:
     stop: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    """What bodies have in common that are the same but for names: the buffers in order of first
+    use and those written, by their numbers in `signature`; axes that no loop inside binds.
+    """
+
+    order: tuple[int, ...]
+    written: frozenset[int]
+    counters: tuple[str, ...]
+
+
 #: What was emitted so far: text and declarations by all that decides them.
 Emitted: TypeAlias = "dict[Hashable, tuple[str, frozenset[str]]]"
 
@@ -66,9 +86,9 @@ def emit_kernel(
 ) -> KernelCode:
     """The function `symbol` that runs `kernel`; taken from `known` where an equal one was emitted
     for the same target and symbol."""
-    written = [s.buffer for s in stores(kernel)]
-    parts = _parts(kernel)
-    used = dict.fromkeys([e.buffer for e in parts if isinstance(e, Load)] + written)
+    uses, names = _uses(kernel.body), signature(kernel.body).buffers
+    used = [names[n] for n in uses.order]
+    written = {names[n] for n in uses.written}
     groups = _share([_extent(name, buffers) for name in used])
     places: dict[str, Place] = {}
     parameters = []
@@ -78,7 +98,7 @@ def emit_kernel(
             b, shift = buffers[e.name], e.start - group[0].start
             places[e.name] = Place(f"%p{n}", shift, b.type.dtype, b.layout, read_only)
         parameters.append(f"{_attributes(group, buffers, read_only)} %p{n}")
-    counters = _counters(kernel, parts)
+    counters = uses.counters
     parameters += [f"i64 noundef %c{n}" for n in range(len(counters))]
     schedule = kernel.schedule
     if schedule.parallel:
@@ -115,10 +135,23 @@ def _emit_body(
     return writer.text(), frozenset(writer.declarations)
 
 
-def _parts(kernel: Kernel) -> list[Expr]:
-    """All expressions of a kernel in a fixed order; those that are shared occur once."""
+@alike
+def _uses(body: tuple[Stmt, ...]) -> _Uses:
+    number = {name: n for n, name in enumerate(signature(body).buffers)}
+    parts = _parts(body)
+    written = [s.buffer for s in statements(body) if isinstance(s, Store)]
+    used = dict.fromkeys([e.buffer for e in parts if isinstance(e, Load)] + written)
+    return _Uses(
+        tuple([number[name] for name in used]),
+        frozenset([number[name] for name in written]),
+        _counters(body, parts),
+    )
+
+
+def _parts(body: tuple[Stmt, ...]) -> list[Expr]:
+    """All expressions of a body in a fixed order; those that are shared occur once."""
     seen: set[int] = set()
-    todo: list[Expr] = [e for s in statements(kernel.body) for e in expressions(s)]
+    todo: list[Expr] = [e for s in statements(body) for e in expressions(s)]
     found = []
     while todo:
         e = todo.pop()
@@ -129,16 +162,16 @@ def _parts(kernel: Kernel) -> list[Expr]:
     return found
 
 
-def _counters(kernel: Kernel, parts: list[Expr]) -> tuple[str, ...]:
-    """The axes no loop of the kernel binds, in order of appearance."""
-    indices = [i for s in stores(kernel) for i in s.index]
+def _counters(body: tuple[Stmt, ...], parts: list[Expr]) -> tuple[str, ...]:
+    """The axes no loop of the body binds, in order of appearance."""
+    indices = [i for s in statements(body) if isinstance(s, Store) for i in s.index]
     for e in parts:
         if isinstance(e, Load):
             indices += e.index
         elif isinstance(e, Iota):
             indices.append(e.index)
     named = [a for i in indices if isinstance(i, Affine) for a in i.axes]
-    bound = extents(kernel)
+    bound = {a.name for s in statements(body) if isinstance(s, (For, Fold)) for a in s.axes}
     return tuple(dict.fromkeys(a for a in named if a not in bound))
 
 

@@ -14,11 +14,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.blocks import Body, Counter
 from nncompiler.codegen.cascade import sum_loop, terms_of
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.footprint import footprint
 from nncompiler.codegen.share import Share
-from nncompiler.codegen.writer import Body, Counter, Value, active_mask, literal
+from nncompiler.codegen.value import Value, active_mask, literal
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
 from nncompiler.ir.scalar import COMBINES, Apply, Combine, Expr, Ref

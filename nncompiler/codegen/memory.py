@@ -14,7 +14,7 @@ from nncompiler.codegen.address import Offset, Place
 from nncompiler.codegen.addresses import Addresses
 from nncompiler.codegen.certain import undecided
 from nncompiler.codegen.primitive import apply_primitive, zero
-from nncompiler.codegen.writer import Value, active_mask, literal, memory_type, suffix, vector_of
+from nncompiler.codegen.value import Value, active_mask, literal, memory_type, suffix, vector_of
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.scalar import Expr, Index, Load
 from nncompiler.ir.types import BOOL, DType

@@ -92,10 +92,11 @@ def lowering(
 
 @dataclass(slots=True)
 class _KernelModules:
-    """Emits kernels: `kernels` are the modules by name."""
+    """Emits kernels: `kernels` are the modules by name, `names` those of functions by text."""
 
     target: Target
     kernels: dict[str, str]
+    names: dict[str, str] = field(default_factory=dict)
     emitted: Emitted = field(default_factory=dict)
 
     def calls(
@@ -118,9 +119,10 @@ class _KernelModules:
 
     def call(self, kernel: Kernel, buffers: Mapping[str, Buffer]) -> Call:
         code = emit_kernel(kernel, buffers, self.target, _PLACEHOLDER, self.emitted)
-        digest = hashlib.sha256(f"{self.target}\n{code.text}".encode()).hexdigest()
-        name = f"k_{digest[:16]}"
-        if name not in self.kernels:
+        name = self.names.get(code.text)
+        if name is None:
+            digest = hashlib.sha256(f"{self.target}\n{code.text}".encode()).hexdigest()
+            name = self.names[code.text] = f"k_{digest[:16]}"
             head = f"define internal void @{_PLACEHOLDER}("
             if code.text.count(head) != 1:
                 raise CompilerBug("NN0580", f"kernel '{kernel.name}' is not one function")

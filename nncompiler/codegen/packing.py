@@ -12,7 +12,7 @@ from nncompiler.codegen.panel import Panel
 from nncompiler.codegen.product import Loops, Roles
 from nncompiler.codegen.register_tile import RegisterTiles, Tile
 from nncompiler.codegen.turn import squares, turned
-from nncompiler.codegen.writer import Value, literal
+from nncompiler.codegen.value import Value, literal
 from nncompiler.ir.kernel import Axis
 from nncompiler.ir.scalar import Affine, Load, walk
 from nncompiler.record import replace

@@ -7,8 +7,9 @@ from __future__ import annotations
 import math
 
 from nncompiler.codegen.address import At, Lanes, Place
+from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.emitter import Emitter
-from nncompiler.codegen.writer import Counter, Value
+from nncompiler.codegen.value import Value
 from nncompiler.ir.kernel import Axis
 from nncompiler.ir.scalar import Affine, Load, Ref
 from nncompiler.ir.types import DType, row_major

@@ -11,7 +11,8 @@ import math
 import struct
 from collections.abc import Sequence
 
-from nncompiler.codegen.writer import Value, Writer, literal, register_type, suffix, vector_of
+from nncompiler.codegen.value import Value, literal, register_type, suffix, vector_of
+from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.scalar import Const, const
 from nncompiler.ir.types import BOOL, DType

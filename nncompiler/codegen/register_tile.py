@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 
 from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.expected import LINE, expected
 from nncompiler.codegen.footprint import footprint
@@ -16,7 +17,7 @@ from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.panel import Panel
 from nncompiler.codegen.product import Loops, Roles, column_axis, narrowed, ordered, roles_of
 from nncompiler.codegen.slots import Slots
-from nncompiler.codegen.writer import Counter, Value, active_mask, literal
+from nncompiler.codegen.value import Value, active_mask, literal
 from nncompiler.ir.kernel import Axis, Fold, Schedule
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine, Const, Expr, Load, walk

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 
+from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.register_tile import RegisterTiles, Tile
 from nncompiler.codegen.slots import Slots
-from nncompiler.codegen.writer import Counter, Value, literal
+from nncompiler.codegen.value import Value, literal
 from nncompiler.ir.kernel import Axis, Schedule
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine

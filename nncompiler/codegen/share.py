@@ -7,7 +7,9 @@ themselves, and with them the bits, depend neither on the number of workers nor 
 
 from __future__ import annotations
 
-from nncompiler.codegen.writer import Body, Counter, Value, Writer
+from nncompiler.codegen.blocks import Body, Counter
+from nncompiler.codegen.value import Value
+from nncompiler.codegen.writer import Writer
 
 #: a | b << 32, and P.
 RANGE, PARTS = "%range", "%parts"

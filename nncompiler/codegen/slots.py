@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nncompiler.codegen.writer import Counter, Value, Writer, memory_type, vector_of
+from nncompiler.codegen.blocks import Counter
+from nncompiler.codegen.value import Value, memory_type, vector_of
+from nncompiler.codegen.writer import Writer
 from nncompiler.ir.types import DType
 from nncompiler.record import dataclass
 

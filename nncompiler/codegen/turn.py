@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.loops import Nest, Piece
-from nncompiler.codegen.writer import Counter, Value, Writer, literal
+from nncompiler.codegen.value import Value, literal
+from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, For, Kernel, Stmt, Store
 from nncompiler.ir.scalar import Const, Ref
