@@ -205,5 +205,5 @@ def _objective_of(c: Compilation, name: str) -> tuple[int, str]:
     """Number and loss of the objective whose gradient `grad` gives for a parameter: the last one
     that covers it."""
     declared = c.network.train.objectives if c.network.train else ()
-    covering = [(k, o.loss) for k, o in enumerate(declared) if name.startswith(o.prefix)]
+    covering = [(k, o.loss) for k, o in enumerate(declared) if o.covers(name)]
     return covering[-1] if covering else (0, c.network.losses[0])

@@ -6,6 +6,8 @@ from nncompiler.record import dataclass
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "step", "exponential", "cosine")
+#: Rows of a step where neither the file nor the compilation says.
+DEFAULT_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,15 @@ class ScheduleSpec:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Minimise the loss called `loss` over the parameters whose names begin with `prefix` (all
-    where empty)."""
+    """Minimise the loss called `loss` over the parameters whose names begin with `prefix`, up to
+    a dot or a bracket (all where empty)."""
 
     loss: str
     prefix: str = ""
+
+    def covers(self, name: str) -> bool:
+        rest = name.removeprefix(self.prefix)
+        return not self.prefix or rest == "" or (rest != name and rest[0] in ".[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class TrainSpec:
 
     optimizer: OptimizerSpec
     schedule: ScheduleSpec = ScheduleSpec()
-    batch: int = 32
+    batch: int = DEFAULT_BATCH
     epochs: int = 10
     l1: float = 0.0
     l2: float = 0.0

@@ -215,8 +215,7 @@ def yield_(kids: Children) -> s.Yield:
 @_builds
 def minimize(kids: Children) -> s.Minimize:
     _, name, _, *prefix = kids
-    parts = _nodes(prefix)
-    text = ".".join(part.text for part in parts)
+    text = "".join(part.text for part in prefix)
     return s.Minimize(name, s.Ident(text, span=_whole(prefix)), span=_whole(kids))
 
 

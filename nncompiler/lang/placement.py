@@ -29,6 +29,11 @@ _HELP: dict[type[s.Node], str] = {
     s.If: "settings of a train block are expressions",
     s.For: "settings of a train block are expressions",
 }
+_HELP_IN: dict[tuple[type[s.Node], str], str] = {
+    (s.Param, "the body of a scan"): "its steps share one: declare it in front of the scan",
+    (s.State, "the body of a scan"): "declare it in front of the scan; what one step leaves "
+    "to the next is a carry",
+}
 
 
 def check(file: s.File) -> None:
@@ -71,7 +76,7 @@ def _check_body(body: tuple[s.Statement, ...], where: str) -> None:
         if not isinstance(statement, _ALLOWED[where]):
             word = type(statement).__name__.lower()
             raise UserError("NN0035", f"`{word}` does not belong in {where}", statement.span,
-                            help=_HELP[type(statement)])
+                            help=_HELP_IN.get((type(statement), where), _HELP[type(statement)]))
         match statement:
             case s.If(branches, orelse):
                 for branch in branches:

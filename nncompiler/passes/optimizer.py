@@ -168,9 +168,7 @@ def _trainable(network: Network) -> tuple[tuple[str, TensorType], ...]:
 def _names(network: Network, objective: Objective) -> list[str]:
     """The parameters an objective trains."""
     frozen = network.train.frozen if network.train else ()
-    return [
-        n for n, _ in network.parameters if n.startswith(objective.prefix) and n not in frozen
-    ]
+    return [n for n, _ in network.parameters if objective.covers(n) and n not in frozen]
 
 
 def _gradients(

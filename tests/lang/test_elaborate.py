@@ -16,6 +16,7 @@ from nncompiler.ir.verify import verify
 from nncompiler.lang.elaborate import elaborate, free_sizes
 from nncompiler.lang.elaborate.init import fans
 from nncompiler.lang.parse import parse
+from nncompiler.passes import optimizer
 
 ROOT = Path(__file__).parents[2]
 MODELS = sorted((ROOT / "models").glob("*.nn"))
@@ -535,7 +536,48 @@ def test_several_losses():
         minimize a over gen
     }""", batch=2)
     assert net.losses == ("a", "b")
-    assert net.train.objectives == (Objective("b", "s"), Objective("a", "gen."))
+    assert net.train.objectives == (Objective("b", "s"), Objective("a", "gen"))
+
+
+def test_losses_over_one_name_alone():
+    """A name covers what hangs from it by a dot or a bracket, not names that go on otherwise."""
+    net = network("""
+    model m {
+        input x : f32[batch, 4]
+        param s : f32[4] = ones()
+        param scale : f32[4] = ones()
+        h = x * s * scale
+        for i in 0..2 {
+            h = h |> dense(4) as block
+        }
+        output h
+        loss a = mean(h)
+        loss b = mean(h ** 2)
+    }
+    train {
+        optimizer = adam()
+        minimize a over s
+        minimize b over block
+        minimize a over block[1]
+    }""", batch=2)
+    covered = [[n for n, _ in net.parameters if o.covers(n)] for o in net.train.objectives]
+    first, second = ["block[0].W", "block[0].b"], ["block[1].W", "block[1].b"]
+    assert covered == [["s"], first + second, second]
+    results = dict(optimizer.train_step(net).results)
+    changed = {n.removeprefix("update.") for n in results if not n.startswith("update.opt.")}
+    assert changed == {"a", "b", "step", "s", *first, *second}
+
+
+def test_batch_of_a_train_block_without_one():
+    """A train block without `batch` has steps of 32 rows, as the reference says."""
+    net = network("""
+    model m {
+        input x : f32[batch, 4]
+        output y = x |> dense(1)
+        loss mean(y)
+    }
+    train { optimizer = adam() }""")
+    assert dict(net.sizes) == {"batch": 32} and net.train.batch == 32
 
 
 def test_no_train_block():

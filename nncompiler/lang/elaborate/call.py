@@ -168,8 +168,9 @@ def _inside(ctx: Context, definition: Definition, span: Span, caller: Frame,
             run: Callable[[], V]) -> V:
     """Run a body with the bookkeeping of a call; errors in it tell where the call is."""
     if len(ctx.calls) >= MAX_CALLS:
+        around = [definition.name, *reversed(ctx.calls)]
         raise UserError("NN0118", f"calls nest more than {MAX_CALLS} deep in "
-                        f"`{definition.name}`", ctx.site or span,
+                        f"`{max(around, key=ctx.calls.count)}`", ctx.site or span,
                         help="a fn or layer that calls itself must end by an `if` on an argument "
                              "known at compile time")
     entering = definition.module.stdlib and not caller.module.stdlib

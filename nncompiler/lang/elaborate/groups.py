@@ -93,10 +93,10 @@ def check_trained(train: s.Train, objectives: Sequence[Objective], parameters: S
     """Each objective has something to train; with accumulation, nothing that another has."""
     owner: dict[str, str] = {}
     for objective in objectives or (Objective(""),):
-        names = [p for p in parameters if p.startswith(objective.prefix) and p not in fixed]
+        names = [p for p in parameters if objective.covers(p) and p not in fixed]
         if not names:
-            what = f"that `{objective.loss}` is minimised over" if objective.loss else "there are"
-            raise UserError("NN0214", f"all parameters {what} are frozen", train.span,
+            which = f" that `{objective.loss}` is minimised over" if objective.loss else ""
+            raise UserError("NN0214", f"all parameters{which} are frozen", train.span,
                             help="name fewer of them in `frozen`")
         for name in names if accumulate > 1 else ():
             if name in owner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nncompiler.errors import Note, Span, UserError, nearest
-from nncompiler.ir.train import Objective, OptimizerSpec, ScheduleSpec, TrainSpec
+from nncompiler.ir.train import DEFAULT_BATCH, Objective, OptimizerSpec, ScheduleSpec, TrainSpec
 from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate.builtin import define, flag, number
 from nncompiler.lang.elaborate.context import Context, Frame
@@ -142,10 +142,12 @@ def _cosine(ctx: Context, a: Arguments) -> V:
 
 def default_batch(train: s.Train | None, ctx: Context) -> int | None:
     """The setting `batch`, which is also the default of the free size of that name."""
-    for node in train.body if train else ():
+    if train is None:
+        return None
+    for node in train.body:
         if isinstance(node, s.Assign) and node.targets[0].text == "batch":
             return _count(argument(ctx, _frame(), node.value), "batch")
-    return None
+    return DEFAULT_BATCH
 
 
 def train_spec(ctx: Context, train: s.Train, losses: Sequence[str],
@@ -250,10 +252,9 @@ def _objective(node: s.Minimize, losses: Sequence[str], parameters: Sequence[str
         raise UserError("NN0209", f"the model has no loss `{name}`", node.loss.span,
                         help=f"did you mean `{close}`?" if close else
                         f"its losses are {', '.join(losses)}")
-    if any(p.startswith(f"{prefix}.") for p in parameters):
-        return Objective(name, f"{prefix}.")
-    if prefix in parameters:
-        return Objective(name, prefix)
+    objective = Objective(name, prefix)
+    if any(map(objective.covers, parameters)):
+        return objective
     heads = sorted({p.split(".")[0] for p in parameters})
     close = nearest(prefix, heads)
     raise UserError("NN0210", f"no parameter's name begins with `{prefix}`", node.prefix.span,
