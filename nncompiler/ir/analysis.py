@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from nncompiler.ir.graph import Function, Node, Value
+from nncompiler.ir.once import once
 from nncompiler.ir.op import lookup
 from nncompiler.ir.scalar import PRIMITIVES
 
 UPDATE = "update."
 
 
-def updates(function: Function) -> dict[Value, Value]:
+@once
+def updates(function: Function) -> Mapping[Value, Value]:
     """New value -> the parameter it replaces, for results called `update.NAME` that can be
     written in place.
 
@@ -20,14 +23,12 @@ def updates(function: Function) -> dict[Value, Value]:
     before and after some reader.
     """
     params = {p.value.name: p.value for p in function.params}
-    counts: dict[Value, int] = {}
-    for _, value in function.results:
-        counts[value] = counts.get(value, 0) + 1
+    counts = Counter([value.name for _, value in function.results])
     order = _Order(function.nodes)
     found = {}
     for name, value in function.results:
         old = params.get(name.removeprefix(UPDATE)) if name.startswith(UPDATE) else None
-        if old is None or counts[value] > 1 or value.name in params:
+        if old is None or counts[value.name] > 1 or value.name in params:
             continue
         if order.overwrite(old, value):
             found[value] = old
@@ -56,19 +57,21 @@ class _Order:
     overwrites."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        self.maker = {v: k for k, n in enumerate(nodes) for v in n.outputs}
-        self.readers: dict[Value, set[int]] = {}
+        # values by name, whose hash is there already
+        self.maker = {v.name: k for k, n in enumerate(nodes) for v in n.outputs}
+        self.readers: dict[str, set[int]] = {}
         self.after: list[set[int]] = []
         for k, node in enumerate(nodes):
-            self.after.append({self.maker[v] for v in node.inputs if v in self.maker})
-            for v in node.inputs:
+            names = [v.name for v in node.inputs]
+            self.after.append({self.maker[v] for v in names if v in self.maker})
+            for v in names:
                 self.readers.setdefault(v, set()).add(k)
 
     def overwrite(self, old: Value, new: Value) -> bool:
         """Order the readers of `old` before the maker of `new`; False, and no change, where that
         makes a circle."""
-        k = self.maker[new]
-        before = self.readers.get(old, set()) - {k}
+        k = self.maker[new.name]
+        before = self.readers.get(old.name, set()) - {k}
         if any(self._follows(r, k) for r in before):
             return False
         self.after[k] |= before

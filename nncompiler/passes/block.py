@@ -3,7 +3,7 @@ loop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from nncompiler.errors import Span
 from nncompiler.ir.graph import Node, Value
@@ -77,7 +77,7 @@ class Block:
 
     # --- steps ---
 
-    def add_kernel(self, node: Node, in_place: dict[Value, Value]) -> list[tuple[Value, Value]]:
+    def add_kernel(self, node: Node, in_place: Mapping[Value, Value]) -> list[tuple[Value, Value]]:
         """Lower a node or fused group; `in_place` are values to be written over old ones.
 
         Gives those (old, new) whose write in place would disturb a read: they are in the arena
@@ -110,7 +110,7 @@ class Block:
         self.items.append(Item(kernel, reads, frozenset(outputs), frozenset(written.values())))
         return refused
 
-    def _add_nest(self, node: Node, in_place: dict[Value, Value]) -> list[tuple[Value, Value]]:
+    def _add_nest(self, node: Node, in_place: Mapping[Value, Value]) -> list[tuple[Value, Value]]:
         """The kernel that an operator writes itself; it never writes over what others read."""
         value = node.output
         target, *others = self.at(value)

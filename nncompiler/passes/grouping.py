@@ -8,18 +8,16 @@ axes as frame; a contraction's frame are its output's axes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.op import DimMap, lookup
 from nncompiler.ir.scalar import PRIMITIVES
+from nncompiler.passes.axis_labels import AxisLabels, Labels
 from nncompiler.record import dataclass
 
 #: Elements to fold that are worth a kernel of their own, which workers share.
 _SHARED = 1 << 15
-#: Dimensions that run together share a number.
-Labels: TypeAlias = "tuple[int | None, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +102,10 @@ class Spaces:
             if a is not None and b is not None:
                 yield node.inputs[k].name, a, b
 
-    def find(self, group: Sequence[int], outputs: Sequence[str]) -> _Found | None:
-        """What `find_frame` finds for a group."""
+    def find(
+        self, group: Sequence[int], outputs: Sequence[str], labels: AxisLabels
+    ) -> Found | None:
+        """What `find_frame` finds for a group with these `labels`."""
         contracts = [k for k in group if self.kinds[k] == "contract"]
         folds = [k for k in group if self.kinds[k] == "fold"]
         if len(contracts) > 1 or (contracts and folds):
@@ -116,7 +116,7 @@ class Spaces:
         if contracts and self._reads_computed(contracts[0], inside):
             return None
         for through_operands in (True, False):
-            labels = self._labels(group, None if through_operands else inside)
+            labels = labels if through_operands else self.labels(group, inside)
             made = {labels.axes(v) for k in group for v in self.outputs[k]}
             if any(len(set(axes)) != len(axes) for axes in made):
                 continue
@@ -137,12 +137,14 @@ class Spaces:
             if m is not None
         )
 
-    def _labels(self, group: Iterable[int], within: Collection[int] | None) -> _Labels:
+    def labels(
+        self, group: Iterable[int], within: Collection[int] | None = None
+    ) -> AxisLabels:
         """The axes of every value that the group touches. Two readers of one outside value run
         over the same axes; where `within` is the group, only values made inside tie axes together
         (a product of a matrix with its own transpose needs that).
         """
-        labels = _Labels(self.dims)
+        labels = AxisLabels(self.dims)
         for k in group:
             for v, a, b in self.ties[k]:
                 if within is None or self.maker.get(v) in within:
@@ -150,8 +152,8 @@ class Spaces:
         return labels
 
     def _contract_frame(
-        self, group: Sequence[int], anchor: int, outputs: Sequence[str], labels: _Labels
-    ) -> _Found | None:
+        self, group: Sequence[int], anchor: int, outputs: Sequence[str], labels: AxisLabels
+    ) -> Found | None:
         """One contraction, then elementwise work on its result: the epilogue. Its operands must be
         in memory."""
         axes = labels.axes(self.outputs[anchor][0])
@@ -171,11 +173,12 @@ class Spaces:
             return None
         if any(not set(labels.axes(v)) <= set(axes) for v in after):
             return None
-        return _Found(axes, labels)
+        return Found(axes, labels)
 
     def _loop_frame(
-        self, group: Sequence[int], folds: Sequence[int], outputs: Sequence[str], labels: _Labels
-    ) -> _Found | None:
+        self, group: Sequence[int], folds: Sequence[int], outputs: Sequence[str],
+        labels: AxisLabels,
+    ) -> Found | None:
         heavy = [v for k in group if not self.cheap[k] for v in self.outputs[k]]
         for cross in (*[f for f in folds if not labels.axes(self.outputs[f][0])], None):
             after = self._scalars_after(group, cross, labels)
@@ -190,11 +193,11 @@ class Spaces:
             if axes is None or (whole is not None and (not axes or set(axes) != set(whole))):
                 continue
             if _fits(axes, labels, [v for v in heavy if v not in after], inside):
-                return _Found(axes, labels, None if cross is None else self.nodes[cross])
+                return Found(axes, labels, None if cross is None else self.nodes[cross])
         return None
 
     def _scalars_after(
-        self, group: Sequence[int], cross: int | None, labels: _Labels
+        self, group: Sequence[int], cross: int | None, labels: AxisLabels
     ) -> set[str] | None:
         """The result of `cross` and what follows from it; None where that is not all scalars."""
         if cross is None:
@@ -215,41 +218,12 @@ class Spaces:
         return points >= max(_SHARED, 16 * cross.inputs[0].type.size)
 
 
-class _Labels:
-    """The axes of values: dimensions that run together share a number (union-find)."""
-
-    def __init__(self, dims: Mapping[str, Labels]) -> None:
-        self.dims = dims
-        self.parent: dict[int, int] = {}
-        self.known: dict[str, tuple[int, ...]] = {}
-
-    def tie(self, a: int, b: int) -> None:
-        a, b = self.root(a), self.root(b)
-        if a != b:  # what came first leads: trees stay flat
-            self.parent[max(a, b)] = min(a, b)
-
-    def root(self, x: int) -> int:
-        parent = self.parent
-        while x in parent:
-            x = parent[x]
-        return x
-
-    def axes(self, value: str) -> tuple[int, ...]:
-        """Of dimensions whose extent is not 1; to be asked when all ties are there."""
-        found = self.known.get(value)
-        if found is None:
-            root = self.root
-            found = tuple([root(x) for x in self.dims[value] if x is not None])
-            self.known[value] = found
-        return found
-
-
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """A frame before its labels are written out."""
 
     axes: tuple[int, ...]
-    labels: _Labels
+    labels: AxisLabels
     cross: Node | None = None
 
 
@@ -257,7 +231,8 @@ def find_frame(nodes: Sequence[Node], outputs: Sequence[Value]) -> Frame | None:
     """The frame under which `nodes` (in order) form one nest that yields `outputs`, or None where
     there is none."""
     spaces = Spaces(nodes)
-    found = spaces.find(range(len(nodes)), [v.name for v in outputs])
+    group = range(len(nodes))
+    found = spaces.find(group, [v.name for v in outputs], spaces.labels(group))
     if found is None:
         return None
     values = {v.name: v for n in nodes for v in (*n.inputs, *n.outputs)}
@@ -269,7 +244,7 @@ def find_frame(nodes: Sequence[Node], outputs: Sequence[Value]) -> Frame | None:
 
 
 def _common(
-    labels: _Labels, values: Sequence[str], whole: tuple[int, ...] | None
+    labels: AxisLabels, values: Sequence[str], whole: tuple[int, ...] | None
 ) -> tuple[int, ...] | None:
     """Axes that all of `values` have, in the order of the first; the whole space of the fold over
     everything where there are no values."""
@@ -284,7 +259,7 @@ def _common(
 
 
 def _fits(
-    axes: tuple[int, ...], labels: _Labels, computed: Sequence[str], outputs: Sequence[str]
+    axes: tuple[int, ...], labels: AxisLabels, computed: Sequence[str], outputs: Sequence[str]
 ) -> bool:
     """Every computed value is a scalar, or runs over the frame and at most one common inner
     space."""

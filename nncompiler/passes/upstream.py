@@ -25,8 +25,8 @@ from typing import ClassVar
 
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.op import lookup
-from nncompiler.passes.fuse import fused
 from nncompiler.passes.grouping import find_frame, is_loop
+from nncompiler.passes.regroup import fused
 from nncompiler.record import dataclass
 
 
