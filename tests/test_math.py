@@ -194,6 +194,40 @@ def test_unary_accuracy(op: str, dtype: DType, fma: bool) -> None:
 
 
 @_BOTH
+@pytest.mark.parametrize("first", [True, False])
+def test_one_plus_erf(fma: bool, first: bool) -> None:
+    """1 + erf(x) is as near as the sum of the two would be, and runs out into exactly 0 and 2."""
+    terms = [const(1.0, F32), apply("erf", Ref("x", F32))]
+    expr = expand(apply("add", *(terms if first else terms[::-1])), fma)
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-8, 8, 100_000), rng.normal(0, 1, 100_000)]).astype(np.float32)
+    wanted = np.array([math.erfc(-v) for v in x])
+    assert np.abs(evaluate(expr, {"x": x}) - wanted).max() < 2.0**-22.3
+    ends = np.array([0, -0.0, np.inf, -np.inf, 3e38, -3e38, -7.1, np.nan], np.float32)
+    np.testing.assert_array_equal(evaluate(expr, {"x": ends}), [1, 1, 2, 0, 2, 0, 0, np.nan])
+    doubles = apply("add", const(1.0, F64), apply("erf", Ref("x", F64)))
+    small = np.array([1e-10, -0.3])
+    np.testing.assert_allclose(
+        evaluate(expand(doubles, fma), {"x": small}), [1 + math.erf(v) for v in small], 1e-15
+    )
+
+
+@_BOTH
+@_FLOATS
+def test_power_of_a_negative_square(dtype: DType, fma: bool) -> None:
+    """e^-(x x) has a formula of its own, to the same bound."""
+    x = Ref("x", dtype)
+    limit = 11 if dtype == F32 else 28
+    at = np.concatenate([np.linspace(-limit, limit, 50_001), [0, np.inf, 1e18, np.nan]])
+    at = at.astype(dtype.numpy)
+    with np.errstate(over="ignore"):
+        squares = -(at * at)
+    for square in (apply("mul", x, x), apply("mul", Ref("x", dtype), Ref("x", dtype))):
+        found = evaluate(expand(apply("exp", apply("neg", square)), fma), {"x": at})
+        assert ulp_error(found, reference("exp", squares)).max() <= BOUNDS[dtype]["exp"]
+
+
+@_BOTH
 @_FLOATS
 def test_pow_accuracy(dtype: DType, fma: bool) -> None:
     """pow stays within its bound over all magnitudes of results, and close to 1 with large

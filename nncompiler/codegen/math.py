@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nncompiler.codegen.math_exp import erf, exp, sigmoid, tanh
+from nncompiler.codegen.math_exp import erf, exp, one_plus_erf, sigmoid, tanh
 from nncompiler.codegen.math_log import log, power
 from nncompiler.codegen.math_trig import cos, sin
 from nncompiler.codegen.math_value import Value
-from nncompiler.ir.scalar import Affine, Apply, Bitcast, Cast, Expr, Load
+from nncompiler.ir.scalar import Affine, Apply, Bitcast, Cast, Const, Expr, Load
+from nncompiler.ir.types import F32
 from nncompiler.record import replace
 
 
@@ -49,6 +50,10 @@ def expand(expr: Expr, fma: bool) -> Expr:
 
 def _expand_node(e: Expr, visit: Callable[[Expr], Expr], fma: bool) -> Expr:
     match e:
+        case Apply("add", (Const(1.0), Apply("erf", (x,))), dtype) if dtype == F32:
+            return one_plus_erf(Value(visit(x), fma)).expr
+        case Apply("add", (Apply("erf", (x,)), Const(1.0)), dtype) if dtype == F32:
+            return one_plus_erf(Value(visit(x), fma)).expr
         case Apply(op, args):
             new = tuple(visit(a) for a in args)
             values = [Value(a, fma) for a in new]

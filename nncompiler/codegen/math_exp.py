@@ -20,6 +20,7 @@ from nncompiler.codegen.math_value import (
     mantissa_bits,
     with_sign_of,
 )
+from nncompiler.ir.scalar import Apply, Expr, Ref
 from nncompiler.ir.types import F32, F64, DType
 from nncompiler.record import dataclass
 
@@ -32,13 +33,16 @@ class _Exp:
 
     `q` is (e^r - 1 - r) / r^2 in powers of r. Below `low` the result is 0, above `high` it is inf.
     From `zero` down a factor of 2^n is 0, so that no processor has to round a subnormal: what a
-    mask takes out, with -1e30 for an exponent, would take several times as long.
+    mask takes out, with -1e30 for an exponent, would take several times as long. Where no power is
+    above 1, the factors are 2^(n + lift) and 2^-lift, and the first is 0 from -`sunk` down.
     """
 
     ln2: tuple[float, float]
     low: float
     zero: float
     high: float
+    lift: int
+    sunk: float
     q: tuple[float, ...]
 
 
@@ -48,6 +52,8 @@ _EXP = {
         low=-104.0,
         zero=-176.06,
         high=89.0,
+        lift=64,
+        sunk=132.4,
         q=(0.49999997, 0.16666543, 0.041667514, 0.008366572, 0.0013863671),
     ),
     F64: _Exp(
@@ -55,6 +61,8 @@ _EXP = {
         low=-746.0,
         zero=-1418.18,
         high=710.0,
+        lift=512,
+        sunk=1063.98,
         q=(
             0.5, 0.16666666666666677, 0.0416666666666666, 0.008333333333321416,
             0.0013888888888928341, 0.0001984126988669333, 2.4801587227698412e-05,
@@ -66,6 +74,8 @@ _EXP = {
 
 
 def exp(x: Value) -> Value:
+    if square := _square(x.expr):
+        return _falling(Value(square, x.fma))
     table = _EXP[x.dtype]
     return _exp_clamped(at_least(at_most(x, table.high), table.zero))
 
@@ -73,7 +83,9 @@ def exp(x: Value) -> Value:
 def exp_sum(high: Value, low: Value) -> Value:
     """e^(high + low), where `low` is the rounding error of `high`."""
     table = _EXP[high.dtype]
-    m, r = _reduce(at_least(at_most(high, table.high), table.low), 2, low)
+    m, r = _reduce(
+        at_least(at_most(high, table.high), table.low), 2 * exponent_bias(high.dtype), low
+    )
     return _scale(_exp_polynomial(r), m)
 
 
@@ -81,21 +93,42 @@ def sigmoid(x: Value) -> Value:
     """1 / (1 + e^-x), and e^x / (1 + e^x) for x < 0, so that e^-|x| keeps all its digits where the
     result is small.
     """
-    e = _exp_clamped(at_least(-abs(x), _EXP[x.dtype].zero))
+    e = _falling(abs(x))
     return (x < 0.0).choose(e, 1.0) / (e + 1.0)
 
 
 def _exp_clamped(x: Value) -> Value:
-    m, r = _reduce(x, 2)
+    m, r = _reduce(x, 2 * exponent_bias(x.dtype))
     return _scale(_exp_polynomial(r), m)
 
 
-def _reduce(x: Value, factors: int, low: Operand = 0.0) -> tuple[Value, Value]:
-    """``(m, r)`` with x + low = n ln 2 + r and the integer n in the low bits of m, with the
-    exponent's bias for so many factors; NaN goes to r.
+def _square(x: Expr) -> Expr | None:
+    """The square of which this is the negative."""
+    match x:
+        case Apply("neg", (Apply("mul", (Ref(a), Ref(b))) as square,)) if a == b:
+            return square
+        case Apply("neg", (Apply("mul", (c, d)) as square,)) if c is d:
+            return square
+    return None
+
+
+def _falling(t: Value) -> Value:
+    """e^-t for t >= 0: fewer operations than where a power can overflow."""
+    table = _EXP[t.dtype]
+    t = at_most(t, table.sunk)
+    shifter = _shifter(t.dtype, exponent_bias(t.dtype) + table.lift)
+    m = t.mul_add(-LOG2_E, shifter)
+    n = m - shifter
+    r = n.mul_add(-table.ln2[1], n.mul_add(-table.ln2[0], -t))
+    return _exp_polynomial(r) * _power_of_two(m.bits(), t.dtype) * 2.0**-table.lift
+
+
+def _reduce(x: Value, plus: int, low: Operand = 0.0) -> tuple[Value, Value]:
+    """``(m, r)`` with x + low = n ln 2 + r and the integer n + plus in the low bits of m; NaN goes
+    to r.
     """
     table = _EXP[x.dtype]
-    shifter = _shifter(x.dtype, factors)
+    shifter = _shifter(x.dtype, plus)
     m = x.mul_add(LOG2_E, shifter)
     n = m - shifter
     r = n.mul_add(-table.ln2[0], x)
@@ -104,11 +137,9 @@ def _reduce(x: Value, factors: int, low: Operand = 0.0) -> tuple[Value, Value]:
     return m, n.mul_add(-table.ln2[1], r)
 
 
-def _shifter(dtype: DType, factors: int) -> float:
-    """What rounds to integers when it is added; the sum's low bits are the integer plus the
-    biases.
-    """
-    return 1.5 * 2.0 ** mantissa_bits(dtype) + factors * exponent_bias(dtype)
+def _shifter(dtype: DType, plus: int) -> float:
+    """What rounds to integers when it is added; the sum's low bits are the integer and `plus`."""
+    return 1.5 * 2.0 ** mantissa_bits(dtype) + plus
 
 
 def _exp_polynomial(r: Value) -> Value:
@@ -136,7 +167,7 @@ def _scale(p: Value, m: Value) -> Value:
 def tanh(x: Value) -> Value:
     """u / (u + 2) with u = e^(2|x|) - 1, which loses no digit near 0; 1 from |x| = 22 on."""
     magnitude = abs(x)
-    m, r = _reduce(at_most(magnitude + magnitude, 44.0), 1)
+    m, r = _reduce(at_most(magnitude + magnitude, 44.0), exponent_bias(x.dtype))
     scale = _power_of_two(m.bits(), x.dtype)
     u = scale.mul_add(_expm1_polynomial(r), scale - 1.0)
     return with_sign_of(u / (u + 2.0), x)
@@ -192,8 +223,33 @@ def erf(x: Value) -> Value:
     magnitude = abs(x)
     near = horner(x * x, table.near).mul_add(x, x)
     exponent = estrin(at_most(magnitude, table.limit), table.far)
-    shifter = _shifter(x.dtype, 1)
-    m = exponent + shifter
-    power = estrin(exponent - (m - shifter), table.power)
-    far = with_sign_of(1.0 - power * _power_of_two(m.bits(), x.dtype), x)
+    scale, rest = _whole(exponent)
+    far = with_sign_of(1.0 - estrin(rest, table.power) * scale, x)
     return (magnitude < table.cut).choose(near, far)
+
+
+def _whole(exponent: Value) -> tuple[Value, Value]:
+    """The integer next to an exponent, as 2^integer, which must be normal, and what is left."""
+    shifter = _shifter(exponent.dtype, exponent_bias(exponent.dtype))
+    m = exponent + shifter
+    return _power_of_two(m.bits(), exponent.dtype), exponent - (m - shifter)
+
+
+#: log2(erfc(t)) / t in powers of t, and where erfc(t) counts as 0.
+_LOG_ERFC = (
+    -1.6279086, -0.91841644, -0.14848144, 0.028253354,
+    -0.00077427464, -0.0014896595, 0.00044557778, -4.53678e-05,
+)  # fmt: skip
+_NO_TAIL = 7.05
+#: (2^f - 1) / f in powers of f, |f| <= 1/2.
+_EXP2 = (0.6931472, 0.24022648, 0.055503592, 0.009618499, 0.0013391188, 0.0001532959)
+
+
+def one_plus_erf(x: Value) -> Value:
+    """1 + erf(x) in f32, as in a normal distribution: erfc(|x|), or 2 minus that. No form for
+    small x, as erf has, is needed: no digit of a small erf can be seen.
+    """
+    t = at_most(abs(x), _NO_TAIL)
+    scale, rest = _whole(t * estrin(t, _LOG_ERFC))
+    tail = estrin(rest, _EXP2).mul_add(rest, 1.0) * scale
+    return (x < 0.0).choose(tail, 2.0 - tail)
