@@ -76,9 +76,10 @@ class Built:
 
 def request(path: str | os.PathLike[str], **settings: Any) -> Request:
     """The request for a file; `UserError` NN0901 when it cannot be read."""
+    name = os.fspath(path)  # `open` takes a number for a descriptor, and closes it
     try:
-        with open(path, "rb") as stream:
-            return Request(os.fspath(path), stream.read(), **settings)
+        with open(name, "rb") as stream:
+            return Request(name, stream.read(), **settings)
     except OSError as error:
         raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
 

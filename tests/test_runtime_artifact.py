@@ -20,10 +20,12 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
+import nncompiler
 from nncompiler.codegen.elf import link
 from nncompiler.errors import Limitation, UserError
 from nncompiler.runtime import artifact as artifact_module
 from nncompiler.runtime.artifact import cpu_features, load_artifact, open_artifact
+from nncompiler.runtime.datasets import load_npz
 from nncompiler.runtime.manifest import parse
 from nncompiler.runtime.model import Model, load
 from tests.runtime_fake import parsed, record
@@ -99,6 +101,15 @@ def test_a_replaced_file_is_another_library(tmp_path: Path) -> None:
         models.append(load(tmp_path / "line.so"))
     x = np.ones((1, 3), np.float32)
     assert [float(m.predict(x)[0, 0]) for m in models] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("read", [nncompiler.compile, nncompiler.load, load_npz])
+def test_numbers_are_no_paths(read: Any) -> None:
+    """A number would be a descriptor, closed after reading: that of a library it may be."""
+    descriptor = os.open(__file__, os.O_RDONLY)
+    with pytest.raises(TypeError):
+        read(descriptor)
+    os.close(descriptor)
 
 
 def test_libraries_are_closed_with_their_last_user(library: bytes) -> None:

@@ -54,6 +54,7 @@ class Artifact:
 
 def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     """The artifact in a file; a `UserError` when it cannot run here."""
+    path = os.fspath(path)
     try:
         with open(path, "rb") as stream:
             data = stream.read()

@@ -29,6 +29,7 @@ _DIGITS = Path(__file__).resolve().parents[2] / "models" / "data" / "digits.npz"
 
 def load_npz(path: str | os.PathLike[str]) -> Arrays:
     """Every array of an `.npz` file by name; nothing in the file is ever executed."""
+    path = os.fspath(path)
     try:
         # np.load, given a path, leaves the file open when it is damaged.
         with open(path, "rb") as stream:
