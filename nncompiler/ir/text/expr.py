@@ -53,15 +53,19 @@ _TERM = re.compile(r"([+-]?)[ ]*(?:(\d+)\*)?(?:%?([A-Za-z_][\w.']*)|%([\w.']+)|(
 # --- printer ------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4096)
 def affine_text(index: Affine) -> str:
-    return str(index.rename({n: name_text(n) for n in index.axes})) if index.terms else str(index)
+    return _sum_text(index.terms, index.const)
+
+
+@lru_cache(maxsize=4096)
+def _sum_text(terms: tuple[tuple[str, int], ...], const: int) -> str:
+    return str(Affine(tuple(sorted((name_text(n), k) for n, k in terms)), const))
 
 
 def index_text(index: Index) -> str:
     match index:
-        case Affine():
-            return affine_text(index)
+        case Affine(terms, const):
+            return _sum_text(terms, const)
         case Ref() | Cast() | Load(guard=None):
             return expr_text(index)
         case _:
@@ -70,7 +74,7 @@ def index_text(index: Index) -> str:
 
 def place_text(buffer: str, index: tuple[Index, ...]) -> str:
     """``x[i,j+1]``."""
-    return f"{name_text(buffer)}[{','.join(map(index_text, index))}]"
+    return f"{name_text(buffer)}[{','.join([index_text(i) for i in index])}]"
 
 
 def expr_text(expr: Expr) -> str:
@@ -84,6 +88,7 @@ def _print(expr: Expr, tightness: int) -> str:
 
 
 def _form(expr: Expr) -> tuple[str, int]:
+    """The text of `expr`, and how tightly it binds."""
     match expr:
         case Const(value, dtype):
             return literal_text(value, dtype), _ATOM
@@ -109,16 +114,17 @@ def _form(expr: Expr) -> tuple[str, int]:
 
 
 def _apply(op: str, args: tuple[Expr, ...]) -> tuple[str, int]:
+    infix = INFIX.get(op)
     logical = op not in ("and", "or", "not") or all(a.dtype == BOOL for a in args)
-    if op in INFIX and len(args) == 2 and logical:
-        sign, own = INFIX[op]
+    if infix is not None and len(args) == 2 and logical:
+        sign, own = infix
         left = own + 1 if own == _COMPARISON else own
         return f"{_print(args[0], left)} {sign} {_print(args[1], own + 1)}", own
     if op == "not" and len(args) == 1:
         return f"not {_print(args[0], _NOT)}", _NOT
     if op == "neg" and len(args) == 1 and not isinstance(args[0], Const):
         return f"-{_print(args[0], _UNARY)}", _UNARY
-    return f"{op}({', '.join(_print(a, 0) for a in args)})", _ATOM
+    return f"{op}({', '.join([_print(a, 0) for a in args])})", _ATOM
 
 
 # --- parser ------------------------------------------------------------------------------------

@@ -61,8 +61,8 @@ def _body(lines: Lines, depth: int, function: Function, ending: str) -> None:
     for param in function.params:
         lines.add(depth, f"{param.kind} {param.value}: {param.value.type}", param)
     for node in function.nodes:
-        text = None if returned.intersection(node.outputs) else _literal(node)
-        if text is not None:
+        text = _literal(node)
+        if text is not None and node.outputs[0] not in returned:
             literals[node.outputs[0]] = text
         else:
             _node(lines, depth, node, literals)
@@ -76,10 +76,12 @@ def _result(name: str, value: Value, ending: str) -> str:
 
 def _literal(node: Node) -> str | None:
     """How a scalar constant is written at its uses; None for every other node."""
+    if node.op != "constant" or node.inputs or node.body:
+        return None
     attrs = dict(node.attrs)
     dtype = DTYPES.get(str(attrs.get("dtype")))
     value = attrs.get("value")
-    if node.op != "constant" or node.inputs or node.body or dtype is None:
+    if dtype is None:
         return None
     if set(attrs) != {"value", "dtype"} or not isinstance(value, (int, float)):
         return None

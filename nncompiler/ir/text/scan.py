@@ -76,6 +76,12 @@ def literal_text(value: float | int | bool, dtype: DType) -> str:
         return f"{int(value)}" + ("" if dtype == I32 else dtype.name)
     if dtype == F64:
         return f"{float(value)!r}f64"
+    # a zero has a sign, which keys of a cache do not see
+    return str(float(value)) if value == 0 else _float32_text(float(value))
+
+
+@lru_cache(maxsize=4096)
+def _float32_text(value: float) -> str:
     with np.errstate(over="ignore"):
         return str(np.float32(value))
 
