@@ -11,7 +11,7 @@ import pytest
 from llvmlite import binding as llvm
 
 from nncompiler.codegen import claims, workers
-from nncompiler.codegen.module import module_text
+from nncompiler.codegen.bundles import module_text
 from nncompiler.codegen.target import TRIPLE, host, machine
 from nncompiler.runtime.call import aligned
 

@@ -89,8 +89,10 @@ def build(
 
 
 def _packed(texts: Texts) -> bytes:
-    """As they come: a text behind one that is much like it takes little room."""
-    return zlib.compress(json.dumps({k: dict(v) for k, v in texts.items()}).encode(), 9)
+    """As they come: a text behind one that is much like it takes little room. Level 9 takes twice
+    the time and 2 % less room.
+    """
+    return zlib.compress(json.dumps({k: dict(v) for k, v in texts.items()}).encode(), 7)
 
 
 def llvm_text(program: Program, target: Target) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A program as LLVM modules: its entry points, helpers, and one module for each distinct kernel.
+"""A program as LLVM modules: its entry points, helpers, and its distinct kernels.
 
 Kernels whose text is the same but for their name are one function, named by a hash of that text,
 so that objects can be kept and shared between models. Entry points check pointers and indices and
@@ -13,11 +13,12 @@ import struct
 from collections.abc import Generator, Mapping, Sequence
 
 from nncompiler.codegen import abi, workers
+from nncompiler.codegen.bundles import bundled, module_text
 from nncompiler.codegen.kernel import Emitted, emit_kernel
 from nncompiler.codegen.module_fit import fit_function
 from nncompiler.codegen.module_run import Call, Constants, Repeat, Run, flat
 from nncompiler.codegen.module_text import HELPER_DECLARATIONS, HELPERS, FunctionText
-from nncompiler.codegen.target import TRIPLE, Target
+from nncompiler.codegen.target import Target
 from nncompiler.codegen.ticks import DECLARATIONS as TICK_DECLARATIONS
 from nncompiler.codegen.ticks import table_text
 from nncompiler.codegen.workers import WORKER, WORKERS
@@ -67,8 +68,8 @@ def lower(
 def lowering(
     program: Program, target: Target, weights: bytes | None = None, timed: bool = False
 ) -> Generator[str, None, Modules]:
-    """The same step by step: every module's text when it is there, ``entries`` and ``helpers``
-    last."""
+    """The same step by step: the text of modules of one or more kernels when it is there,
+    ``entries`` and ``helpers`` last."""
     kernels: dict[str, str] = {}
     emitter = _KernelModules(target, kernels)
     calls = {}
@@ -76,7 +77,7 @@ def lowering(
         key = (entry.function, entry.suffix)
         if key in calls:
             raise CompilerBug("NN0580", f"two entry points '{entry.function}_{entry.suffix}'")
-        calls[key] = yield from emitter.calls(entry.plan.steps, entry.plan.table())
+        calls[key] = yield from bundled(emitter.calls(entry.plan.steps, entry.plan.table()))
     entries = _EntryModule(program, target, calls, weights, timed).text()
     parts = [HELPERS.replace("ATTRIBUTES", target.attributes)]
     if abi.parallel_exports(program):
@@ -101,8 +102,8 @@ class _KernelModules:
 
     def calls(
         self, steps: Sequence[Step], buffers: Mapping[str, Buffer]
-    ) -> Generator[str, None, tuple[Call | Repeat, ...]]:
-        """What runs `steps`; gives the text of every kernel that is new."""
+    ) -> Generator[tuple[str, str], None, tuple[Call | Repeat, ...]]:
+        """What runs `steps`; gives name and text of every kernel that is new."""
         found: list[Call | Repeat] = []
         for step in steps:
             match step:
@@ -114,7 +115,7 @@ class _KernelModules:
                     known = len(self.kernels)
                     found.append(call := self.call(step, buffers))
                     if len(self.kernels) > known:
-                        yield self.kernels[call.function]
+                        yield call.function, self.kernels[call.function]
         return tuple(found)
 
     def call(self, kernel: Kernel, buffers: Mapping[str, Buffer]) -> Call:
@@ -133,10 +134,6 @@ class _KernelModules:
             name, kernel.name, kernel.nodes, pointers, code.counters, code.split,
             kernel.schedule.parts, kernel.barrier,
         )  # fmt: skip
-
-
-def module_text(parts: Sequence[str]) -> str:
-    return "\n".join([f'target triple = "{TRIPLE}"', *parts]) + "\n"
 
 
 class _EntryModule:

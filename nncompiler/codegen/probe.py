@@ -7,8 +7,8 @@ again and again. Both are one loop of explicit vectors, as wide as the target's.
 
 from __future__ import annotations
 
+from nncompiler.codegen.bundles import module_text
 from nncompiler.codegen.elf import link
-from nncompiler.codegen.module import module_text
 from nncompiler.codegen.object_code import compile_module
 from nncompiler.codegen.target import Target
 
