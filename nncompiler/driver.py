@@ -285,11 +285,8 @@ class Compilation:
         here = dict((*n.inputs, *n.targets, *n.outputs))
         sizes = {**self.given, "batch": 2 * self.rows}
         there = dict(n.doubled) or interface(self.file, sizes=sizes, dtype=n.dtype)
-        return tuple(
-            name
-            for name, t in here.items()
-            if t.shape[:1] == (self.rows,) and there[name].shape[:1] == (2 * self.rows,)
-        )
+        grown = {name for name, t in there.items() if t.shape[:1] == (2 * self.rows,)}
+        return tuple(n for n, t in here.items() if t.shape[:1] == (self.rows,) and n in grown)
 
     def texts(self) -> dict[str, dict[str, str]]:
         """IR texts by stage and function, for `Model.dump` and `nnc dump`."""

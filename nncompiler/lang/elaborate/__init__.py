@@ -5,5 +5,5 @@ layers in them) in a `context`; `builtins*` are the functions written in Python.
 """
 
 from nncompiler.lang.elaborate.network import elaborate as elaborate
-from nncompiler.lang.elaborate.network import free_sizes as free_sizes
 from nncompiler.lang.elaborate.network import interface as interface
+from nncompiler.lang.elaborate.sizes import free_sizes as free_sizes

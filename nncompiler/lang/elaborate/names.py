@@ -25,6 +25,11 @@ def binding_counts(item: s.Model | s.Fn | s.Layer) -> dict[str, int]:
     return dict(counts)
 
 
+def bound_names(statement: s.Statement) -> frozenset[str]:
+    """The names that a statement can bind."""
+    return frozenset(_counts([statement]))
+
+
 def merged_counts(around: Mapping[str, int], node: s.Scan) -> dict[str, int]:
     """How often a scan's body can bind each name, what is bound around it included."""
     return dict(_counts(node.body) + Counter(around))

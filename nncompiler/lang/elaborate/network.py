@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from nncompiler.errors import Note, Span, UserError, nearest
+from nncompiler.errors import Note, UserError
 from nncompiler.ir.graph import Builder, Function, Value
 from nncompiler.ir.model import Network
-from nncompiler.ir.types import F32, MAX_ELEMENTS, DType, TensorType
+from nncompiler.ir.types import F32, DType, TensorType
 from nncompiler.lang import syntax as s
 from nncompiler.lang.elaborate.body import execute
 from nncompiler.lang.elaborate.checks import check_interface, check_parameter_sizes, check_use
@@ -21,9 +21,10 @@ from nncompiler.lang.elaborate.context import Context, Frame, Record
 from nncompiler.lang.elaborate.expr import evaluate
 from nncompiler.lang.elaborate.imports import module_of
 from nncompiler.lang.elaborate.init import init_function
-from nncompiler.lang.elaborate.names import binding_counts, parameter_names
+from nncompiler.lang.elaborate.names import binding_counts, bound_names, parameter_names
 from nncompiler.lang.elaborate.scope import check_bindable
-from nncompiler.lang.elaborate.train import default_batch, train_spec
+from nncompiler.lang.elaborate.sizes import bind_sizes, free_sizes, model_of
+from nncompiler.lang.elaborate.train import train_spec
 from nncompiler.lang.elaborate.values import Instance, Module, Parameter, V
 from nncompiler.record import dataclass
 
@@ -64,47 +65,32 @@ def elaborate(file: s.File, *, sizes: Mapping[str, int] | None = None,
 
 def interface(file: s.File, *, sizes: Mapping[str, int] | None = None,
               dtype: DType = F32) -> dict[str, TensorType]:
-    """The types of inputs, targets and outputs under some sizes: what is cheap of `elaborate`."""
+    """The types of inputs, targets and outputs under some sizes: what is cheap of `elaborate`.
+
+    A statement that does not fit these sizes is left out, with what follows from it: of a model
+    that is written for one batch, the inputs are still known.
+    """
     with _deep_recursion():
-        model, train = _model(file), next((i for i in file.items if isinstance(i, s.Train)), None)
-        bound = _bind_sizes(file, model, train, dict(sizes or {}), dtype)
-        return _interface(_run(model, module_of(file), bound, dtype, training=False))
+        model = model_of(file)
+        bound = bind_sizes(file, _train(file), dict(sizes or {}), _context(dtype))
+        ctx, frame = _frame(model, module_of(file), bound, dtype, training=False)
+        for statement in model.body:
+            try:
+                execute(ctx, frame, [statement])
+            except UserError:
+                for name in bound_names(statement):
+                    frame.names.pop(name, None)
+        assert frame.record is not None
+        return _interface(frame.record)
 
 
-def _interface(run: Run) -> dict[str, TensorType]:
-    groups = (run.record.inputs, run.record.targets, run.record.outputs)
+def _interface(record: Record) -> dict[str, TensorType]:
+    groups = (record.inputs, record.targets, record.outputs)
     return {name: value.type for group in groups for name, value in group.items()}
 
 
-def free_sizes(file: s.File) -> tuple[str, ...]:
-    """The names in the types of inputs and targets that nothing binds, in order of appearance."""
-    model = _model(file)
-    bound = {p.name.text for p in model.parameters} | set(binding_counts(model))
-    found: dict[str, None] = {}
-    stack: list[s.Node] = list(reversed(model.body))
-    while stack:
-        node = stack.pop()
-        if isinstance(node, (s.Input, s.Target)):
-            found.update((n, None) for d in node.type.dims for n in _names(d) if n not in bound)
-        elif isinstance(node, (s.If, s.Branch, s.For)):
-            stack += reversed(list(s.children(node)))
-    return tuple(found)
-
-
-def _names(node: s.Node) -> Iterator[str]:
-    if isinstance(node, s.Name):
-        yield node.text
-    for child in s.children(node):
-        if not (isinstance(node, s.Call) and child is node.callee):
-            yield from _names(child)
-
-
-def _model(file: s.File) -> s.Model:
-    for item in file.items:
-        if isinstance(item, s.Model):
-            return item
-    raise UserError("NN0170", f"{file.span.file} has no model", file.span,
-                    help="write `model NAME { ... }` with inputs and outputs")
+def _train(file: s.File) -> s.Train | None:
+    return next((i for i in file.items if isinstance(i, s.Train)), None)
 
 
 @contextmanager
@@ -118,9 +104,9 @@ def _deep_recursion() -> Iterator[None]:
 
 
 def _elaborate(file: s.File, sizes: dict[str, int], dtype: DType) -> Network:
-    model, module = _model(file), module_of(file)
-    train = next((i for i in file.items if isinstance(i, s.Train)), None)
-    bound = _bind_sizes(file, model, train, sizes, dtype)
+    model, module = model_of(file), module_of(file)
+    train = _train(file)
+    bound = bind_sizes(file, train, sizes, _context(dtype))
     plain = _run(model, module, bound, dtype, training=False)
     trained = plain
     if plain.ctx.training_read:
@@ -154,50 +140,12 @@ def _elaborate(file: s.File, sizes: dict[str, int], dtype: DType) -> Network:
         train=train_spec(_context(dtype), train, list(record.losses), names)
         if train else None,
         parameter_spans=tuple((n, p.where or p.span) for n, p in plain.parameters),
-        doubled=tuple(_interface(doubled).items()) if doubled and free == ("batch",) else (),
+        doubled=tuple(_interface(doubled.record).items())
+        if doubled and free == ("batch",) else (),
     )
 
 
 # Sizes ------------------------------------------------------------------------------------------
-
-
-def _bind_sizes(file: s.File, model: s.Model, train: s.Train | None, sizes: dict[str, int],
-                dtype: DType) -> dict[str, int]:
-    """The free sizes and the model's overridden settings."""
-    free = free_sizes(file)
-    settings = [p.name.text for p in model.parameters]
-    for name, value in sizes.items():
-        if name not in free and name not in settings:
-            known = [*free, *settings]
-            close = nearest(name, known)
-            raise UserError("NN0172", f"the model `{model.name.text}` has no free size `{name}`",
-                            model.span, help=f"did you mean `{close}`?" if close else
-                            f"it has {', '.join(f'`{n}`' for n in known) or 'none'}")
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_ELEMENTS:
-            raise UserError("NN0173", f"expected a size from 1 to {MAX_ELEMENTS} for `{name}`, "
-                            f"but found {value!r}", model.span)
-    bound = dict(sizes)
-    for name in free:
-        if name in bound:
-            continue
-        batch = default_batch(train, _context(dtype)) if name == "batch" else None
-        if batch is None:
-            raise UserError("NN0171", f"the size `{name}` is not known", _place(model, name),
-                            help=f"give it: `--size {name}=N`" + (
-                                ", or `batch = N` in a train block" if name == "batch" else ""))
-        bound[name] = batch
-    return bound
-
-
-def _place(model: s.Model, name: str) -> Span:
-    """Where a free size is first written."""
-    stack: list[s.Node] = [model]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, s.Name) and node.text == name:
-            return node.span
-        stack += reversed(list(s.children(node)))
-    return model.span
 
 
 def _doubled(model: s.Model, module: Module, bound: dict[str, int], free: Sequence[str],
@@ -221,16 +169,23 @@ def _context(dtype: DType, training: bool = False) -> Context:
 
 def _run(model: s.Model, module: Module, sizes: dict[str, int], dtype: DType, *,
          training: bool) -> Run:
-    ctx, record = _context(dtype, training), Record()
+    ctx, frame = _frame(model, module, sizes, dtype, training=training)
+    execute(ctx, frame, model.body)
+    assert frame.record is not None
+    return Run(ctx, frame.record, frame.owner, parameter_names(frame.owner))
+
+
+def _frame(model: s.Model, module: Module, sizes: dict[str, int], dtype: DType, *,
+           training: bool) -> tuple[Context, Frame]:
+    """Where the model's body runs: sizes and settings have values."""
+    ctx = _context(dtype, training)
     root = Instance(None, model.span, None)
-    frame = Frame(module, root, {}, record, binding_counts(model))
+    frame = Frame(module, root, {}, Record(), binding_counts(model))
     for p in model.parameters:
         check_bindable(p.name)
         frame.names[p.name.text] = _setting(ctx, frame, model, p, sizes)
     frame.names.update((n, v) for n, v in sizes.items() if n not in frame.names)
-    execute(ctx, frame, model.body)
-    names = parameter_names(root)
-    return Run(ctx, record, root, names)
+    return ctx, frame
 
 
 def _setting(ctx: Context, frame: Frame, model: s.Model, p: s.Parameter,
