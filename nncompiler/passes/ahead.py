@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from nncompiler.ir.kernel import Kernel, Plan, step_reads_and_writes
 from nncompiler.ir.lifetimes import roots_of
+from nncompiler.ir.model import HEADER_BYTES
 from nncompiler.passes.rewriting import numbered
 
 
@@ -45,8 +46,15 @@ def ahead(plan: Plan) -> Plan:
 
 
 def _early(plan: Plan, touched: list[tuple[set[str], ...]]) -> Iterator[bool]:
-    """Of each step whether it is a kernel that follows from parameters alone."""
-    known = {b.name for b in plan.buffers if b.space in ("state", "constant")}
+    """Of each step whether it is a kernel that follows from parameters alone.
+
+    What random draws lead to, by the seed and the count of steps in the state's header, is of the
+    size of a batch as inputs are, and would wait in the arena.
+    """
+    known = {
+        b.name for b in plan.buffers
+        if b.space == "constant" or (b.space == "state" and (b.offset or 0) >= HEADER_BYTES)
+    }
     written = [n for _, writes in touched for n in writes]
     once = {n for n, times in Counter(written).items() if times == 1}
     changed = not known.isdisjoint(written)

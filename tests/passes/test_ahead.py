@@ -60,6 +60,21 @@ def test_plans_that_write_parameters_stay() -> None:
     assert ahead(plan) is plan
 
 
+def test_draws_are_no_parameters() -> None:
+    """What is made of random numbers is of the size of a batch: it stays where it is read."""
+    drawn = NETWORK.replace("z = (x @ exp(a)) |> sort_of", """z = (x @ exp(a)) |> sort_of
+    if training {
+        z = z * exp(normal(0, 1, z) @ b)
+    }""")
+    assert drawn != NETWORK
+    f = Compilation(read_source(drawn), {}, Options(functions=("grad",))).graphs["grad"]
+    plan = schedule(run_passes(f, OPTIMISE), layout_of(f))
+    kept = [k.nodes for k in plan.kernels()]
+    moved = [k.nodes for k in ahead(plan).kernels()]
+    (drawing,) = [k.nodes for k in plan.kernels() if "seed" in step_reads_and_writes(k)[0]]
+    assert moved != kept and moved.index(drawing) >= kept.index(drawing)
+
+
 def test_workers_meet_less_often_for_one_image() -> None:
     """ResNet-20 transforms the weights of a convolution while it runs the one before."""
     options = Options(cpu="x86-64-v3", functions=("infer",))
