@@ -10,7 +10,7 @@ import numpy as np
 
 from nncompiler.codegen.kernel import KernelCode, emit_kernel
 from nncompiler.codegen.object_code import optimised
-from nncompiler.codegen.target import TRIPLE, Target, host
+from nncompiler.codegen.target import TRIPLE, Target, host, machine
 from nncompiler.ir.kernel import Axis, Buffer, Kernel, Schedule
 from nncompiler.ir.scalar import Affine, Load
 from nncompiler.ir.types import DTYPES, TensorType
@@ -72,6 +72,7 @@ class Compiled:
     ) -> None:
         self.code = code
         module = optimised(module_text(code, counters), target)
+        machine(target)  # registers LLVM's targets
         # The engine takes ownership of its target machine, so the shared one will not do.
         own = llvm.Target.from_triple(TRIPLE).create_target_machine(
             cpu=target.cpu, features="", opt=1, reloc="pic", codemodel="small"

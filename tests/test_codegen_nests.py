@@ -388,6 +388,15 @@ def test_long_sums_of_much_work_are_unrolled(rng):
     assert [chosen(*s) for s in sizes] == [4, 3, 1, 1, 1]
 
 
+@pytest.mark.parametrize(("channels", "unroll"), [(4, 1), (16, 4), (18, 3)])
+def test_channels_inside_of_windows_are_unrolled(channels, unroll):
+    """Few steps do where they are taken for each place in a window."""
+    x = np.zeros((4, 18, 18, channels), np.float32)
+    w, y = (np.zeros(s, np.float32) for s in ((16, 3, 3, channels), (4, 16, 16, 16)))
+    found = scheduled(convolution(x, w, y, guard=False), x=x, w=w, y=y).schedule
+    assert (found.order[-1], found.unroll) == ("c", unroll)
+
+
 @pytest.mark.parametrize(("rows", "requests"), [(60, 0), (600, 1)])
 def test_epilogues_expect_what_they_write(rows, requests):
     """Lines of a large result are asked for before the sums, those of a small one are not."""

@@ -3,7 +3,8 @@
     for k < 784 { 12 fma, add, compare }  ──▶  for k < 784 by 4 { 48 fma, add, compare }
 
 A core that has nothing else to do hides the counting behind the products. Where another thread of
-the same core takes half of its slots it does not: 64 x 512 x 784 then takes 10 % less unrolled.
+the same core takes half of its slots it does not: 64 x 512 x 784 then takes 10 % less unrolled,
+and so do convolutions, whose loop over channels is short but entered for each place in a window.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import math
 
 from nncompiler.ir.nests import Contraction
 
-#: Multiply-adds and steps from which on a loop is worth its code; most steps that are written out.
-LONG, MANY, MOST = 1 << 18, 64, 4
+#: Multiply-adds and steps from which on a loop is worth its code, steps of one inside two others;
+#: most steps that are written out.
+LONG, MANY, INSIDE, MOST = 1 << 18, 64, 8, 4
 
 
 def unrolled(form: Contraction, innermost: str) -> int:
@@ -22,6 +24,8 @@ def unrolled(form: Contraction, innermost: str) -> int:
         return 1
     reduction = form.products[0].reduction
     steps = next((k.extent for k in reduction if k.name == innermost), 0)
-    if steps < MANY or math.prod(a.extent for a in (*form.parallel, *reduction)) < LONG:
+    if steps < (INSIDE if len(reduction) > 2 else MANY):
+        return 1
+    if math.prod(a.extent for a in (*form.parallel, *reduction)) < LONG:
         return 1
     return next((n for n in range(MOST, 1, -1) if steps % n == 0), 1)
