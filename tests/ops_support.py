@@ -9,24 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from nncompiler.ir import interp_scalar
+from nncompiler.ir.combine import COMBINES
 from nncompiler.ir.graph import Builder, Function, Node, Value
 from nncompiler.ir.interp import evaluate
 from nncompiler.ir.interp_kernel import run_kernel
 from nncompiler.ir.kernel import Buffer, Kernel, Store
 from nncompiler.ir.op import REGISTRY, Sample, lookup
-from nncompiler.ir.scalar import (
-    COMBINES,
-    Affine,
-    Apply,
-    Bitcast,
-    Cast,
-    Const,
-    Expr,
-    Index,
-    Iota,
-    Load,
-    Ref,
-)
+from nncompiler.ir.scalar import Affine, Apply, Bitcast, Cast, Const, Expr, Index, Iota, Load, Ref
 from nncompiler.ir.types import Array, TensorType
 from nncompiler.ir.verify_kernel import verify_kernel
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from nncompiler.errors import CompilerBug, UserError
+from nncompiler.ir.combine import COMBINES
 from nncompiler.ir.graph import Builder
 from nncompiler.ir.interp import retype, run
 from nncompiler.ir.interp_plan import run_plan
 from nncompiler.ir.interp_scalar import NUMPY, combine, convert, evaluate
-from nncompiler.ir.scalar import COMBINES, PRIMITIVES, Const
+from nncompiler.ir.scalar import PRIMITIVES, Const
 from nncompiler.ir.text import parse_function, parse_plan
 from nncompiler.ir.types import BOOL, F32, F64, I32, I64, U8, U32, U64, TensorType
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nncompiler.errors import Span, UserError
+from nncompiler.ir.combine import COMBINES
 from nncompiler.ir.graph import Builder, Function, Node, Param, Value
 from nncompiler.ir.kernel import (
     Argument,
@@ -28,7 +29,6 @@ from nncompiler.ir.kernel import (
 )
 from nncompiler.ir.op import REGISTRY, lookup
 from nncompiler.ir.scalar import (
-    COMBINES,
     F32,
     F64,
     I32,

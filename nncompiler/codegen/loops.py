@@ -21,8 +21,9 @@ from nncompiler.codegen.footprint import footprint
 from nncompiler.codegen.share import Share
 from nncompiler.codegen.value import Value, active_mask, literal
 from nncompiler.errors import CompilerBug
+from nncompiler.ir.combine import COMBINES, Combine
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
-from nncompiler.ir.scalar import COMBINES, Apply, Combine, Expr, Ref
+from nncompiler.ir.scalar import Apply, Expr, Ref
 from nncompiler.record import dataclass
 
 #: Number of distinct expressions up to which a body runs on vectors of 4 or 2 registers.

@@ -14,21 +14,10 @@ from typing import Any
 import numpy as np
 
 from nncompiler.errors import CompilerBug
+from nncompiler.ir.combine import COMBINES
 from nncompiler.ir.interp_scalar import combine, convert, evaluate
 from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Stmt, Store
-from nncompiler.ir.scalar import (
-    COMBINES,
-    Affine,
-    Apply,
-    Bitcast,
-    Cast,
-    Const,
-    Expr,
-    Index,
-    Iota,
-    Load,
-    Ref,
-)
+from nncompiler.ir.scalar import Affine, Apply, Bitcast, Cast, Const, Expr, Index, Iota, Load, Ref
 from nncompiler.ir.types import Array
 from nncompiler.record import dataclass
 

@@ -8,101 +8,17 @@ themselves integer expressions (a gather).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from operator import is_not
 from typing import TypeAlias
 
 import numpy as np
 
 from nncompiler.errors import CompilerBug
+from nncompiler.ir.affine import Affine
 from nncompiler.ir.once import once
 from nncompiler.ir.types import BOOL, F32, F64, I32, U32, DType
 from nncompiler.record import dataclass
-
-# --- indices -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Affine:
-    """``2*h + r - 1``: a linear form in loop axes. `terms` are (axis, coefficient), sorted by
-    axis, none zero."""
-
-    terms: tuple[tuple[str, int], ...] = ()
-    const: int = 0
-
-    @staticmethod
-    def axis(name: str) -> Affine:
-        return Affine(((name, 1),))
-
-    def __add__(self, other: Affine | int) -> Affine:
-        if isinstance(other, int):
-            return Affine(self.terms, self.const + other)
-        sums = dict(self.terms)
-        for name, k in other.terms:
-            sums[name] = sums.get(name, 0) + k
-        return Affine(
-            tuple(sorted((n, k) for n, k in sums.items() if k)), self.const + other.const
-        )
-
-    def __mul__(self, k: int) -> Affine:
-        return Affine(tuple((n, c * k) for n, c in self.terms) if k else (), self.const * k)
-
-    def coefficient(self, axis: str) -> int:
-        for name, k in self.terms:
-            if name == axis:
-                return k
-        return 0
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        return tuple([name for name, _ in self.terms])
-
-    @property
-    def single(self) -> str | None:
-        """The axis when this is exactly that axis, else None."""
-        return (
-            self.terms[0][0]
-            if len(self.terms) == 1 and self.terms[0][1] == 1 and not self.const
-            else None
-        )
-
-    def rename(self, names: Mapping[str, str]) -> Affine:
-        return Affine(tuple(sorted((names.get(n, n), k) for n, k in self.terms)), self.const)
-
-    def substitute(self, values: Mapping[str, Affine]) -> Affine:
-        if not any(name in values for name, _ in self.terms):
-            return self
-        sums, const = dict[str, int](), self.const
-        for name, k in self.terms:
-            form = values.get(name) or Affine.axis(name)
-            const += form.const * k
-            for n, c in form.terms:
-                sums[n] = sums.get(n, 0) + c * k
-        return Affine(tuple(sorted([(n, k) for n, k in sums.items() if k])), const)
-
-    def evaluate(self, at: Mapping[str, int]) -> int:
-        return sum(at[n] * k for n, k in self.terms) + self.const
-
-    def bounds(self, extents: Mapping[str, int]) -> tuple[int, int]:
-        """Smallest and largest value over ``0 <= axis < extent``."""
-        low = high = self.const
-        for n, k in self.terms:
-            if k < 0:
-                low += k * (extents[n] - 1)
-            else:
-                high += k * (extents[n] - 1)
-        return low, high
-
-    def __str__(self) -> str:
-        parts = [
-            ("-" if k < 0 else "+") + (n if abs(k) == 1 else f"{abs(k)}*{n}")
-            for n, k in self.terms
-        ]
-        if self.const or not parts:
-            parts.append(f"{self.const:+d}")
-        text = "".join(parts)
-        return text[1:] if text[0] == "+" else text
-
 
 Index: TypeAlias = "Affine | Expr"
 
@@ -334,66 +250,8 @@ def axes_of(expr: Expr) -> frozenset[str]:
     return frozenset(found)
 
 
-# --- combining (reductions) ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Combine:
-    """An associative combination of tuples: `width` values; `result(l, r)` gives the combined
-    tuple."""
-
-    name: str
-    width: int
-    result: Callable[[tuple[Expr, ...], tuple[Expr, ...]], tuple[Expr, ...]]
-    identity: Callable[[tuple[DType, ...]], tuple[Const, ...]]
-
-
-def lowest(dtype: DType) -> Const:
-    if dtype.is_float:
-        return Const(float("-inf"), dtype)
-    return const(0 if dtype.kind == "uint" else -(2 ** (8 * dtype.bytes - 1)), dtype)
-
-
-def highest(dtype: DType) -> Const:
-    if dtype.is_float:
-        return Const(float("inf"), dtype)
-    return const(2 ** (8 * dtype.bytes - (dtype.kind == "int")) - 1, dtype)
-
-
-def _pick_first(good: str) -> Callable[[tuple[Expr, ...], tuple[Expr, ...]], tuple[Expr, ...]]:
-    """(value, index) pairs: the better value, NaN best of all, and the smaller index among
-    equals. `good` says that a value is no worse than another."""
-
-    def result(left: tuple[Expr, ...], right: tuple[Expr, ...]) -> tuple[Expr, ...]:
-        (lv, li), (rv, ri) = left, right
-        l_good = apply("or", apply(good, lv, rv), apply("ne", lv, lv))
-        r_good = apply("or", apply(good, rv, lv), apply("ne", rv, rv))
-        earlier = apply("lt", ri, li)
-        take = apply("or", apply("not", l_good), apply("and", r_good, earlier))
-        return apply("select", take, rv, lv), apply("select", take, ri, li)
-
-    return result
-
-
-def _fold1(op: str) -> Callable[[tuple[Expr, ...], tuple[Expr, ...]], tuple[Expr, ...]]:
-    return lambda left, right: (apply(op, left[0], right[0]),)
-
-
-COMBINES: dict[str, Combine] = {
-    c.name: c
-    for c in (
-        Combine("sum", 1, _fold1("add"), lambda d: (const(0, d[0]),)),
-        Combine("prod", 1, _fold1("mul"), lambda d: (const(1, d[0]),)),
-        Combine("max", 1, _fold1("max"), lambda d: (lowest(d[0]),)),
-        Combine("min", 1, _fold1("min"), lambda d: (highest(d[0]),)),
-        # the identity's index loses every tie, so an all -inf row still yields its first index
-        Combine("argmax", 2, _pick_first("ge"), lambda d: (lowest(d[0]), highest(d[1]))),
-        Combine("argmin", 2, _pick_first("le"), lambda d: (highest(d[0]), highest(d[1]))),
-    )
-}
-
 __all__ = [
-    "COMBINES", "PRIMITIVES", "F32", "F64", "I32", "U32", "Affine", "Apply", "Bitcast", "Cast",
-    "Combine", "Const", "Expr", "Index", "Iota", "Load", "Primitive", "Ref", "apply", "axes_of",
-    "cast", "children", "conjuncts", "const", "highest", "lowest", "rewrite", "walk",
+    "PRIMITIVES", "F32", "F64", "I32", "U32", "Affine", "Apply", "Bitcast", "Cast",
+    "Const", "Expr", "Index", "Iota", "Load", "Primitive", "Ref", "apply", "axes_of",
+    "cast", "children", "conjuncts", "const", "rewrite", "walk",
 ]  # fmt: skip

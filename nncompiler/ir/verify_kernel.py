@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from nncompiler.errors import CompilerBug
+from nncompiler.ir.combine import COMBINES, highest, lowest
 from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
 from nncompiler.ir.scalar import (
-    COMBINES,
     Affine,
     Apply,
     Bitcast,
@@ -21,8 +21,6 @@ from nncompiler.ir.scalar import (
     Ref,
     apply,
     const,
-    highest,
-    lowest,
 )
 from nncompiler.ir.types import BOOL, DType
 from nncompiler.ir.verify import Diagnostic

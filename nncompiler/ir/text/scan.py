@@ -10,7 +10,8 @@ from typing import NoReturn
 import numpy as np
 
 from nncompiler.errors import Source, Span, UserError
-from nncompiler.ir.scalar import COMBINES, PRIMITIVES, Const
+from nncompiler.ir.combine import COMBINES
+from nncompiler.ir.scalar import PRIMITIVES, Const
 from nncompiler.ir.types import BOOL, DTYPES, F32, F64, I32, DType, TensorType
 from nncompiler.record import dataclass, field
 
