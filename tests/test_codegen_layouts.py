@@ -92,10 +92,12 @@ def test_rounds_and_panels(rng, rows, columns, pack, order, long):
     np.testing.assert_allclose(c, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [16, 23])
+@pytest.mark.parametrize("rows", [16, 23, 120, 130, 139])
 @pytest.mark.parametrize("columns", [128, 150])
 def test_rounds_copy_rows(rng, rows, columns):
-    """Rows that lie side by side are copied for the tiles of a block, where these are many."""
+    """Rows that lie side by side are copied for the tiles of a block, where these are many: by
+    groups of tiles, one or more, the last of which may copy some rows again.
+    """
     a = rng.standard_normal((3, 9, rows)).astype(np.float32)
     b = rng.standard_normal((3, 9, columns)).astype(np.float32)
     c = np.zeros((rows, columns), np.float32)

@@ -29,9 +29,10 @@ from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.certain import holds
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.loops import Nest
-from nncompiler.codegen.packing import packed, packs_rows, rows_packed, turns, with_panels
+from nncompiler.codegen.packing import packed, turns, with_panels
 from nncompiler.codegen.register_tile import RegisterTiles, Tile, evenly
 from nncompiler.codegen.rounds import Around, Rounds, around_of
+from nncompiler.codegen.row_panels import packs_rows, row_groups
 from nncompiler.codegen.share import Share
 from nncompiler.codegen.value import Value
 from nncompiler.errors import CompilerBug
@@ -232,6 +233,7 @@ class _Tiles(RegisterTiles):
         Where these lie row by row, the first and last are loops over single rows: less code.
         """
         rounds, tile = Rounds(self, around, block), self.tile
+        copied = [a.name for a in around.inside] == [self.rows] and packs_rows(self, block)
 
         def each(block: Tile, visit: Visit, rows: int) -> None:
             self.tile = rows, tile[1]
@@ -244,17 +246,19 @@ class _Tiles(RegisterTiles):
         def body(at: Counter, _: list[Value]) -> list[Value]:
             with self.e.scope({around.axis.name: At.of(at)}):
                 panels = self._packed(block)
-                if [a.name for a in around.inside] == [self.rows] and packs_rows(self, block, 1):
-                    self._steps(around.inside[0], lambda at, count: self._each(
-                        rows_packed(self, replace(panels, rows=count, row=at), 1), rounds.add
+                if copied:
+                    pieces = self._pieces(around.inside[0])
+                    row_groups(self, pieces, panels, around.axis.name, lambda t: self._each(
+                        t, rounds.add_and_finish
                     ))  # fmt: skip
                 else:
                     each(panels, rounds.add, tile[0])
             return []
 
-        each(block, rounds.clear, rounds.rows)
+        each(block, rounds.clear if copied else rounds.expect_and_clear, rounds.rows)
         self.w.loop(0, around.axis.extent, 1, [], body)
-        each(block, rounds.finish, rounds.rows)
+        if not copied:
+            each(block, rounds.finish, rounds.rows)
 
     def _packed(self, block: Tile) -> Tile:
         """The block with panels of `b`, if the schedule asks for them."""

@@ -7,7 +7,6 @@ other along a reduction axis, squares are loaded along that and turned in regist
 from __future__ import annotations
 
 from nncompiler.codegen.address import At, Lanes
-from nncompiler.codegen.expected import LINE
 from nncompiler.codegen.panel import Panel
 from nncompiler.codegen.product import Loops, Roles
 from nncompiler.codegen.register_tile import RegisterTiles, Tile
@@ -16,9 +15,6 @@ from nncompiler.codegen.value import Value, literal
 from nncompiler.ir.kernel import Axis
 from nncompiler.ir.scalar import Affine, Load, walk
 from nncompiler.record import replace
-
-#: Tiles that must read a panel of rows.
-PANEL_TILES = 8
 
 
 def packed(tiles: RegisterTiles, block: Tile, inside: int) -> Tile:
@@ -47,39 +43,6 @@ def with_panels(tiles: RegisterTiles, block: Tile, inside: int) -> Tile:
     return replace(block, panels=tuple(panels))
 
 
-def rows_packed(tiles: RegisterTiles, tile: Tile, inside: int) -> Tile:
-    """The tile with a panel of `a` for the reduction loops from number `inside` on."""
-    (product,), e, n = tiles.products.values(), tiles.e, tiles.lanes
-    loops = product.loops[inside:]
-    panel = Panel(e, "<rows>", tuple(a for a, _ in loops), -(-tiles.tile[0] // n) * n)
-    panel.place(1, tiles.dtype)
-
-    def body(_: list[Value]) -> list[Value]:
-        for first in range(0, tile.rows, n):
-            over = Lanes(tiles.rows or "", n, min(n, tile.rows - first))
-            with e.scope({tiles.rows or "": tile.row + first}, over):
-                panel.store(0, first, e.value(product.a))
-        return []
-
-    tiles.reduce(loops, [], body)
-    return replace(tile, row_panel=panel)
-
-
-def packs_rows(tiles: RegisterTiles, block: Tile, inside: int) -> bool:
-    """Whether so many tiles of a block read the same elements of `a` that a copy of them pays:
-    neighbours in memory are rows, the steps of the reduction lie a line apart or more.
-    """
-    (product,) = tiles.products.values()
-    load, loops = product.a, product.loops[inside:]
-    if not isinstance(load, Load) or load.guard is not None or tiles.rows is None:
-        return False
-    bounded = any(b.low or b.high for _, b in loops)
-    steps = [_stride(tiles, load, a.name) or 0 for a, _ in loops]
-    many = block.width >= PANEL_TILES * tiles.tile[1]
-    apart = min(steps, default=0) * tiles.dtype.bytes >= LINE
-    return many and apart and not bounded and _stride(tiles, load, tiles.rows) == 1
-
-
 def turns(tiles: RegisterTiles) -> bool:
     """Whether panels are filled by squares."""
     return any(_along(tiles, p, p.loops_of_b) for p in tiles.products.values())
@@ -100,16 +63,16 @@ def _copy(tiles: RegisterTiles, product: Roles, block: Tile, panel: Panel, loops
 def _along(tiles: RegisterTiles, product: Roles, loops: Loops) -> Axis | None:
     """The reduction axis along which `b` is contiguous, if its columns are not."""
     loads = [x for x in walk(product.b) if isinstance(x, Load)]
-    if {_stride(tiles, x, tiles.columns) for x in loads} <= {0, 1}:
+    if {stride_along(tiles, x, tiles.columns) for x in loads} <= {0, 1}:
         return None
     for axis, bounds in loops:
-        steps = {_stride(tiles, x, axis.name) for x in loads}
+        steps = {stride_along(tiles, x, axis.name) for x in loads}
         if not bounds.low and not bounds.high and 1 in steps and steps <= {0, 1}:
             return axis
     return None
 
 
-def _stride(tiles: RegisterTiles, load: Load, axis: str) -> int | None:
+def stride_along(tiles: RegisterTiles, load: Load, axis: str) -> int | None:
     """Elements between neighbours along an axis; None where an index is loaded."""
     total = 0
     for index, stride in zip(load.index, tiles.e.places[load.buffer].strides, strict=True):

@@ -4,8 +4,6 @@ whatever the strides it had.
 
 from __future__ import annotations
 
-import math
-
 from nncompiler.codegen.address import At, Lanes, Place
 from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.emitter import Emitter
@@ -25,20 +23,19 @@ class Panel:
     axes: tuple[Axis, ...]
     width: int
 
-    def place(self, tiles: int, dtype: DType) -> None:
-        """Reserve stack for so many tiles, once."""
+    def place(self, tiles: int, dtype: DType, between: int = 0) -> None:
+        """Reserve stack for so many tiles, once, with so many elements `between` them."""
         if self.name not in self.e.places:
-            shape = (tiles, *(a.extent for a in self.axes), self.width)
-            pointer = self.e.w.scratch(math.prod(shape) * dtype.bytes)
-            self.e.places[self.name] = Place(pointer, 0, dtype, row_major(shape))
+            first, *strides = row_major((1, *(a.extent for a in self.axes), self.width))
+            pointer = self.e.w.scratch(tiles * (first + between) * dtype.bytes)
+            self.e.places[self.name] = Place(pointer, 0, dtype, (first + between, *strides))
 
     def load(self, tile: Counter, column: int, lanes: int) -> Value:
         with self.e.scope(self._at(tile, column), Lanes(self.name, lanes, lanes)):
             return self.e.value(Load(self.name, self._index(), self._dtype))
 
-    def scalar(self, column: int) -> Value:
-        """One element of the only tile."""
-        with self.e.scope(self._at(0, column)):
+    def scalar(self, tile: Counter, column: int) -> Value:
+        with self.e.scope(self._at(tile, column)):
             return self.e.value(Load(self.name, self._index(), self._dtype))
 
     def store(self, tile: Counter, column: int, value: Value) -> None:

@@ -37,7 +37,8 @@ class Tile:
     of a tile its number in the block.
 
     `width` counts elements along the columns; `panels` are the packed copies of `b` by identity of
-    the fold; a tile that `fills` them reads what they are copies of. `row_panel` is a copy of `a`.
+    the fold; a tile that `fills` them reads what they are copies of. `row_panel` is a copy of
+    `a`, and the number of the tile in it.
     """
 
     rows: int
@@ -47,7 +48,7 @@ class Tile:
     number: Counter = 0
     panels: tuple[tuple[int, Panel], ...] = ()
     fills: bool = False
-    row_panel: Panel | None = None
+    row_panel: tuple[Panel, Counter] | None = None
 
 
 def evenly(extent: int, step: int) -> tuple[range, range]:
@@ -101,7 +102,7 @@ class RegisterTiles:
         """Ask for the lines of memory that the epilogue reads and writes."""
 
         def body(row: Counter, _: list[Value]) -> list[Value]:
-            at = {self.rows: self._row_at(tile, row)} if self.rows else {}
+            at = {self.rows: self.row_at(tile, row)} if self.rows else {}
             for x, written in self.expected:
                 for first in range(0, tile.width, LINE // x.dtype.bytes):
                     with self.e.scope({**at, self.columns: tile.column + first}):
@@ -146,12 +147,12 @@ class RegisterTiles:
 
         def body(row: Counter, _: list[Value]) -> list[Value]:
             found = {k: s.several(row, tile.width // s.lanes) for k, s in sums.items()}
-            self._epilogue(tile, self._row_at(tile, row), over, 0, found)
+            self._epilogue(tile, self.row_at(tile, row), over, 0, found)
             return []
 
         self.w.loop(0, tile.rows, 1, [], body)
 
-    def _row_at(self, tile: Tile, row: Counter) -> At:
+    def row_at(self, tile: Tile, row: Counter) -> At:
         """Where a row of a tile is."""
         if not tile.row.base:
             return At.of(row) + tile.row.plus
@@ -299,7 +300,8 @@ class RegisterTiles:
     def _row(self, product: Roles, tile: Tile, row: int, lanes: int) -> Value:
         """One scalar of `a` in all lanes, or one vector of it where the vector axis is reduced."""
         if tile.row_panel is not None:
-            return self.w.splat(tile.row_panel.scalar(row), lanes)
+            panel, number = tile.row_panel
+            return self.w.splat(panel.scalar(number, row), lanes)
         with self.e.scope({self.rows: tile.row + row} if self.rows else {}):
             return self._operand(product.a, lanes)
 

@@ -14,7 +14,7 @@ from nncompiler.codegen.value import Value, literal
 from nncompiler.ir.kernel import Axis, Schedule
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine
-from nncompiler.record import dataclass
+from nncompiler.record import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,37 @@ class Rounds:
         self._memory = tiles.waiting[size]
 
     def clear(self, tile: Tile) -> None:
-        self._tiles.expect(tile)
         slots = self._slots(tile)
         slots.store([literal(self._tiles.zero, slots.lanes)] * slots.count)
+
+    def expect_and_clear(self, tile: Tile) -> None:
+        self._tiles.expect(tile)
+        self.clear(tile)
+
+    def add_and_finish(self, tile: Tile) -> None:
+        """One round; in the last one the epilogue too, whose lines of memory are asked for before
+        the sums are added up.
+        """
+        tiles, axis = self._tiles, self._around.axis
+        last, now = axis.extent - 1, tiles.e.integer(Affine.axis(axis.name))
+
+        def expect(_: Counter, __: list[Value]) -> list[Value]:
+            tiles.expect(tile)
+            return []
+
+        def row(n: Counter, _: list[Value]) -> list[Value]:
+            at = tiles.row_at(tile, n)
+            with tiles.e.scope({tiles.rows or "": at}):
+                self.finish(replace(tile, rows=1, row=at))
+            return []
+
+        def finish(_: Counter, __: list[Value]) -> list[Value]:
+            return tiles.w.loop(0, tile.rows, 1, [], row)
+
+        if tiles.expected:
+            tiles.w.when(now, last, axis.extent, expect)
+        self.add(tile)
+        tiles.w.when(now, last, axis.extent, finish)
 
     def add(self, tile: Tile) -> None:
         """One round: the loops further in, where the bounds of this one have it."""

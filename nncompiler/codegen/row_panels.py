@@ -1,0 +1,141 @@
+"""Copies of the factor that has the rows, where its neighbours in memory are rows and the steps of
+a reduction lie far apart: for several tiles of rows at a time, so that whole lines are read.
+
+    a[k,i], tiles of 6 rows  ──▶  panel[tile][k][6]   of the tiles of one group
+
+What the next group reads is asked for meanwhile: it lies in short pieces far apart, which no
+prefetch of hardware brings in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.blocks import Counter
+from nncompiler.codegen.expected import LINE
+from nncompiler.codegen.packing import stride_along
+from nncompiler.codegen.panel import Panel
+from nncompiler.codegen.register_tile import RegisterTiles, Tile
+from nncompiler.codegen.value import Value
+from nncompiler.ir.scalar import Load
+from nncompiler.record import dataclass, replace
+
+#: Tiles that must read a panel of rows; most tiles of rows that are copied together.
+_READERS, _GROUP = 6, 10
+
+
+def packs_rows(tiles: RegisterTiles, block: Tile) -> bool:
+    """Whether so many tiles of a block read the same elements of `a` in a round that a copy of
+    them pays: neighbours in memory are rows, the steps of the reduction lie a line apart or more.
+    """
+    (product,), share = tiles.products.values(), tiles.e.share
+    load, loops = product.a, product.loops[1:]
+    if not isinstance(load, Load) or load.guard is not None or tiles.rows is None:
+        return False
+    if share is not None and tiles.rows in share:
+        return False
+    bounded = any(b.low or b.high for _, b in loops)
+    steps = [stride_along(tiles, load, a.name) or 0 for a, _ in loops]
+    many = block.width >= _READERS * tiles.tile[1]
+    apart = min(steps, default=0) * tiles.dtype.bytes >= LINE
+    return many and apart and not bounded and stride_along(tiles, load, tiles.rows) == 1
+
+
+def row_groups(
+    tiles: RegisterTiles, pieces: tuple[range, ...], block: Tile, around: str,
+    visit: Callable[[Tile], None],
+) -> None:  # fmt: skip
+    """`visit` all tiles of rows in a round of the axis `around`, with panels of their rows."""
+    for number, starts in enumerate(pieces):
+        count = -(-len(starts) // -(-len(starts) // _GROUP))
+        last = number + 1 == len(pieces)
+        _Groups(tiles, starts, count, around if last else "").run(block, visit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Tiles of the rows that begin at `starts`, `count` to a group: the last group is of the last
+    `count` tiles too, of which some are done. Behind it follows the next round of `around`, or
+    other rows where that is empty.
+    """
+
+    tiles: RegisterTiles
+    starts: range
+    count: int
+    around: str
+
+    def run(self, block: Tile, visit: Callable[[Tile], None]) -> None:
+        tiles, w, n = self.tiles, self.tiles.w, len(self.starts)
+
+        def group(first: Counter, _: list[Value]) -> list[Value]:
+            begin: Counter = first
+            end: Counter = n
+            if isinstance(first, str):
+                begin = self._least(first, n - self.count)
+                end = self._least(w.assign(f"add nuw nsw i64 {first}, {self.count}"), n)
+            panel = self._panel(begin)
+
+            def tile(number: Counter, _: list[Value]) -> list[Value]:
+                row, place = self._row(number), number
+                if isinstance(number, str):
+                    place = w.assign(f"sub nuw nsw i64 {number}, {begin}")
+                with tiles.e.scope({tiles.rows or "": row}):
+                    visit(replace(
+                        block, rows=self.starts.step, row=row, row_panel=(panel, place)
+                    ))  # fmt: skip
+                return []
+
+            w.some(first, end, [], tile)
+            return []
+
+        w.loop(0, n, self.count, [], group)
+
+    def _least(self, value: str, most: int) -> str:
+        return self.tiles.w.intrinsic(
+            "llvm.umin.i64", "i64", [("i64", value), ("i64", str(most))]
+        )
+
+    def _row(self, number: Counter) -> At:
+        """The first row of a tile."""
+        return At.of(self.tiles.w.times(number, self.starts.step)) + self.starts.start
+
+    def _panel(self, begin: Counter) -> Panel:
+        """The panels of a group, filled."""
+        (product,), e, n = self.tiles.products.values(), self.tiles.e, self.tiles.lanes
+        assert isinstance(product.a, Load)
+        load = product.a
+        rows, step, dtype = self.tiles.rows or "", self.starts.step, self.tiles.dtype
+        loops = product.loops[1:]
+        panel = Panel(e, "<rows>", tuple(a for a, _ in loops), -(-self.tiles.tile[0] // n) * n)
+        panel.place(_GROUP, dtype, LINE // dtype.bytes)
+        first, ahead = self._row(begin), self._ahead(begin)
+
+        def body(_: list[Value]) -> list[Value]:
+            for row in range(0, self.count * step, LINE // dtype.bytes):
+                with e.scope({**ahead, rows: ahead[rows] + row}):
+                    e.prefetch(load)
+            for tile in range(self.count):
+                for row in range(0, step, n):
+                    over = Lanes(rows, n, min(n, step - row))
+                    with e.scope({rows: first + tile * step + row}, over):
+                        panel.store(tile, row, e.value(load))
+            return []
+
+        self.tiles.reduce(loops, [], body)
+        return panel
+
+    def _ahead(self, begin: Counter) -> dict[str, At]:
+        """Where the next group is."""
+        w, rows, n = self.tiles.w, self.tiles.rows or "", len(self.starts)
+        behind = self._row(begin) + self.count * self.starts.step
+        if not self.around:
+            return {rows: behind}
+        now = self.tiles.e.axes[self.around]
+        if isinstance(begin, int):
+            return {rows: At(), self.around: now + 1}
+        last = w.assign(f"icmp eq i64 {begin}, {n - self.count}")
+        row = w.assign(f"select i1 {last}, i64 {-behind.plus}, i64 {behind.base}")
+        more = w.assign(f"zext i1 {last} to i64")
+        turn = w.assign(f"add nuw nsw i64 {now.base or 0}, {more}")
+        return {rows: At(row, behind.plus), self.around: At(turn, now.plus)}
