@@ -31,40 +31,65 @@ class Simplify:
     rounds: int = 8
 
     def run(self, function: Function) -> Function:
+        tried: frozenset[str] = frozenset()
         for _ in range(self.rounds):
-            after, changed = _walk(function)
-            if not changed:
+            walk = _Walk(function, tried)
+            after = walk.run()
+            if not walk.changed:
                 break
-            function = after
+            function, tried = after, frozenset(walk.kept)
         return function
 
 
-def _walk(function: Function) -> tuple[Function, bool]:
-    b = Builder(function.name)
-    mapping: dict[Value, Value] = {}
-    for p in function.params:
-        mapping[p.value] = b.param(p.kind, p.value.name, p.value.type)
-    definitions: dict[Value, Node] = {}
-    changed, seen = False, 0
-    for node in function.nodes:
-        inputs = [mapping[v] for v in node.inputs]
-        constant = node.op == "constant"
-        b.span = None if constant else node.span  # equal constants of all lines are one
-        if constant:
-            mapping[node.output] = _constant(b, node)
-        else:
-            better = None if node.body else _better(b, node, inputs, definitions)
-            if better is not None:
-                changed = True
-                mapping[node.output] = better
-            else:
-                mapping.update(zip(node.outputs, b.copy(node, inputs), strict=True))
-        for made in b.nodes[seen:]:
-            for v in made.outputs:
-                definitions[v] = made
-        seen = len(b.nodes)
-    results = [(name, mapping[v]) for name, v in function.results]
-    return b.finish(results), changed
+class _Walk:
+    """One walk. The nodes that make the values `tried` did not become better in the walk before:
+    they are looked at again only behind something that does now.
+    """
+
+    def __init__(self, function: Function, tried: frozenset[str]) -> None:
+        self.function, self.tried = function, tried
+        self.b = Builder(function.name)
+        self.mapping: dict[str, Value] = {}  # by name, whose hash is there already
+        self.definitions: dict[Value, Node] = {}
+        self.behind: set[str] = set()  # values that have become better, and what follows from them
+        self.kept: list[str] = []
+        self.changed = False
+
+    def run(self) -> Function:
+        b, mapping, seen = self.b, self.mapping, 0
+        for p in self.function.params:
+            mapping[p.value.name] = b.param(p.kind, p.value.name, p.value.type)
+        for node in self.function.nodes:
+            self.visit(node)
+            for made in b.nodes[seen:]:
+                for v in made.outputs:
+                    self.definitions[v] = made
+            seen = len(b.nodes)
+        return b.finish([(name, mapping[v.name]) for name, v in self.function.results])
+
+    def visit(self, node: Node) -> None:
+        b, mapping = self.b, self.mapping
+        if node.op == "constant":
+            b.span = None  # equal constants of all lines are one
+            mapping[node.output.name] = _constant(b, node)
+            return
+        b.span = node.span
+        names = [v.name for v in node.inputs]
+        inputs = [mapping[n] for n in names]
+        moved = not self.behind.isdisjoint(names)
+        better = None
+        if node.body is None and (moved or node.outputs[0].name not in self.tried):
+            better = _better(b, node, inputs, self.definitions)
+        if better is not None:
+            self.changed = True
+            self.behind.add(node.output.name)
+            mapping[node.output.name] = better
+            return
+        for old, new in zip(node.outputs, b.copy(node, inputs), strict=True):
+            mapping[old.name] = new
+            self.kept.append(new.name)
+            if moved:
+                self.behind.add(old.name)
 
 
 def _constant(b: Builder, node: Node) -> Value:
