@@ -1,44 +1,24 @@
-"""From source to artifact: the one file that knows every stage, in order.
-
-    parse ─▶ elaborate ─▶ autodiff, optimizer ─▶ passes ─▶ schedule, tile, memory ─▶ LLVM ─▶ ELF
-
-`Compilation` holds the stages of one source file for one binding of its free sizes and runs each
-on demand; `compile_artifact` puts several bindings into one shared object.
-"""
+"""The stages of one source file for one binding of its free sizes, each run on demand."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from nncompiler.errors import Limitation, Source, UserError, nearest
+from nncompiler.driver.options import FUNCTIONS, NAMED, UNBOUND, Clock, Options
+from nncompiler.errors import Source, UserError
 from nncompiler.ir.graph import Function
-from nncompiler.ir.image import pack
 from nncompiler.ir.kernel import Plan
-from nncompiler.ir.model import EntryPoint, Network, Program, StateLayout, lay_out
+from nncompiler.ir.model import EntryPoint, Network, StateLayout, lay_out
 from nncompiler.ir.text import print_function, print_plan
-from nncompiler.ir.types import DTYPES, Array
+from nncompiler.ir.types import DTYPES
 from nncompiler.passes.initial import apart, writing
-from nncompiler.passes.manager import Hook, Pass, run_passes
-from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.record import dataclass, field
+from nncompiler.passes.manager import run_passes
 
 if TYPE_CHECKING:
-    from nncompiler.codegen.emit import Artifact, Compile
     from nncompiler.codegen.target import Target
     from nncompiler.lang.syntax import File
-
-T = TypeVar("T")
-
-#: Functions of a compiled model, in ABI order; `init` and `apply` do not depend on the free sizes.
-FUNCTIONS = ("init", "infer", "loss", "grad", "input_grad", "train_step", "apply")
-#: Those that are compiled only where they are named: most models do without.
-NAMED = ("input_grad",)
-UNBOUND = ("init", "apply")
 
 #: What a model must have for a function that not every model has.
 _NEEDS = {
@@ -49,77 +29,6 @@ _NEEDS = {
     "train_step": "write `loss ...` in the model, and a block `train { ... }`",
     "apply": "write `loss ...` in the model, and a block `train { ... }`",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What changes the code besides the source: float type, target, pipeline, whether all
-    convolutions stay `direct` (`passes.winograd`), functions wanted.
-
-    `functions` None means all that the network has but `NAMED`; one that is named must be there.
-    """
-
-    dtype: str = "f32"
-    cpu: str = "host"
-    pipeline: tuple[Pass, ...] = OPTIMISE
-    direct: bool = False
-    functions: tuple[str, ...] | None = None
-    hooks: tuple[Hook, ...] = ()
-    stop_after: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One line of the report of a compilation."""
-
-    name: str
-    seconds: float
-    detail: str
-
-
-@dataclass(slots=True)
-class Clock:
-    """Collects the stages of a compilation."""
-
-    stages: list[Stage] = field(default_factory=list)
-
-    def run(self, name: str, work: Callable[[], T], detail: Callable[[T], str]) -> T:
-        start = time.perf_counter()
-        result = work()
-        self.stages.append(Stage(name, time.perf_counter() - start, detail(result)))
-        return result
-
-
-def read_source(path_or_text: str | Path) -> Source:
-    """A `.nn` file, or source text itself (anything with a newline or a brace); else NN0901."""
-    if isinstance(path_or_text, str) and ("\n" in path_or_text or "{" in path_or_text):
-        return Source("<text>", path_or_text)
-    path = Path(path_or_text)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
-    return decode_source(data, str(path))
-
-
-def decode_source(data: bytes, name: str) -> Source:
-    """The contents of a `.nn` file; `UserError` NN00xx where they are not text of some size."""
-    from nncompiler.lang.lex import read
-
-    return read(data, name)
-
-
-def check_functions(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of functions in ABI order; `UserError` NN0902 for an unknown one."""
-    wanted = set(names)
-    for name in sorted(wanted - set(FUNCTIONS)):
-        close = nearest(name, FUNCTIONS)
-        raise UserError(
-            "NN0902",
-            f"no function of a model is called '{name}'",
-            help=f"did you mean '{close}'?" if close else f"functions: {', '.join(FUNCTIONS)}",
-        )
-    return tuple(f for f in FUNCTIONS if f in wanted)
 
 
 class Compilation:
@@ -303,74 +212,3 @@ def _plan_detail(plans: Mapping[str, Plan]) -> str:
     kernels = sum(len(list(p.kernels())) for p in plans.values())
     arena = max((p.arena_bytes for p in plans.values()), default=0)
     return f"{kernels} kernels, {arena} bytes of arena"
-
-
-def program(bindings: Sequence[Compilation]) -> Program:
-    """What code generation needs of all bindings; init and apply are taken from the first."""
-    first = bindings[0]
-    entries = list(first.entries())
-    for other in bindings[1:]:
-        if other.layout != first.layout:
-            raise Limitation(
-                "NN0926", "the size of a state of this model depends on what differs between the "
-                f"bindings {first.suffix} and {other.suffix}",
-                help="compile one binding at a time: each has its own state",
-            )  # fmt: skip
-        entries += [e for e in other.entries() if e.function not in UNBOUND]
-    train = first.network.train
-    rate = train.optimizer.get("lr") if train else 0.0
-    return Program(first.network.name, first.network.dtype, first.layout, tuple(entries), rate)
-
-
-def compile_artifact(
-    source: Source,
-    bindings: Sequence[Mapping[str, int]] = ({},),
-    options: Options | None = None,
-    clock: Clock | None = None,
-    weights: Mapping[str, Array] | None = None,
-    objects: Compile | None = None,
-) -> Artifact:
-    """Compile every binding into one shared object, its header and manifest.
-
-    `weights` are embedded; `objects` may keep machine code from one compilation to the next.
-    """
-    clock = clock or Clock()
-    first = Compilation(source, bindings[0], options, clock)
-    rest = [Compilation(source, b, options, clock, first.file) for b in bindings[1:]]
-    return build_artifact([first, *rest], weights, objects)
-
-
-def build_artifact(
-    compilations: Sequence[Compilation],
-    weights: Mapping[str, Array] | None = None,
-    objects: Compile | None = None,
-    timed: bool = False,
-) -> Artifact:
-    """`compile_artifact` for bindings of one source that are there already, with one clock.
-
-    With `timed`, the kernels' times are measured by the code itself (see `codegen.ticks`).
-    """
-    from nncompiler import __version__
-    from nncompiler.codegen.emit import build
-    from nncompiler.codegen.processes import helpers_ahead
-
-    first = compilations[0]
-    image = None if weights is None else pack(first.layout, weights)
-    kernels = sum(len(f.nodes) for c in compilations for f in c.optimised.values())
-    with helpers_ahead(kernels):
-        whole = program(compilations)
-        return first.clock.run(
-            "codegen",
-            lambda: build(
-                whole,
-                first.target,
-                networks=[c.network for c in compilations],
-                texts=first.texts,
-                source_sha256=hashlib.sha256(first.source.text.encode()).hexdigest(),
-                version=__version__,
-                weights=image,
-                compile=objects,
-                timed=timed,
-            ),
-            lambda a: f"{len(a.so)} bytes of shared object",
-        )

@@ -1,0 +1,72 @@
+"""What is asked of a compilation, and the clock of its stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from nncompiler.errors import UserError, nearest
+from nncompiler.passes.manager import Hook, Pass
+from nncompiler.passes.pipelines import OPTIMISE
+from nncompiler.record import dataclass, field
+
+T = TypeVar("T")
+
+#: Functions of a compiled model, in ABI order; `init` and `apply` do not depend on the free sizes.
+FUNCTIONS = ("init", "infer", "loss", "grad", "input_grad", "train_step", "apply")
+#: Those that are compiled only where they are named: most models do without.
+NAMED = ("input_grad",)
+UNBOUND = ("init", "apply")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What changes the code besides the source: float type, target, pipeline, whether all
+    convolutions stay `direct` (`passes.winograd`), functions wanted.
+
+    `functions` None means all that the network has but `NAMED`; one that is named must be there.
+    """
+
+    dtype: str = "f32"
+    cpu: str = "host"
+    pipeline: tuple[Pass, ...] = OPTIMISE
+    direct: bool = False
+    functions: tuple[str, ...] | None = None
+    hooks: tuple[Hook, ...] = ()
+    stop_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One line of the report of a compilation."""
+
+    name: str
+    seconds: float
+    detail: str
+
+
+@dataclass(slots=True)
+class Clock:
+    """Collects the stages of a compilation."""
+
+    stages: list[Stage] = field(default_factory=list)
+
+    def run(self, name: str, work: Callable[[], T], detail: Callable[[T], str]) -> T:
+        start = time.perf_counter()
+        result = work()
+        self.stages.append(Stage(name, time.perf_counter() - start, detail(result)))
+        return result
+
+
+def check_functions(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of functions in ABI order; `UserError` NN0902 for an unknown one."""
+    wanted = set(names)
+    for name in sorted(wanted - set(FUNCTIONS)):
+        close = nearest(name, FUNCTIONS)
+        raise UserError(
+            "NN0902",
+            f"no function of a model is called '{name}'",
+            help=f"did you mean '{close}'?" if close else f"functions: {', '.join(FUNCTIONS)}",
+        )
+    return tuple(f for f in FUNCTIONS if f in wanted)
