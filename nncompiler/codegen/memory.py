@@ -124,7 +124,7 @@ class Memory(Addresses):
         return self.w.assign(text, not place.read_only)
 
     def _from_memory(self, text: str, dtype: DType, lanes: int) -> Value:
-        if dtype != BOOL:
+        if dtype.kind != "bool":
             return Value(text, dtype, lanes)
         zeros = "zeroinitializer" if lanes else "0"
         return self.w.value(f"icmp ne {vector_of('i8', lanes)} {text}, {zeros}", BOOL, lanes)

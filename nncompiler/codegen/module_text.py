@@ -235,17 +235,15 @@ class FunctionText:
         """Rounds until the values of `end` are equal: `%t` is the counter, `%next` the one after
         it."""
         self._count += 1
-        n = self._count
-        self.line(f"br label %start{n}")
-        self.label(f"start{n}")
+        n, before, head = self._count, self.block, len(self._lines) + 2
         self.line(f"br label %loop{n}")
         self.label(f"loop{n}")
-        self.line(f"%t{n} = phi i64 [ {first}, %start{n} ], [ %next{n}, %end{n} ]")
+        self.line("")
         with self._scope():
             yield f"%t{n}"
-        self.line(f"br label %end{n}")
-        self.label(f"end{n}")
         self.line(f"%next{n} = add i64 %t{n}, {step}")
+        counter = f"%t{n} = phi i64 [ {first}, %{before} ], [ %next{n}, %{self.block} ]"
+        self._lines[head] = f"  {counter}"
         value, limit = end
         self.line(f"%done{n} = icmp eq i64 {value}{n}, {limit}")
         self.line(f"br i1 %done{n}, label %behind{n}, label %loop{n}")

@@ -7,15 +7,17 @@ memory.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from nncompiler.ir.scalar import Const
-from nncompiler.ir.types import BOOL, DType
+from nncompiler.ir.types import BOOL, DTYPES, DType
 from nncompiler.record import dataclass
 
 _TYPES = {
     "f32": "float", "f64": "double", "i32": "i32", "i64": "i64", "u8": "i8", "u32": "i32",
     "u64": "i64", "bool": "i1",
 }  # fmt: skip
+_IN_MEMORY = {**_TYPES, "bool": "i8"}
 _SUFFIX = {"float": "f32", "double": "f64"}
 
 
@@ -34,7 +36,7 @@ def register_type(dtype: DType) -> str:
 
 
 def memory_type(dtype: DType) -> str:
-    return "i8" if dtype == BOOL else _TYPES[dtype.name]
+    return _IN_MEMORY[dtype.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,22 @@ def literal(value: Const, lanes: int = 0) -> Value:
     dtype = value.dtype
     match dtype.kind:
         case "float":
-            bits = struct.pack(">d", dtype.numpy.type(value.value))
-            text = f"0x{bits.hex().upper()}"
+            text = _float_text(float(value.value), dtype.name) if value.value else _zero(value)
         case "bool":
             text = "true" if value.value else "false"
         case _:
             text = str(int(value.value))
     return Value(f"splat ({register_type(dtype)} {text})" if lanes else text, dtype, lanes)
+
+
+@lru_cache(maxsize=1024)
+def _float_text(value: float, dtype: str) -> str:
+    return f"0x{struct.pack('>d', DTYPES[dtype].numpy.type(value)).hex().upper()}"
+
+
+def _zero(value: Const) -> str:
+    """A zero has a sign, which keys of a cache do not see."""
+    return f"0x{struct.pack('>d', value.value).hex().upper()}"
 
 
 def active_mask(active: int, lanes: int) -> Value:
