@@ -30,10 +30,11 @@ from nncompiler.codegen.certain import holds
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.packing import packed, turns, with_panels
-from nncompiler.codegen.register_tile import RegisterTiles, Tile, evenly
+from nncompiler.codegen.register_tile import RegisterTiles
 from nncompiler.codegen.rounds import Around, Rounds, around_of
 from nncompiler.codegen.row_panels import packs_rows, row_groups
 from nncompiler.codegen.share import Share
+from nncompiler.codegen.tile import Tile, evenly
 from nncompiler.codegen.value import Value
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Kernel, Schedule

@@ -17,14 +17,15 @@ from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.blocks import Body, Counter
 from nncompiler.codegen.cascade import sum_loop, terms_of
 from nncompiler.codegen.emitter import Emitter
+from nncompiler.codegen.folds import combined, gathered
 from nncompiler.codegen.footprint import footprint
+from nncompiler.codegen.pieces import Piece, pieces
 from nncompiler.codegen.share import Share
 from nncompiler.codegen.value import Value, active_mask, literal
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.combine import COMBINES, Combine
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
-from nncompiler.ir.scalar import Apply, Expr, Ref
-from nncompiler.record import dataclass
+from nncompiler.ir.scalar import Apply, Expr
 
 #: Number of distinct expressions up to which a body runs on vectors of 4 or 2 registers.
 _SIMPLE = ((12, 4), (40, 2))
@@ -32,36 +33,6 @@ _SIMPLE = ((12, 4), (40, 2))
 _SHORT = 9
 
 Leaf = Callable[[list[Value], "Piece | None"], list[Value]]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Part of a vector axis: steps of `lanes` from `start` to `stop`, the last `active` lanes
-    wide.
-    """
-
-    start: int
-    stop: int
-    lanes: int
-    active: int
-
-    @property
-    def trips(self) -> int:
-        return -(-(self.stop - self.start) // self.lanes)
-
-
-def pieces(extent: int, lanes: int, interleave: int) -> tuple[Piece, ...]:
-    """Cut an axis into a wide part, a part of single registers and a masked rest."""
-    found, start = [], 0
-    for width in (lanes * interleave, lanes):
-        whole = (extent - start) // width * width
-        if whole and (width == lanes or interleave > 1):
-            found.append(Piece(start, start + whole, width, width))
-            start += whole
-    if rest := extent - start:
-        width = min(lanes, max(2, 1 << (rest - 1).bit_length()))
-        found.append(Piece(start, extent, width, rest))
-    return tuple(found)
 
 
 def _short(axes: tuple[Axis, ...], body: tuple[Stmt, ...]) -> bool:
@@ -264,9 +235,9 @@ class Nest:
             blocks = fold.combine == "sum" and dtypes[0].is_float
             found = self._nest(self._sorted(fold.axes), cut, carried, leaf, blocks)
         if cut:
-            found = self._gather_up(combine, cut, found)
+            found = gathered(self.e, combine, cut, found)
             if fold.init is not None and fold.init != identity:
-                found = self._combine(combine, [literal(c) for c in fold.init], found)
+                found = combined(self.e, combine, [literal(c) for c in fold.init], found)
         self.e.locals.update(zip(fold.names, found, strict=True))
 
     def _lanes_of(self, fold: Fold) -> int:
@@ -299,42 +270,7 @@ class Nest:
                     )
                 ]
         new = [self._spread(v, lanes) for v in self.e.values(values)]
-        return self._combine(combine, partial, new)
+        return combined(self.e, combine, partial, new)
 
     def _spread(self, value: Value, lanes: int) -> Value:
         return self.w.splat(value, lanes) if lanes else value
-
-    def _combine(self, combine: Combine, left: list[Value], right: list[Value]) -> list[Value]:
-        names = [(f"left.{i}", f"right.{i}") for i in range(combine.width)]
-        with self.e.scope({}):
-            for (l_name, r_name), l_value, r_value in zip(names, left, right, strict=True):
-                self.e.locals |= {l_name: l_value, r_name: r_value}
-            result = combine.result(
-                tuple(Ref(n, v.dtype) for (n, _), v in zip(names, left, strict=True)),
-                tuple(Ref(n, v.dtype) for (_, n), v in zip(names, right, strict=True)),
-            )
-            return self.e.values(result)
-
-    def _gather_up(
-        self, combine: Combine, cut: tuple[Piece, ...], partial: list[Value]
-    ) -> list[Value]:
-        """One scalar tuple from the pieces' vectors: each is halved to the width of the next and
-        joined to it.
-        """
-        width = combine.width
-        total = partial[:width]
-        for n, piece in enumerate(cut[1:], 1):
-            total = self._halve(combine, total, piece.lanes)
-            total = self._combine(combine, total, partial[n * width : (n + 1) * width])
-        return self._halve(combine, total, 1)
-
-    def _halve(self, combine: Combine, values: list[Value], lanes: int) -> list[Value]:
-        while (count := values[0].lanes) > max(lanes, 2):
-            low = [self.w.shuffle(v, None, range(count // 2)) for v in values]
-            high = [self.w.shuffle(v, None, range(count // 2, count)) for v in values]
-            values = self._combine(combine, low, high)
-        if values[0].lanes > lanes:
-            # The last step stays a vector operation: LLVM makes branches of scalar selects.
-            turned = [self.w.shuffle(v, None, (1, 0)) for v in values]
-            values = [self.w.lane(v, 0) for v in self._combine(combine, values, turned)]
-        return values

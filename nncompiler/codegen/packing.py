@@ -9,7 +9,8 @@ from __future__ import annotations
 from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.panel import Panel
 from nncompiler.codegen.product import Loops, Roles
-from nncompiler.codegen.register_tile import RegisterTiles, Tile
+from nncompiler.codegen.register_tile import RegisterTiles
+from nncompiler.codegen.tile import Tile
 from nncompiler.codegen.turn import squares, turned
 from nncompiler.codegen.value import Value, literal
 from nncompiler.ir.kernel import Axis

@@ -14,50 +14,20 @@ from nncompiler.codegen.expected import LINE, expected
 from nncompiler.codegen.footprint import footprint
 from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
-from nncompiler.codegen.panel import Panel
 from nncompiler.codegen.product import Loops, Roles, column_axis, narrowed, ordered, roles_of
 from nncompiler.codegen.slots import Slots
+from nncompiler.codegen.tile import Tile, evenly
 from nncompiler.codegen.value import Value, active_mask, literal
 from nncompiler.ir.kernel import Axis, Fold, Schedule
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine, Const, Expr, Load, walk
 from nncompiler.ir.types import DType
-from nncompiler.record import dataclass
 
 #: Steps of a reduction between asking for a cache line and using it: so few that lines whose
 #: distance is a power of two, which share a set of the cache, do not drive each other out.
 AHEAD = 8
 #: Number of distinct expressions from which on an epilogue is a loop over rows.
 _LONG = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One register tile, or a block of them side by side: its size, its first row and column, and
-    of a tile its number in the block.
-
-    `width` counts elements along the columns; `panels` are the packed copies of `b` by identity of
-    the fold; a tile that `fills` them reads what they are copies of. `row_panel` is a copy of
-    `a`, and the number of the tile in it.
-    """
-
-    rows: int
-    width: int
-    row: At
-    column: At
-    number: Counter = 0
-    panels: tuple[tuple[int, Panel], ...] = ()
-    fills: bool = False
-    row_panel: tuple[Panel, Counter] | None = None
-
-
-def evenly(extent: int, step: int) -> tuple[range, range]:
-    """Steps of at most `step` over an axis, as few and as equal as can be: the longer ones and
-    those that are one shorter.
-    """
-    less, more = divmod(extent, -(-extent // step))
-    middle = more * (less + 1)
-    return range(0, middle, less + 1), range(middle, extent, less)
 
 
 class RegisterTiles:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 
 from nncompiler.codegen.blocks import Counter
-from nncompiler.codegen.register_tile import RegisterTiles, Tile
+from nncompiler.codegen.register_tile import RegisterTiles
 from nncompiler.codegen.slots import Slots
+from nncompiler.codegen.tile import Tile
 from nncompiler.codegen.value import Value, literal
 from nncompiler.ir.kernel import Axis, Schedule
 from nncompiler.ir.nests import Contraction

@@ -16,7 +16,8 @@ from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.expected import LINE
 from nncompiler.codegen.packing import stride_along
 from nncompiler.codegen.panel import Panel
-from nncompiler.codegen.register_tile import RegisterTiles, Tile
+from nncompiler.codegen.register_tile import RegisterTiles
+from nncompiler.codegen.tile import Tile
 from nncompiler.codegen.value import Value
 from nncompiler.ir.scalar import Load
 from nncompiler.record import dataclass, replace

@@ -14,7 +14,8 @@ from typing import TypeAlias
 from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.emitter import Emitter
-from nncompiler.codegen.loops import Nest, Piece
+from nncompiler.codegen.loops import Nest
+from nncompiler.codegen.pieces import Piece
 from nncompiler.codegen.value import Value, literal
 from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
