@@ -170,3 +170,23 @@ def test_module_is_the_command() -> None:
     """`python -m nncompiler` is `nnc`, exit codes included."""
     assert run_python("-m", "nncompiler", "--version").stdout == f"nnc {__version__}\n"
     assert run_python("-m", "nncompiler", "bogus").returncode == 2
+
+
+@pytest.mark.parametrize(("words", "kept"), [(["ops"], True), (["compile", "--help"], False)])
+def test_a_process_does_not_search_for_garbage_as_it_ends(words: list[str], kept: bool) -> None:
+    """What is left is frozen; `compile` goes without searches from the start."""
+    script = (
+        "import gc, sys\nfrom nncompiler.cli import main\n"
+        f"sys.argv[1:] = {words!r}\nmain()\n"
+        "print(gc.get_freeze_count() > 0, gc.isenabled(), file=sys.stderr)"
+    )
+    assert run_python("-c", script).stderr.split() == ["True", str(kept)]
+
+
+def test_commands_inside_a_process_leave_its_garbage_to_it() -> None:
+    """`main` with arguments changes nothing of the collector."""
+    script = (
+        "import gc, sys\nfrom nncompiler.cli import main\nmain(['compile', '--help'])\n"
+        "print(gc.get_freeze_count(), gc.isenabled(), file=sys.stderr)"
+    )
+    assert run_python("-c", script).stderr.split() == ["0", "True"]
