@@ -164,6 +164,15 @@ class Operator(ABC):
         None where it is not of that form."""
         return None
 
+    def permutation(self, node: Node) -> tuple[int, ...] | None:
+        """Where the dimensions of the result are in the operand, if their order is all that
+        changes."""
+        return None
+
+    def permuted(self, b: Builder, node: Node, perm: tuple[int, ...]) -> Value | None:
+        """The result with its dimensions in another order, if the operator can make it so."""
+        return None
+
     def factors(self, node: Node) -> tuple[float, tuple[Value, ...]] | None:
         """A number and inputs whose product the result is; None where it is no product."""
         return None

@@ -9,7 +9,8 @@ known early.
 So one sum of a whole array serves all its multiples, vectors are multiplied before arrays, and of
 a cotangent's many factors those that the forward pass knows become one array. Two products of one
 late factor are added before they meet it: ``a*d + b*d`` is ``(a + b)*d``. Results are equal up to
-rounding.
+rounding. What is only read with its dimensions in another order is made in that order, where its
+operator can do so.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Factor:
     nested: ClassVar[bool] = True
 
     def run(self, function: Function) -> Function:
-        for rule in (_sum, _sum_of_products, _product):
+        for rule in (_early, _sum_of_products, _product):
             after = _rewritten(function, rule)
             if after is not function:
                 function = CommonSubexpressions().run(DeadCode().run(after))
@@ -131,6 +132,24 @@ def _rewritten(function: Function, rule: _Rule) -> Function:
         else:
             b.nodes.append(node)
     return b.finish([(n, new.get(v, v)) for n, v in function.results]) if new else function
+
+
+def _early(b: Builder, node: Node, facts: _Facts, new: dict[Value, Value]) -> Value | None:
+    """Two rules that do not meet, in one walk."""
+    perm = lookup(node.op).permutation(node)
+    return _sum(b, node, facts, new) if perm is None else _moved(b, node, facts, new, perm)
+
+
+def _moved(
+    b: Builder, node: Node, facts: _Facts, new: dict[Value, Value], perm: tuple[int, ...]
+) -> Value | None:
+    """Dimensions in another order of what nobody else reads: made in that order."""
+    read = node.inputs[0]
+    source = facts.nodes.get(read)
+    if source is None or read in new or not facts.alone(read):
+        return None
+    moved = replace(source, inputs=tuple(new.get(v, v) for v in source.inputs))
+    return lookup(source.op).permuted(b, moved, perm)
 
 
 # --- sums ----------------------------------------------------------------------------------------

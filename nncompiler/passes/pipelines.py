@@ -11,6 +11,6 @@ from nncompiler.passes.upstream import Upstream
 
 #: What every function goes through before it is scheduled.
 OPTIMISE: tuple[Pass, ...] = (
-    Simplify(), CommonSubexpressions(), FoldAffine(), Factor(), DeadCode(), Fuse(),
+    Simplify(), CommonSubexpressions(), FoldAffine(), DeadCode(), Factor(), Fuse(),
     Upstream(),
 )  # fmt: skip

@@ -147,6 +147,13 @@ class Contract(Operator):
             return _product(b, node, spec)
         return contracted_table(b, node, spec, definitions)
 
+    def permuted(self, b: Builder, node: Node, perm: tuple[int, ...]) -> Value | None:
+        spec = spec_of(node)
+        if not spec.is_bare:
+            return None
+        moved = make_spec(spec.operands, [spec.output[p] for p in perm], spec.stated)
+        return b.emit("contract", *node.inputs, spec=str(moved))
+
     def attribute_text(self, node: Node) -> str | None:
         return str(node.attr("spec"))
 

@@ -274,6 +274,9 @@ class Transpose(Operator):
     def dims(self, node: Node) -> DimMap:
         return tuple((0, p, j) for j, p in enumerate(node.ints("perm")))
 
+    def permutation(self, node: Node) -> tuple[int, ...]:
+        return node.ints("perm")
+
     def simplify(self, b: Builder, node: Node, definitions: Definitions) -> Value | None:
         x, perm = node.inputs[0], node.ints("perm")
         if perm == tuple(range(len(perm))):
