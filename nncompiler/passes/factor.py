@@ -9,7 +9,7 @@ known early.
 So one sum of a whole array serves all its multiples, vectors are multiplied before arrays, and of
 a cotangent's many factors those that the forward pass knows become one array. Two products of one
 late factor are added before they meet it: ``a*d + b*d`` is ``(a + b)*d``. Results are equal up to
-rounding. What is only read with its dimensions in another order is made in that order, where its
+rounding. What only a view with its dimensions in another order reads is made in that order, if its
 operator can do so.
 """
 
@@ -143,10 +143,14 @@ def _early(b: Builder, node: Node, facts: _Facts, new: dict[Value, Value]) -> Va
 def _moved(
     b: Builder, node: Node, facts: _Facts, new: dict[Value, Value], perm: tuple[int, ...]
 ) -> Value | None:
-    """Dimensions in another order of what nobody else reads: made in that order."""
-    read = node.inputs[0]
+    """Dimensions in another order of what nobody else reads: made in that order, where a view of
+    them would have memory hold a copy. Other readers find the elements where they are.
+    """
+    read, readers = node.inputs[0], facts.readers.get(node.output, ())
     source = facts.nodes.get(read)
     if source is None or read in new or not facts.alone(read):
+        return None
+    if not any(r is not None and lookup(r.op).kind == "view" for r in readers):
         return None
     moved = replace(source, inputs=tuple(new.get(v, v) for v in source.inputs))
     return lookup(source.op).permuted(b, moved, perm)
