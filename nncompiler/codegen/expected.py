@@ -14,7 +14,7 @@ from nncompiler.ir.scalar import Affine, Index, Load, axes_of, walk
 #: Bytes of a cache line, and how many of all that is touched stay in the second-level cache.
 LINE, _NEAR = 64, 192 * 1024
 #: Steps of a reduction that hide the request for a line of each row.
-_STEPS = 24
+_STEPS = 20
 
 
 def expected(
