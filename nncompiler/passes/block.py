@@ -160,7 +160,8 @@ class Block:
         found = []
         for k, item in enumerate(self.items):
             need = {maker[v] for v in item.reads if v in maker}
-            need |= {m for m, other in enumerate(self.items) if other.reads & item.overwrites}
+            if item.overwrites:
+                need |= {m for m, other in enumerate(self.items) if other.reads & item.overwrites}
             found.append(frozenset(need - {k}))
         return found
 

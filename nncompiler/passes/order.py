@@ -4,6 +4,7 @@ alive is wanted."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from nncompiler.ir.kernel import Buffer, Step, step_reads_and_writes
 from nncompiler.ir.model import align
@@ -83,7 +84,9 @@ def _peak(flow: _Flow, order: Sequence[int]) -> int:
             if b in flow.sizes:
                 first.setdefault(b, t)
                 last[b] = t
-    return max(
-        (sum(flow.sizes[b] for b in first if first[b] <= t <= last[b]) for t in range(len(order))),
-        default=0,
-    )
+    change = [0] * (len(order) + 1)
+    for b, size in flow.sizes.items():
+        if b in first:
+            change[first[b]] += size
+            change[last[b] + 1] -= size
+    return max(accumulate(change), default=0)
