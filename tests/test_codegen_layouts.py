@@ -257,6 +257,26 @@ def test_rounds_are_lengthened(rng, batch):
     np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("batch", "unroll"), [(32, 4), (30, 3), (64, 1)])
+def test_lanes_of_the_batch_are_unrolled(rng, batch, unroll):
+    """A weight gradient with the batch last: all vectors of few images at once, same bits."""
+    a, b = (rng.standard_normal((n, 9, batch)).astype(np.float32) for n in (12, 8))
+    c = np.zeros((12, 8), np.float32)
+    term = apply("mul", load("a", a, "i", "l", "k"), load("b", b, "j", "l", "k"))
+    fold = Fold(("acc",), "sum", axes(l=9, k=batch), (term,))
+    store = Store("c", at("i", "j"), Ref("acc", F32))
+    nest = kernel(For(axes(i=12, j=8), (fold, store)))
+    table = {name: buffer(name, array) for name, array in (("a", a), ("b", b), ("c", c))}
+    found = choose_schedule(nest, table, 32, 16)
+    assert (found.vector, found.order[-1], found.unroll) == (("k",), "k", unroll)
+    results = []
+    for steps in {1, 2, found.unroll}:
+        run(replace(nest, schedule=replace(found, unroll=steps)), a=a, b=b, c=c)
+        results.append(c.tobytes())
+    assert len(set(results)) == 1
+    np.testing.assert_allclose(c, np.einsum("ilk,jlk->ij", a, b), rtol=1e-4, atol=1e-4)
+
+
 def test_rounds_stay_where_they_are_right(rng):
     """A sum that fits in cache as a whole, and rounds that no number divides."""
     for batch, time in ((8, 16), (31, 16)):

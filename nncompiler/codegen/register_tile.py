@@ -212,7 +212,8 @@ class RegisterTiles:
                 return products(acc)
             (axis, bounds), rest = loops[0], loops[1:]
             if axis.name == self.vector:
-                return self._reduce_lanes(axis, acc, lambda inside: nest(rest, inside))
+                steps = 1 if rest else together
+                return self._reduce_lanes(axis, acc, lambda inside: nest(rest, inside), steps)
 
             ends = spans.get(axis.name) or bounds.ends(axis.extent, self.w, self.e.integer)
             steps = 1 if rest or ends != (0, axis.extent) else together
@@ -230,21 +231,25 @@ class RegisterTiles:
         return self.w.unless_empty([*spans.values()], acc, lambda acc: nest(loops, acc))
 
     def _reduce_lanes(
-        self, axis: Axis, acc: list[Value], inner: Callable[[list[Value]], list[Value]]
-    ) -> list[Value]:
-        """The reduced vector axis: whole vectors, then a masked one."""
+        self, axis: Axis, acc: list[Value], inner: Callable[[list[Value]], list[Value]],
+        together: int,
+    ) -> list[Value]:  # fmt: skip
+        """The reduced vector axis: whole vectors, so many at a time, then a masked one."""
         count = acc[0].lanes
         whole = axis.extent // count * count
         for start, stop, active in ((0, whole, count), (whole, axis.extent, axis.extent - whole)):
-            lanes, counters = Lanes(axis.name, count, active), range(start, stop, count)
+            step = count * (together if (stop - start) % (count * together) == 0 else 1)
+            lanes, counters = Lanes(axis.name, count, active), range(start, stop, step)
 
             def body(
                 at: Counter, inside: list[Value], lanes: Lanes = lanes, counters: range = counters
             ) -> list[Value]:
-                with self.e.scope({axis.name: At.of(at, counters)}, lanes):
-                    return inner(inside)
+                for n in range(0, counters.step, count):
+                    with self.e.scope({axis.name: At.of(at, counters) + n}, lanes):
+                        inside = inner(inside)
+                return inside
 
-            acc = self.w.loop(start, stop, count, acc, body)
+            acc = self.w.loop(start, stop, step, acc, body)
         return acc
 
     def step(self, product: Roles, tile: Tile, across: int, acc: list[Value]) -> list[Value]:

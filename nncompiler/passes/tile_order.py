@@ -58,7 +58,7 @@ class Order(Reads):
             inside = (*inner, *rows, *(x for x in reduction if x != first))
             order = (*outer, choice.columns, first, *inside)
         order, pack = self.packed(choice, products, order)
-        unroll = 1 if choice.vector != choice.columns else unrolled(self.form, order[-1])
+        unroll = unrolled(self.form, order[-1], self.lanes if choice.vector == order[-1] else 1)
         roles = (choice.vector,), choice.rows, choice.tile
         return Schedule("contract", *roles, order, pack, unroll)
 

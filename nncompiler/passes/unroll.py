@@ -18,12 +18,15 @@ from nncompiler.ir.nests import Contraction
 LONG, MANY, INSIDE, MOST = 1 << 18, 64, 8, 4
 
 
-def unrolled(form: Contraction, innermost: str) -> int:
-    """Steps of the axis `innermost` to take at a time."""
+def unrolled(form: Contraction, innermost: str, lanes: int = 1) -> int:
+    """Steps of the axis `innermost` to take at a time: where it runs over `lanes`, all of it, if
+    those are few."""
     if len(form.products) > 1:
         return 1
     reduction = form.products[0].reduction
     steps = next((k.extent for k in reduction if k.name == innermost), 0)
+    if lanes > 1:
+        return max(1, steps // lanes) if len(reduction) > 1 and steps // lanes <= MOST else 1
     if steps < (INSIDE if len(reduction) > 2 else MANY):
         return 1
     if math.prod(a.extent for a in (*form.parallel, *reduction)) < LONG:
