@@ -132,10 +132,12 @@ class Groups:
         group, queue, seen = Group(own), sorted(own), set(own)
         copies = not self.closed[queue[0]]
         while queue:
-            for k in self.makers[queue.pop()]:
+            reader = queue.pop()
+            for k in self.makers[reader]:
                 if k in own:
                     continue
-                if copies and (k not in self.group_of or self.is_cheap(k)):
+                viewed = k in self.behind[reader]  # a view looks at memory, a copy has none
+                if copies and not viewed and (k not in self.group_of or self.is_cheap(k)):
                     if k not in seen:
                         seen.add(k)
                         queue.append(k)
