@@ -66,7 +66,7 @@ def c_program(folder: Path) -> list[str]:
         return []
     library, source, made = folder / "tiny.so", folder / "calls.c", folder / "calls"
     batch = ((("batch", 4),),)
-    built = build(request(MODEL, bindings=batch, functions=("train_step", "infer")))
+    built = build(request(MODEL, bindings=batch, functions=("init", "train_step", "infer")))
     library.write_bytes(built.so)
     (folder / "tiny.h").write_text(built.header)
     source.write_text(PROGRAM)

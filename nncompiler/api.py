@@ -191,11 +191,9 @@ def kept_objects(store: Cache) -> Compile:
 
 
 def _options(wanted: Request) -> Options:
-    """The parameters of an artifact are never left without what `init` draws for them."""
     from nncompiler import driver
 
-    named = wanted.functions
-    functions = None if named is None else driver.check_functions(("init", *named))
+    functions = None if wanted.functions is None else driver.check_functions(wanted.functions)
     return driver.Options(
         dtype=wanted.dtype, cpu=wanted.cpu, direct=wanted.direct, functions=functions
     )
@@ -264,10 +262,13 @@ def compile_model(
 
 
 def model_of(wanted: Request, cache: bool = True, threads: int = 1) -> tuple[Model, Built]:
-    """The compiled model; further batch sizes are compiled when they are needed."""
+    """The compiled model, `init` among its functions; further batch sizes are compiled when they
+    are needed."""
     from nncompiler.runtime.artifact import open_artifact
     from nncompiler.runtime.model import Model
 
+    if wanted.functions is not None:
+        wanted = replace(wanted, functions=("init", *wanted.functions))
     built = build(wanted, cache)
     artifact = open_artifact(built.so, f"'{wanted.name}'")
     functions = ("init", *dict.fromkeys(e.function for e in artifact.manifest.entries if e.rows))

@@ -9,7 +9,7 @@ import re
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Argument, Plan, stores
-from nncompiler.ir.model import EntryPoint, Program, align
+from nncompiler.ir.model import HEADER_BYTES, EntryPoint, Program, align
 from nncompiler.ir.types import DType, TensorType
 from nncompiler.record import dataclass
 
@@ -172,6 +172,12 @@ def writes_state(plan: Plan) -> bool:
     """Whether a kernel stores into the state; if not, its pointer is `const`."""
     stored = {s.buffer for kernel in plan.kernels() for s in stores(kernel)}
     return any(plan.root(name).space == "state" for name in stored)
+
+
+def draws(program: Program) -> bool:
+    """Whether `init` gives all parameters their values; without its plan they are zeros."""
+    bare = program.state.infer_bytes == HEADER_BYTES
+    return bare or any(e.function == "init" for e in program.entries)
 
 
 def public(program: Program) -> list[EntryPoint]:

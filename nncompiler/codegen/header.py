@@ -65,6 +65,8 @@ def header_text(program: Program, target: Target, weights: bool = False) -> str:
     init = "step 0, the embedded parameters, `seed` for random draws"
     if not weights:
         init = "step 0, random parameters drawn from `seed`"
+        if not abi.draws(program):
+            init = f"step 0, zeros: {name}_load gives the parameters, as `init` was not compiled"
     parts = [
         f"#ifndef {upper}_H\n#define {upper}_H\n\n#include <stddef.h>\n#include <stdint.h>\n",
         _CONVENTIONS.format(name=name, upper=upper, init=init, cpu=target.cpu),

@@ -55,6 +55,7 @@ def manifest(
             if abi.is_parallel(f.entry.plan)
         },
         "embedded_weights": embedded,
+        "initialises": embedded or abi.draws(program),
         "source_sha256": source_sha256,
         "digest": NO_DIGEST,
         **_network(networks),

@@ -109,6 +109,7 @@ class Manifest:
     metrics: tuple[str, ...]
     train: dict[str, Any] = field(repr=False)
     record: dict[str, Any] = field(repr=False)
+    initialises: bool = True
 
     @property
     def data(self) -> tuple[Argument, ...]:
@@ -181,7 +182,7 @@ def _manifest(reader: Reader) -> Manifest:
         inputs=reader.texts("inputs"), targets=reader.texts("targets"),
         outputs=reader.texts("outputs"), losses=reader.texts("losses"),
         metrics=reader.texts("metrics"), train=reader.optional("train", dict, {}),
-        record=reader.items,
+        record=reader.items, initialises=reader.optional("initialises", bool, True),
     )  # fmt: skip
 
 

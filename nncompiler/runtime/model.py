@@ -40,7 +40,10 @@ Loss = float | dict[str, float]
 
 
 def load(path: str | os.PathLike[str], threads: int = 1) -> Model:
-    """The model in a compiled file, with its embedded weights, or else initialised with seed 0."""
+    """The model in a compiled file, with its embedded weights, or else initialised with seed 0.
+
+    One that was compiled without `init` must be given weights before it is used (else NN0719).
+    """
     return Model(load_artifact(path), threads=threads)
 
 
@@ -70,7 +73,11 @@ class Model:
             f: next((a.name for a in self.bindings.any(f).given if a.batched), None)
             for f in {e.function for e in self.manifest.entries}
         }
-        self.init(0)
+        #: Parameters that are zeros, for `init` was not compiled, until somebody sets them.
+        self._unset = {e.name for e in self.manifest.parameters}
+        if self.manifest.initialises:
+            self._unset.clear()
+        self._reset(0)
 
     def __repr__(self) -> str:
         count = sum(self._views[e.name].size for e in self.manifest.parameters)
@@ -88,10 +95,21 @@ class Model:
         Parameters that are embedded in the artifact are taken instead of drawn.
         """
         seed = checks.whole(seed, "the seed", 0, 2**64 - 1)
+        if not self.manifest.initialises:
+            raise self._uninitialised()
+        self._reset(seed)
+
+    def _reset(self, seed: int) -> None:
         symbol = self.manifest.symbol("init")
         code = self.artifact.lookup(symbol)(self._state, ctypes.c_uint64(seed))
         check_code(code, symbol, {}, ())
         self.record = None
+
+    def _uninitialised(self) -> UserError:
+        return UserError(
+            "NN0719", f"expected parameters, but '{self.name}' was compiled without `init`",
+            help="load weights first, or compile it with `init` among the functions",
+        )  # fmt: skip
 
     @property
     def parameters(self) -> Mapping[str, Array]:
@@ -207,6 +225,7 @@ class Model:
         """Set tensors of the state. Native `load`, last, renews what derives from them."""
         for name, values in arrays.items():
             self._views[name][...] = values
+        self._unset -= arrays.keys()
         image = self._memory[HEADER_BYTES : self.manifest.infer_bytes].copy()
         symbol = self.manifest.symbol("load")
         size = ctypes.c_size_t(image.size)
@@ -215,7 +234,9 @@ class Model:
     # -- Calls
 
     def memory(self, function: str) -> tuple[Any, ...]:
-        """The first arguments of an entry point: state and arena."""
+        """The first arguments of an entry point: state and arena; else `UserError` NN0719."""
+        if self._unset:
+            raise self._uninitialised()
         return self._state, pointer(self.bindings.arena)
 
     def call(self, function: str, arrays: Mapping[str, npt.ArrayLike]) -> Call:
@@ -238,8 +259,9 @@ class Model:
     def bind(self, function: str, **arrays: Array) -> BoundCall:
         """A call with fixed arrays, for loops where every microsecond counts; see `BoundCall`."""
         binding = self.bindings.get(function, self.bindings.rows_of(function, arrays))
+        state, _ = self.memory(function)
         arena = pointer(aligned(max(ALIGNMENT, binding.entry.arena_bytes)))
-        return BoundCall(binding.entry, binding.native, (self._state, arena), arrays)
+        return BoundCall(binding.entry, binding.native, (state, arena), arrays)
 
     def train_step(self, **arrays: npt.ArrayLike) -> Loss:
         """One step of the optimizer on one batch. The loss before it (by name, if several)."""
