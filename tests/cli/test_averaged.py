@@ -41,7 +41,7 @@ def test_input_gradients_are_compiled_where_named(nnc: Nnc, line: Path, tmp_path
     so = tmp_path / "line.so"
     assert nnc("compile", line, "-o", so).code == 0
     assert "input_grad" not in so.with_suffix(".h").read_text()
-    assert nnc("compile", line, "-o", so, "--function", "loss,input_grad").code == 0
+    assert nnc("compile", line, "-o", so, "--function", "init,loss,input_grad").code == 0
     assert "int line_input_grad_b8(" in so.with_suffix(".h").read_text()
     model = nncompiler.load(so)
     x, t = np.ones((8, 2), np.float32), np.zeros((8, 1), np.float32)
