@@ -103,7 +103,6 @@ def _check(c: Compilation, model: Model, seed: int, samples: int, tolerance: flo
     import numpy as np
 
     from nncompiler.ir.interp import run as interpret
-    from nncompiler.ir.types import F64
 
     arguments = _arguments(c, model, seed)
     parameters = {name: arguments[name] for name, _ in c.network.parameters}
@@ -112,7 +111,7 @@ def _check(c: Compilation, model: Model, seed: int, samples: int, tolerance: flo
     compiled = model.gradients({a.name: arguments[a.name] for a in entry.given})
     reference = {
         n[5:]: v
-        for n, v in interpret(c.graphs["grad"], arguments, F64).items()
+        for n, v in interpret(_wide(c, c.graphs["grad"]), arguments).items()
         if n[:5] == "grad."
     }
     floor = 1e-3 * max(
@@ -152,6 +151,14 @@ def _arguments(c: Compilation, model: Model, seed: int) -> Arrays:
     return arguments
 
 
+def _wide(c: Compilation, function: Function) -> Function:
+    """`function` in f64: in a model of f64 what rounds to f32, as draws do, does so on purpose."""
+    from nncompiler.ir.interp import retype
+    from nncompiler.ir.types import F64
+
+    return function if c.network.dtype == F64 else retype(function, F64)
+
+
 def _pick(size: int, samples: int, seed: int) -> Any:
     import numpy as np
 
@@ -164,14 +171,12 @@ def _differences(c: Compilation, arguments: Mapping[str, Any], name: str, picked
     """Central differences of the objective that trains `name`, at the picked elements."""
     import numpy as np
 
-    from nncompiler.ir.interp import retype
     from nncompiler.ir.interp import run as interpret
-    from nncompiler.ir.types import F64
 
     number, loss = _objective_of(c, name)
     if "draws" in arguments:  # each objective draws numbers of its own
         arguments = {**arguments, "draws": arguments["draws"] + np.uint32(number)}
-    objective = retype(c.network.function("objective"), F64)
+    objective = _wide(c, c.network.function("objective"))
     objective, held = _hold(objective, arguments)
     arguments = {**arguments, **held}
     base = np.asarray(arguments[name], np.float64)

@@ -444,6 +444,25 @@ def test_gradcheck_passes(nnc: Nnc) -> None:
     assert all(p["compiled"] < 1e-12 for p in found["parameters"])
 
 
+def test_gradcheck_of_draws_in_f64(nnc: Nnc, tmp_path: Path) -> None:
+    """Draws are rounded to f32 in f64, too: the reference rounds them as the model does."""
+    path = tmp_path / "noisy.nn"
+    path.write_text("""
+model noisy {
+    input x : f32[batch, 6]
+    h = x |> dense(4)
+    if training {
+        h = h + normal(0, 1, h)
+    }
+    output h
+    loss mean(exp(h))
+}
+train { optimizer = sgd(lr=0.1) batch = 5 }
+""")
+    for dtype in ("f32", "f64"):
+        assert nnc("gradcheck", path, "--dtype", dtype).code == 0
+
+
 def test_gradcheck_fails_on_wrong_gradients(nnc: Nnc, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled gradient that is off by a thousandth is found; so is a wrong graph of it."""
     from nncompiler.runtime.model import Model

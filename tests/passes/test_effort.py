@@ -63,13 +63,13 @@ def test_the_body_of_a_model_runs_few_times(
 ) -> None:
     """Once as it is and once with larger sizes, which also tells what the batch changes; with
     further free sizes, a third time for that."""
-    count, whole = [0], network._run
+    count, whole = [0], network._frame
 
     def counted(*args: Any, **named: Any) -> Any:
         count[0] += 1
         return whole(*args, **named)
 
-    monkeypatch.setattr(network, "_run", counted)
+    monkeypatch.setattr(network, "_frame", counted)
     c = Compilation(source(text), {} if text is MODEL else {"batch": 4, "time": 5})
     assert c.batched == (("x", "y", "z") if text is MODEL else ("x", "z"))
     assert count[0] == runs
