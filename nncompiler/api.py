@@ -165,7 +165,9 @@ def _weights(path: str) -> dict[str, Array]:
 
 
 def kept_objects(store: Cache) -> Compile:
-    """Compiles modules to objects, but for those that are in the cache: models share kernels."""
+    """Compiles modules to objects, but for those that are in the cache: models share bundles of
+    kernels.
+    """
     from nncompiler.codegen.processes import compile_modules
 
     def objects(texts: Iterable[str], target: Target) -> Sequence[bytes]:

@@ -1,7 +1,8 @@
 """Kernels put together into modules: LLVM takes two milliseconds for a module, whatever is in it.
 
-Where a bundle ends depends on its kernels alone, mostly on the names, which are hashes: a kernel
-that changed changes the bundle that it is in, and no more than the next one.
+Where a bundle ends depends on its kernels alone: where it would be too large, or behind a name
+that ends one. Names are hashes, so a quarter of them do, and behind the next of these nothing
+changes with a kernel.
 """
 
 from __future__ import annotations

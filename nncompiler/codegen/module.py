@@ -1,9 +1,9 @@
 """A program as LLVM modules: its entry points, helpers, and its distinct kernels.
 
 Kernels whose text is the same but for their name are one function, named by a hash of that text,
-so that objects can be kept and shared between models. Entry points check pointers and indices and
-then call kernels at addresses known at compile time. Nothing is allocated, nothing outside is
-called.
+so that equal modules of them have equal text, whose objects can be kept. Entry points check
+pointers and indices and then call kernels at addresses known at compile time. Nothing is
+allocated, nothing outside is called.
 """
 
 from __future__ import annotations
