@@ -14,6 +14,7 @@ from nncompiler.codegen.target import host
 from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Store, reads_and_writes
 from nncompiler.ir.scalar import F32, I32, Affine, Iota, Load, Ref, apply, const
+from nncompiler.ir.verify_kernel import verify_kernel
 from nncompiler.passes.split_rounds import split_rounds
 from nncompiler.passes.strides import reshaped
 from nncompiler.passes.tile import choose, choose_schedule
@@ -257,7 +258,7 @@ def test_rounds_are_lengthened(rng, batch):
     np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("batch", "unroll"), [(32, 4), (30, 3), (64, 1)])
+@pytest.mark.parametrize(("batch", "unroll"), [(32, 4), (30, 3), (31, 3), (64, 1)])
 def test_lanes_of_the_batch_are_unrolled(rng, batch, unroll):
     """A weight gradient with the batch last: all vectors of few images at once, same bits."""
     a, b = (rng.standard_normal((n, 9, batch)).astype(np.float32) for n in (12, 8))
@@ -269,6 +270,7 @@ def test_lanes_of_the_batch_are_unrolled(rng, batch, unroll):
     table = {name: buffer(name, array) for name, array in (("a", a), ("b", b), ("c", c))}
     found = choose_schedule(nest, table, 32, 16)
     assert (found.vector, found.order[-1], found.unroll) == (("k",), "k", unroll)
+    assert not verify_kernel(replace(nest, schedule=found), table, (), {})
     results = []
     for steps in {1, 2, found.unroll}:
         run(replace(nest, schedule=replace(found, unroll=steps)), a=a, b=b, c=c)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.once import once
@@ -13,7 +14,7 @@ from nncompiler.ir.scalar import PRIMITIVES
 UPDATE = "update."
 
 
-@once
+@partial(once, most=64)  # each keeps a whole graph
 def updates(function: Function) -> Mapping[Value, Value]:
     """New value -> the parameter it replaces, for results called `update.NAME` that can be
     written in place.

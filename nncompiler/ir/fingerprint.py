@@ -83,11 +83,14 @@ def alike(find: Callable[[tuple[Stmt, ...]], R]) -> Callable[[tuple[Stmt, ...]],
 
     def found(body: tuple[Stmt, ...]) -> R:
         number = signature(body).number
-        if number not in known:
-            if len(known) >= _MOST:
-                known.clear()
-            known[number] = find(body)
-        return known[number]
+        try:
+            return known[number]
+        except KeyError:
+            pass
+        if len(known) >= _MOST:
+            known.clear()
+        known[number] = result = find(body)
+        return result
 
     return found
 

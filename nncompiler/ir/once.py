@@ -24,12 +24,12 @@ class Once(Protocol[Of, Found]):
     def tell(self, of: Of, found: Found, /) -> None: ...
 
 
-def once(find: Callable[[T], R]) -> Once[T, R]:
-    """`find`, which remembers what it found for the last few thousand objects."""
+def once(find: Callable[[T], R], most: int = _MOST) -> Once[T, R]:
+    """`find`, which remembers what it found for the last objects, up to `most`."""
     known: dict[int, tuple[T, R]] = {}  # the object is kept, so that no other has its identity
 
     def tell(of: T, result: R) -> None:
-        if len(known) >= _MOST:
+        if len(known) >= most:
             known.clear()
         known[id(of)] = of, result
 

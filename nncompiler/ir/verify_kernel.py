@@ -44,7 +44,8 @@ def verify_kernel(
             message = f"the schedule names '{name}', which is no axis"
             verifier.found.append(Diagnostic(message, kernel))
     last = verifier.extents.get(schedule.order[-1], 0) if schedule.order else 0
-    if schedule.unroll < 1 or schedule.unroll > 1 and last % schedule.unroll:
+    lanes = schedule.order[-1:] == schedule.vector  # vectors are unrolled, the rest is not
+    if schedule.unroll < 1 or schedule.unroll > 1 and last % schedule.unroll and not lanes:
         message = f"the schedule unrolls {schedule.unroll} steps of an axis of {last}"
         verifier.found.append(Diagnostic(message, kernel))
     if schedule.parts and not schedule.parallel:

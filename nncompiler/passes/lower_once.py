@@ -45,8 +45,9 @@ def lowered(
     """
     group = _Group(nodes, outputs, places)
     key = group.key() if group.has_clear_names() else None
-    if key is not None and key in _LOWERED:
-        return _again(*_LOWERED[key], group, scratch_place)
+    known = None if key is None else _LOWERED.get(key)
+    if known is not None:
+        return _again(*known, group, scratch_place)
     frame = find_frame(nodes, outputs)
     if frame is None:
         raise CompilerBug("NN0492", f"the group that makes {outputs[0]} has no iteration frame")

@@ -96,7 +96,7 @@ class Model:
         """
         seed = checks.whole(seed, "the seed", 0, 2**64 - 1)
         if not self.manifest.initialises:
-            raise self._uninitialised()
+            raise self._without_init()
         self._reset(seed)
 
     def _reset(self, seed: int) -> None:
@@ -105,7 +105,11 @@ class Model:
         check_code(code, symbol, {}, ())
         self.record = None
 
-    def _uninitialised(self) -> UserError:
+    def _need_parameters(self) -> None:
+        if self._unset:
+            raise self._without_init()
+
+    def _without_init(self) -> UserError:
         return UserError(
             "NN0719", f"expected parameters, but '{self.name}' was compiled without `init`",
             help="load weights first, or compile it with `init` among the functions",
@@ -135,6 +139,7 @@ class Model:
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters by name."""
+        self._need_parameters()
         return {e.name: self._views[e.name].copy() for e in self.manifest.parameters}
 
     def averages(self) -> dict[str, Array]:
@@ -201,6 +206,8 @@ class Model:
         """Write parameters, optimizer state and the place in training, atomically."""
         from nncompiler.runtime import checkpoint
 
+        self._need_parameters()
+
         checkpoint.write(path, self.name, self.manifest.state, self._views, self.record)
 
     def load_checkpoint(self, path: Path) -> None:
@@ -235,8 +242,7 @@ class Model:
 
     def memory(self, function: str) -> tuple[Any, ...]:
         """The first arguments of an entry point: state and arena; else `UserError` NN0719."""
-        if self._unset:
-            raise self._uninitialised()
+        self._need_parameters()
         return self._state, pointer(self.bindings.arena)
 
     def call(self, function: str, arrays: Mapping[str, npt.ArrayLike]) -> Call:

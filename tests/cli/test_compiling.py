@@ -107,10 +107,16 @@ def test_compile_without_init(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     assert drawn.parameters["y.W"].all()
     drawn.save(weights)
     x = np.ones((3, 2), np.float32)
+    assert nncompiler.compile(line, batch=3, functions=[]).predict(x).shape == (3, 1)  # all
     words = ("compile", line, "-o", out, "--batch", "3", "--function", "infer")
     assert nnc(*words).code == 0 and "zeros: line_load gives" in header.read_text()
     model = nncompiler.load(out)
-    for use in (lambda: model.init(1), lambda: model.predict(x), lambda: model.bind("infer", x=x)):
+    uses = (
+        lambda: model.init(1), lambda: model.predict(x), lambda: model.bind("infer", x=x),
+        lambda: model.save(tmp_path / "zeros.npz"),
+        lambda: model.save_checkpoint(tmp_path / "zeros.npz"),
+    )  # fmt: skip
+    for use in uses:
         with pytest.raises(UserError, match="compiled without `init`"):
             use()
     model.load_weights(weights)
