@@ -94,6 +94,9 @@ def test_agreement() -> None:
     with pytest.raises(WorkerFailed, match=r"value 2 is 2\.001, ours 2"):
         agree([1.0, 2.001], [1.0, 2.0], 1e-4)
     agree([1.0, 2.001], [1.0, 2.0], 1e-3)
+    agree([1.0, 2.0, 3.003], [1.0, 2.0, 3.0], 1e-4, growth=4)
+    with pytest.raises(WorkerFailed, match="value 2 is 2.001"):
+        agree([1.0, 2.001, 3.003], [1.0, 2.0, 3.0], 1e-4, growth=4)
     with pytest.raises(WorkerFailed, match="does not agree"):
         agree([float("nan")], [1.0], 1e-4)
     with pytest.raises(WorkerFailed, match="computes 1 values where ours computes 2"):

@@ -174,7 +174,7 @@ def measure(
             worker = prepared(pool, c, case, folder, result, bool(expected))
             values = worker.ask("values", steps=count)
             expected = expected or values
-            agree(values, expected, workload.tolerance)
+            agree(values, expected, workload.tolerance, workload.growth)
             ready[c] = worker
         except WorkerFailed as error:
             result.failures[c] = str(error)
@@ -210,13 +210,16 @@ def prepared(
     return worker
 
 
-def agree(found: list[Any], expected: list[Any], tolerance: float) -> None:
+def agree(
+    found: list[Any], expected: list[Any], tolerance: float, growth: float = 1.0
+) -> None:
     """All losses (or the output) are the same but for rounding, or `WorkerFailed`."""
     a, b = np.array(found, np.float64), np.array(expected, np.float64)
     if a.size != b.size:
         raise WorkerFailed(f"computes {a.size} values where ours computes {b.size}")
     a = a.reshape(b.shape)
-    wrong = ~(np.abs(a - b) <= ABSOLUTE + tolerance * np.abs(b))
+    allowed = tolerance * growth ** np.arange(len(b)).reshape(-1, *[1] * (b.ndim - 1))
+    wrong = ~(np.abs(a - b) <= ABSOLUTE + allowed * np.abs(b))
     if wrong.any():
         k = np.unravel_index(np.argmax(wrong), wrong.shape)
         raise WorkerFailed(f"does not agree: value {k[0] + 1} is {a[k]:.8g}, ours {b[k]:.8g}")

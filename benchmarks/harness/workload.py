@@ -114,6 +114,8 @@ class Workload(ABC):
     output: str
     #: Relative error up to which losses and outputs agree.
     tolerance: float = 1e-4
+    #: How much that error grows from one training step to the next.
+    growth: float = 1.0
 
     @abstractmethod
     def data(self, batch: int, random: np.random.Generator) -> Arrays:

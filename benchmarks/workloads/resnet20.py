@@ -26,7 +26,9 @@ class ResNet20(Workload):
     optimizer = Sgd(lr=0.1, momentum=0.9)
     inputs = ("image",)
     output = "probs"
-    tolerance = 1e-3  # at this rate, rounding grows with every step
+    # At this rate rounding grows with every step: four losses from one start part from those in f64
+    # by up to 1e-7, 3e-5, 8e-3 and 1e-2 in the frameworks; without momentum the third is 8e-2 off.
+    tolerance, growth = 1e-3, 4.0
 
     def data(self, batch: int, random: np.random.Generator) -> Arrays:
         image = random.random((batch, 3, SIDE, SIDE), np.float32)
