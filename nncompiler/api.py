@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncompiler import __version__
 from nncompiler.cache import environment, key_of, standard
+from nncompiler.clock import Clock, Stage
 from nncompiler.errors import UserError
 from nncompiler.record import dataclass, field, replace
 
@@ -52,15 +53,6 @@ class Request:
     direct: bool = False
     functions: tuple[str, ...] | None = None
     weights: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What a stage of the compilation made, and how long it took (when it was not cached)."""
-
-    name: str
-    seconds: float
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +121,7 @@ def _compile(
     with _uncollected():
         from nncompiler import driver
 
-        clock = driver.Clock()
+        clock = Clock()
         options = _options(wanted)
         artifact = driver.compile_artifact(
             driver.decode_source(wanted.source, wanted.name),
@@ -142,7 +134,7 @@ def _compile(
     return (
         artifact.so,
         artifact.header,
-        tuple(Stage(s.name, s.seconds, s.detail) for s in clock.stages),
+        tuple(clock.stages),
     )
 
 

@@ -26,8 +26,8 @@ class ResNet20(Workload):
     optimizer = Sgd(lr=0.1, momentum=0.9)
     inputs = ("image",)
     output = "probs"
-    # At this rate rounding grows with every step: losses part from those in f64 by up to 1e-7,
-    # 3e-5, 8e-3 and 1e-2 in every framework; without momentum the third would be 8e-2 off.
+    # At this rate rounding grows with every step. Of ours, losses part from those in f64 by 1e-7,
+    # 3e-5, 1e-3 and 1e-2, of PyTorch the third by 8e-3; without momentum it would be 8e-2 off.
     tolerance, growth = 1e-3, 4.0
 
     def data(self, batch: int, random: np.random.Generator) -> Arrays:

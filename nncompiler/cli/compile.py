@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
-from nncompiler.api import Built, Stage, build
+from nncompiler.api import Built, build
 from nncompiler.cli import UsageError, options
 from nncompiler.cli.output import need_writable, print_json, say, write_file
+from nncompiler.clock import Stage
 
 
 def add_parser(subparsers: options.Subparsers) -> None:

@@ -50,9 +50,10 @@ def expand(expr: Expr, fma: bool) -> Expr:
 
 def _expand_node(e: Expr, visit: Callable[[Expr], Expr], fma: bool) -> Expr:
     match e:
-        case Apply("add", (Const(1.0), Apply("erf", (x,))), dtype) if dtype == F32:
-            return one_plus_erf(Value(visit(x), fma)).expr
-        case Apply("add", (Apply("erf", (x,)), Const(1.0)), dtype) if dtype == F32:
+        case (
+            Apply("add", (Const(1.0), Apply("erf", (x,))), dtype)
+            | Apply("add", (Apply("erf", (x,)), Const(1.0)), dtype)
+        ) if dtype == F32:
             return one_plus_erf(Value(visit(x), fma)).expr
         case Apply(op, args):
             new = tuple(visit(a) for a in args)

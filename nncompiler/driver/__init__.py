@@ -6,9 +6,10 @@
 on demand; `compile_artifact` puts several bindings into one shared object.
 """
 
+from nncompiler.clock import Clock, Stage
 from nncompiler.driver.artifact import build_artifact, compile_artifact, program
 from nncompiler.driver.compilation import Compilation
-from nncompiler.driver.options import FUNCTIONS, NAMED, Clock, Options, Stage, check_functions
+from nncompiler.driver.options import FUNCTIONS, NAMED, Options, check_functions
 from nncompiler.driver.source import decode_source, read_source
 
 __all__ = [

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from nncompiler.clock import Clock
 from nncompiler.driver.compilation import Compilation
-from nncompiler.driver.options import UNBOUND, Clock, Options
+from nncompiler.driver.options import UNBOUND, Options
 from nncompiler.errors import Limitation, Source
 from nncompiler.ir.image import pack
 from nncompiler.ir.model import Program

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from nncompiler.driver.options import FUNCTIONS, NAMED, UNBOUND, Clock, Options
+from nncompiler.clock import Clock
+from nncompiler.driver.options import FUNCTIONS, NAMED, UNBOUND, Options
 from nncompiler.errors import Source, UserError
 from nncompiler.ir.graph import Function
 from nncompiler.ir.kernel import Plan

@@ -1,17 +1,13 @@
-"""What is asked of a compilation, and the clock of its stages."""
+"""What is asked of a compilation."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
 from nncompiler.errors import UserError, nearest
 from nncompiler.passes.manager import Hook, Pass
 from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.record import dataclass, field
-
-T = TypeVar("T")
+from nncompiler.record import dataclass
 
 #: Functions of a compiled model, in ABI order; `init` and `apply` do not depend on the free sizes.
 FUNCTIONS = ("init", "infer", "loss", "grad", "input_grad", "train_step", "apply")
@@ -35,28 +31,6 @@ class Options:
     functions: tuple[str, ...] | None = None
     hooks: tuple[Hook, ...] = ()
     stop_after: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One line of the report of a compilation."""
-
-    name: str
-    seconds: float
-    detail: str
-
-
-@dataclass(slots=True)
-class Clock:
-    """Collects the stages of a compilation."""
-
-    stages: list[Stage] = field(default_factory=list)
-
-    def run(self, name: str, work: Callable[[], T], detail: Callable[[T], str]) -> T:
-        start = time.perf_counter()
-        result = work()
-        self.stages.append(Stage(name, time.perf_counter() - start, detail(result)))
-        return result
 
 
 def check_functions(names: Iterable[str]) -> tuple[str, ...]:
