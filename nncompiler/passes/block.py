@@ -12,9 +12,10 @@ from nncompiler.ir.op import lookup
 from nncompiler.ir.scalar import Affine, Expr, Index, Load
 from nncompiler.passes.grouping import has_nest
 from nncompiler.passes.hazards import may_overwrite
-from nncompiler.passes.lower import AXIS_NAMES, Place
 from nncompiler.passes.lower_once import lowered
+from nncompiler.passes.nest_names import AXIS_NAMES
 from nncompiler.passes.order import best_order
+from nncompiler.passes.place import Place
 from nncompiler.record import dataclass, field
 
 

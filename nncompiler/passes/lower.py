@@ -13,7 +13,6 @@ be in memory is stored where it is first computed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nncompiler.errors import CompilerBug
@@ -34,34 +33,10 @@ from nncompiler.ir.scalar import (
     walk,
 )  # fmt: skip
 from nncompiler.passes.grouping import Frame, expensive
+from nncompiler.passes.nest_names import NestNames
+from nncompiler.passes.place import Place
 from nncompiler.passes.tidy import tidy
 from nncompiler.record import dataclass, field
-
-AXIS_NAMES = "ijklmnpqrstuvw"
-#: What the sums of a contraction are called.
-ACCUMULATOR = "acc"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a value's elements are: in a buffer, at the value's own index with `inserts` put in
-    one after the other.
-
-    An insert (axis, position) says that the value is one step of a stack along that axis; the
-    position is an affine form of an enclosing loop's counter.
-    """
-
-    buffer: str
-    inserts: tuple[tuple[int, Affine], ...] = ()
-
-    def step(self, axis: int, position: Affine) -> Place:
-        """Where one step of this value is."""
-        return Place(self.buffer, ((axis, position), *self.inserts))
-
-    def index(self, index: tuple[Index, ...]) -> tuple[Index, ...]:
-        for axis, position in self.inserts:
-            index = (*index[:axis], position, *index[axis:])
-        return index
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +70,8 @@ def lower_group(
         body = nest.build(outputs)
         more = [v for v in nest.repeated if v not in scratch and v not in outputs]
         if not more:
-            return Lowered(tidy(body), tuple(scratch), nest.locals)
+            return Lowered(tidy(body), tuple(scratch), nest.names.locals)
         scratch.update(dict.fromkeys(more))
-
-
-def local_name(value: Value) -> str:
-    """What the first local that holds elements of a value is called."""
-    name = re.sub(r"\W", "_", value.name)
-    return f"v{name}" if name[0].isdigit() else name
 
 
 @dataclass(slots=True)
@@ -137,11 +106,8 @@ class _Nest:
         self.computed: set[Value] = set()
         self.repeated: dict[Value, None] = {}
         self.scopes = [_Scope(())]
-        self.extents: dict[str, int] = {}
-        self.loops: dict[object, tuple[Axis, ...]] = {}
-        self.locals: dict[str, Value | None] = {}
-        self.frame_axes = self.new_axes(frame.extents)
-        self.loops.clear()  # the frame's names belong to one loop only
+        self.names = NestNames()
+        self.frame_axes = self.names.own_axes(frame.extents)
         self.axis_of = dict(zip(frame.axes, (a.name for a in self.frame_axes), strict=True))
 
     # --- the nest from outside in ---
@@ -188,22 +154,7 @@ class _Nest:
         self.scopes[-1].statements.append(wrap(body))
 
     def new_axes(self, extents: Sequence[int]) -> tuple[Axis, ...]:
-        """Axes with names of their own; sibling loops over one axis of the same extent share it,
-        as `j` in a softmax.
-
-        Loops over several axes do not: a schedule may run them over lanes along different axes.
-        """
-        around = tuple(a.name for s in self.scopes for a in s.axes)
-        key = (around, tuple(extents))
-        if key not in self.loops or len(extents) > 1:
-            axes = []
-            for n in extents:
-                pool = (*AXIS_NAMES, *(f"x{k}" for k in range(len(self.extents) + 1)))
-                name = next(x for x in pool if x not in self.extents)
-                self.extents[name] = n
-                axes.append(Axis(name, n))
-            self.loops[key] = tuple(axes)
-        return self.loops[key]
+        return self.names.axes(tuple(a.name for s in self.scopes for a in s.axes), extents)
 
     # --- elements ---
 
@@ -282,18 +233,9 @@ class _Nest:
     def bind(self, scope: _Scope, value: Value, expr: Expr) -> Expr:
         if isinstance(expr, (Const, Ref, Iota)):
             return expr
-        name = self.local(value)
+        name = self.names.local(value)
         scope.statements.append(Let(name, expr))
         return Ref(name, expr.dtype)
-
-    def local(self, value: Value | None) -> str:
-        base = ACCUMULATOR if value is None else local_name(value)
-        name, count = base, 1
-        while name in self.locals or name in self.extents:
-            count += 1
-            name = f"{base}_{count}"
-        self.locals[name] = value
-        return name
 
     def covers(self, value: Value, index: tuple[Index, ...]) -> bool:
         """Whether the loops around here visit every element of `value` once at this index."""
@@ -307,7 +249,7 @@ class _Nest:
         extents = [n for n in value.shape if n != 1]
         around = {a.name for s in self.scopes for a in s.axes}
         return around == set(axes) and all(
-            self.extents[str(a)] == n for a, n in zip(axes, extents, strict=True)
+            self.names.extents[str(a)] == n for a, n in zip(axes, extents, strict=True)
         )
 
     # --- reductions ---
@@ -325,9 +267,8 @@ class _Nest:
         values = element(self.cross_index(node) if cross else _affine(extents, axes))
         if cross:
             self.store_all(self.inside)
-        names = tuple(
-            self.local(None if lookup(node.op).kind == "contract" else node.output) for _ in values
-        )
+        called = None if lookup(node.op).kind == "contract" else node.output
+        names = tuple(self.names.local(called) for _ in values)
         self.close(lambda body: Fold(names, combine, axes, values, body))
         return tuple(Ref(name, v.dtype) for name, v in zip(names, values, strict=True))
 

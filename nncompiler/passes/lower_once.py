@@ -17,14 +17,9 @@ from nncompiler.ir.fingerprint import with_names
 from nncompiler.ir.graph import Node, Value
 from nncompiler.ir.kernel import Stmt
 from nncompiler.passes.grouping import find_frame
-from nncompiler.passes.lower import (
-    ACCUMULATOR,
-    AXIS_NAMES,
-    Lowered,
-    Place,
-    local_name,
-    lower_group,
-)
+from nncompiler.passes.lower import Lowered, lower_group
+from nncompiler.passes.nest_names import ACCUMULATOR, AXIS_NAMES, local_name
+from nncompiler.passes.place import Place
 from nncompiler.record import dataclass, field
 
 Places = Mapping[Value, Sequence[Place]]

@@ -18,7 +18,7 @@ from nncompiler.ir.ops.scan import ScanParts, scan_parts
 from nncompiler.ir.scalar import Affine
 from nncompiler.passes.block import Block, Item
 from nncompiler.passes.grouping import is_loop, is_view
-from nncompiler.passes.lower import Place
+from nncompiler.passes.place import Place
 from nncompiler.record import dataclass
 
 

@@ -22,7 +22,7 @@ from nncompiler.ir.model import StateLayout
 from nncompiler.ir.sampling import index_bounds
 from nncompiler.passes.block import Block
 from nncompiler.passes.grouping import is_loop, is_view
-from nncompiler.passes.lower import Place
+from nncompiler.passes.place import Place
 from nncompiler.passes.rewriting import numbered
 from nncompiler.passes.scan_loop import add_scan
 from nncompiler.record import dataclass, field
