@@ -104,7 +104,7 @@ def started(path: Path) -> Model:
 
 def state_of(model: Model) -> Arrays:
     """Everything in the state by name, header and optimizer slots too."""
-    return {name: np.array(view) for name, view in model._views.items()}
+    return {name: np.array(view) for name, view in model.state.views.items()}
 
 
 @ALL
@@ -150,7 +150,7 @@ def test_step_gives_the_same_bits_twice(path: Path) -> None:
         model.init(1)
         model.bindings.arena[...] = byte
         loss = [model.train_step(**data) for _ in range(2)]
-        found.append((loss, model._memory.tobytes()))
+        found.append((loss, model.state.memory.tobytes()))
     assert found[0] == found[1] == found[2]
 
 

@@ -184,7 +184,7 @@ def follow(
             np.testing.assert_allclose(
                 model.parameters[name], value, rtol=0, atol=tolerance * (1 + abs(value).max()),
                 err_msg=f"{name} after step {k}")  # fmt: skip
-    state = model._views
+    state = model.state.views
     kept = {f"opt.{s}.{n}": v for n, own in slots.items() for s, v in own.items()}
     assert {n for n in state if n.startswith("opt.")} == set(kept)
     for name, value in kept.items():

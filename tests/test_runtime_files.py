@@ -250,12 +250,13 @@ def test_checkpoint_holds_all_of_the_state(tmp_path: Path) -> None:
     model.save_checkpoint(path)
     twin = Model(Fake().artifact((4,)))
     twin.load_checkpoint(path)
-    assert (twin._memory == model._memory).all() and twin.step == 4 and twin.rate == 0.0625
+    assert (twin.state.memory == model.state.memory).all()
+    assert twin.step == 4 and twin.rate == 0.0625
     assert twin.record == model.record
     fresh = Model(Fake().artifact((4,)))
     fresh.save_checkpoint(path)
     twin.load_checkpoint(path)
-    assert twin.record is None and (twin._memory == fresh._memory).all()
+    assert twin.record is None and (twin.state.memory == fresh.state.memory).all()
     with pytest.raises(UserError, match="before any"):
         twin.fit(data(8), resume=path, progress=False)
 
@@ -291,7 +292,8 @@ def test_wrong_checkpoints_change_nothing(code: str, change: Any, tmp_path: Path
     trained().save_checkpoint(path)
     _edit(path, change)
     model = Model(Fake().artifact((4,)))
-    before = model._memory.copy()
+    before = model.state.memory.copy()
     with pytest.raises(UserError) as error:
         model.load_checkpoint(path)
-    assert error.value.code == code and (model._memory == before).all() and model.record is None
+    assert error.value.code == code and model.record is None
+    assert (model.state.memory == before).all()

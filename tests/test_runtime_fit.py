@@ -35,7 +35,7 @@ def make(rows: tuple[int, ...] = (4,), compiler: bool = True) -> tuple[Model, Fa
 
 def memory(model: Model) -> bytes:
     """All bits of the state."""
-    return b"".join(model._views[e.name].tobytes() for e in model.manifest.state)
+    return b"".join(model.state.views[e.name].tobytes() for e in model.manifest.state)
 
 
 def by_steps(model: Model, arrays: Any, batch: int, epochs: int, seed: int, shuffle: bool = True

@@ -53,7 +53,7 @@ def trained(name: str, batch: int, threads: int, steps: int = 2) -> tuple[bytes,
     arrays = data(model, "train_step")
     losses = [model.train_step(**arrays) for _ in range(steps)]
     outputs = model.predict({n: arrays[n] for n in model.manifest.inputs})
-    state = b"".join(view.tobytes() for view in model._views.values())
+    state = b"".join(view.tobytes() for view in model.state.views.values())
     return state + np.asarray(outputs).tobytes(), losses
 
 

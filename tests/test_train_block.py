@@ -56,7 +56,7 @@ def test_frozen_parameters_stay(pattern: str) -> None:
     before = model.state_dict()
     fixed = {n for n in before if n.startswith("h.")} | ({"y.W"} if "*.W" in pattern else set())
     assert set(model.gradients(dict(zip("xt", batches()[0], strict=True)))) == set(before) - fixed
-    slots = [n for n in model._views if n.startswith("opt.")]
+    slots = [n for n in model.state.views if n.startswith("opt.")]
     assert len(slots) == 2 * (len(before) - len(fixed))
     for x, t in batches():
         model.train_step(x=x, t=t)
@@ -130,7 +130,7 @@ def test_micro_batches_make_one_step_of_their_mean(optimizer: str, rest: str) ->
         assert np.mean(losses) == pytest.approx(whole.train_step(x=x, t=t), rel=1e-12)  # type: ignore[arg-type]
         compare(weights_of(parts), weights_of(whole), 1e-11)
         assert parts.step == whole.step == k + 1
-        assert not any(v.any() for n, v in parts._views.items() if n.startswith("opt.grad."))
+        assert not any(v.any() for n, v in parts.state.views.items() if n.startswith("opt.grad."))
 
 
 def test_accumulation_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_accumulation_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     for x, t in batches()[6:]:
         again.train_step(x=x, t=t)
     assert again.step == model.step == STEPS // 4
-    for name, value in model._views.items():
-        np.testing.assert_array_equal(again._views[name], value, err_msg=name)
+    for name, value in model.state.views.items():
+        np.testing.assert_array_equal(again.state.views[name], value, err_msg=name)
 
 
 def test_fit_accumulates(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_two_losses_over_one_parameter_are_not_accumulated() -> None:
 def test_a_parameter_no_objective_trains_has_no_slots() -> None:
     """It is as if frozen, and `apply` does not ask for its gradient."""
     model = nncompiler.compile(TWO.replace("SETTINGS", "ema = 0.5 minimize first over y"))
-    slots = {n for n in model._views if n.startswith("opt.")}
+    slots = {n for n in model.state.views if n.startswith("opt.")}
     assert slots == {"opt.ema.y.W", "opt.ema.y.b"}
     data = {"x": np.ones((6, 3), np.float32), "t": np.ones((6, 2), np.float32)}
     model.apply(model.gradients(data))
@@ -255,13 +255,13 @@ def test_all_settings_compiled_and_interpreted() -> None:
     c = Compilation(Source("<text>", source_of(settings)), {}, Options(dtype="f64"))
     model = compiled(settings)
     step = c.graphs["train_step"]
-    state = {n: v.copy() for n, v in model._views.items()}
+    state = {n: v.copy() for n, v in model.state.views.items()}
     for x, t in batches():
         found = interpret(step, {**state, "x": x, "t": t}, F64)
         state.update({n[7:]: v for n, v in found.items() if n.startswith("update.")})
         assert model.train_step(x=x, t=t) == pytest.approx(float(found["loss"]), rel=1e-13)
         for name, value in state.items():
-            np.testing.assert_allclose(model._views[name], value, rtol=1e-11, atol=1e-13,
+            np.testing.assert_allclose(model.state.views[name], value, rtol=1e-11, atol=1e-13,
                                        err_msg=name)  # fmt: skip
 
 
@@ -314,9 +314,9 @@ def test_draws_of_objectives_compiled_and_interpreted(function: str) -> None:
     model = nncompiler.compile(NOISY, dtype="f64")
     model.init(7)
     arguments = dict(random_arguments(c.graphs[function], 1))
-    arguments |= {n: v.copy() for n, v in model._views.items()}
+    arguments |= {n: v.copy() for n, v in model.state.views.items()}
     expected = interpret(c.graphs[function], arguments)
     call = model.call(function, {"x": arguments["x"]})
-    found = {**call.results, **{f"update.{n}": v for n, v in model._views.items()}}
+    found = {**call.results, **{f"update.{n}": v for n, v in model.state.views.items()}}
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-11, atol=1e-13, err_msg=name)

@@ -42,7 +42,7 @@ def data_for(name: str, rows: int = ROWS) -> Arrays:
 
 def bits(model: Model) -> bytes:
     """The whole state: parameters, slots, and the counters of steps and draws."""
-    return model._memory.tobytes()
+    return model.state.memory.tobytes()
 
 
 # -- Two losses
@@ -133,7 +133,7 @@ def test_resumed_training_draws_what_it_would_have_drawn(name: str, tmp_path: Pa
     second = compiled(MODELS / f"{name}.nn", seed=77)
     second.fit(data, epochs=4, batch=BATCH, progress=False, resume=path)
     objectives = max(1, len(whole.manifest.train["objectives"]))
-    assert int(whole._views["draws"]) == objectives * 4 * ROWS // BATCH
+    assert int(whole.state.views["draws"]) == objectives * 4 * ROWS // BATCH
     assert bits(second) == bits(whole)
 
 

@@ -45,6 +45,6 @@ def test_compiled_is_interpreted(name: str) -> None:
         for p in graph.params
         if p.kind in ("input", "target")
     }
-    state = {n: np.array(view) for n, view in model._views.items()}
+    state = {n: np.array(view) for n, view in model.state.views.items()}
     found = model.call("grad", data).results
     assert differences(graph, {**state, **data}, found) == []

@@ -143,7 +143,7 @@ def _arguments(c: Compilation, model: Model, seed: int) -> Arrays:
     arguments = dict(random_arguments(c.graphs["grad"], seed))
     model.init(seed)
     kept = c.graphs["grad"].params_of("header", "state")
-    arguments.update((v.name, model._views[v.name]) for v in kept)
+    arguments.update((v.name, model.state.views[v.name]) for v in kept)
     generator = np.random.default_rng(seed + 1)
     for name, value in model.state_dict().items():
         noise = generator.uniform(-0.05, 0.05, value.shape).astype(value.dtype)

@@ -11,7 +11,6 @@ several.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,10 +23,10 @@ from nncompiler.errors import UserError
 from nncompiler.runtime import checks, evaluation
 from nncompiler.runtime.artifact import Artifact, load_artifact
 from nncompiler.runtime.bindings import Bindings, Compiler
-from nncompiler.runtime.call import ALIGNMENT, BoundCall, Call, aligned, check_code, pointer
+from nncompiler.runtime.call import ALIGNMENT, BoundCall, Call, aligned, pointer
 from nncompiler.runtime.checks import Array, Data, Path
 from nncompiler.runtime.crew import MOST
-from nncompiler.runtime.manifest import HEADER_BYTES, StateEntry, describe
+from nncompiler.runtime.state import State
 
 # What trains, and what reads and writes files, is imported by the methods that need it: a process
 # that only predicts starts in a sixth less time.
@@ -65,29 +64,18 @@ class Model:
         #: Where training stands; what a checkpoint holds besides the state.
         self.record: Record | None = None
         self.bindings = Bindings(artifact, compiler, threads)
-        self._memory = aligned(self.manifest.state_bytes)
-        self._state = pointer(self._memory)
-        self._views = {e.name: self._view(e) for e in self.manifest.state}
+        self.state = State(artifact)
         self._calls: dict[tuple[str, int], Call] = {}
         self._batched = {
             f: next((a.name for a in self.bindings.any(f).given if a.batched), None)
             for f in {e.function for e in self.manifest.entries}
         }
-        #: Parameters that are zeros, for `init` was not compiled, until somebody sets them.
-        self._unset = {e.name for e in self.manifest.parameters}
-        if self.manifest.initialises:
-            self._unset.clear()
-        self._reset(0)
 
     def __repr__(self) -> str:
-        count = sum(self._views[e.name].size for e in self.manifest.parameters)
+        count = sum(view.size for view in self.state.parameters().values())
         return f"<Model {self.name}: {count} parameters, batch {self._sizes()}>"
 
     # -- State
-
-    def _view(self, entry: StateEntry) -> Array:
-        stretch = self._memory[entry.offset : entry.offset + entry.bytes]
-        return stretch.view(entry.dtype).reshape(entry.shape)
 
     def init(self, seed: int = 0) -> None:
         """Draw all parameters anew and reset the optimizer; the same seed gives the same bits.
@@ -95,30 +83,13 @@ class Model:
         Parameters that are embedded in the artifact are taken instead of drawn.
         """
         seed = checks.whole(seed, "the seed", 0, 2**64 - 1)
-        if not self.manifest.initialises:
-            raise self._without_init()
-        self._reset(seed)
-
-    def _reset(self, seed: int) -> None:
-        symbol = self.manifest.symbol("init")
-        code = self.artifact.lookup(symbol)(self._state, ctypes.c_uint64(seed))
-        check_code(code, symbol, {}, ())
+        self.state.init(seed)
         self.record = None
-
-    def _need_parameters(self) -> None:
-        if self._unset:
-            raise self._without_init()
-
-    def _without_init(self) -> UserError:
-        return UserError(
-            "NN0719", f"expected parameters, but '{self.name}' was compiled without `init`",
-            help="load weights first, or compile it with `init` among the functions",
-        )  # fmt: skip
 
     @property
     def parameters(self) -> Mapping[str, Array]:
         """Read-only views of the parameters by name; they follow training."""
-        views = {e.name: self._views[e.name].view() for e in self.manifest.parameters}
+        views = {name: view.view() for name, view in self.state.parameters().items()}
         for view in views.values():
             view.flags.writeable = False
         return MappingProxyType(views)
@@ -126,21 +97,21 @@ class Model:
     @property
     def rate(self) -> float:
         """The learning rate before its schedule; may be set."""
-        return float(self._views["rate"])
+        return float(self.state.views["rate"])
 
     @rate.setter
     def rate(self, value: float) -> None:
-        self._views["rate"][...] = checks.at_least(value, "the learning rate", 0.0)
+        self.state.views["rate"][...] = checks.at_least(value, "the learning rate", 0.0)
 
     @property
     def step(self) -> int:
         """The number of optimizer steps since `init`; several micro-batches may make one."""
-        return int(self._views["step"])
+        return int(self.state.views["step"])
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters by name."""
-        self._need_parameters()
-        return {e.name: self._views[e.name].copy() for e in self.manifest.parameters}
+        self.state.need_parameters()
+        return {name: view.copy() for name, view in self.state.parameters().items()}
 
     def averages(self) -> dict[str, Array]:
         """`state_dict` with the moving averages that `ema` in the train block keeps; before the
@@ -152,7 +123,7 @@ class Model:
             )  # fmt: skip
         found = self.state_dict()
         for name in found if self.step else ():
-            if (mean := self._views.get(f"opt.ema.{name}")) is not None:
+            if (mean := self.state.views.get(f"opt.ema.{name}")) is not None:
                 found[name] = mean.copy()
         return found
 
@@ -160,11 +131,11 @@ class Model:
     def averaged(self) -> Iterator[None]:
         """Within it, the parameters are their moving averages: to predict, evaluate and save."""
         held, means = self.state_dict(), self.averages()
-        self._overwrite(means)
+        self.state.overwrite(means)
         try:
             yield
         finally:
-            self._overwrite(held)
+            self.state.overwrite(held)
 
     def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike], strict: bool = True) -> None:
         """Set parameters by name; nothing is changed if there is an error.
@@ -178,7 +149,7 @@ class Model:
             name: checks.parameter(arrays[name], entry)
             for name, entry in entries.items() if name in arrays
         }  # fmt: skip
-        self._overwrite(checked)
+        self.state.overwrite(checked)
 
     # -- Files
 
@@ -206,16 +177,15 @@ class Model:
         """Write parameters, optimizer state and the place in training, atomically."""
         from nncompiler.runtime import checkpoint
 
-        self._need_parameters()
-
-        checkpoint.write(path, self.name, self.manifest.state, self._views, self.record)
+        self.state.need_parameters()
+        checkpoint.write(path, self.name, self.manifest.state, self.state.views, self.record)
 
     def load_checkpoint(self, path: Path) -> None:
         """Become the model that a checkpoint was written from; `fit(resume=path)` also goes on."""
         from nncompiler.runtime import checkpoint
 
         arrays, self.record = checkpoint.read(path, self.name, self.manifest.state)
-        self._overwrite(arrays)
+        self.state.overwrite(arrays)
 
     def resume(self, path: Path, fit: Record) -> Record:
         """Load a checkpoint if training with the settings of `fit` can go on from it."""
@@ -225,25 +195,15 @@ class Model:
         if record is None:
             raise checkpoint.not_begun(path)
         record.check(fit)
-        self._overwrite(arrays)
+        self.state.overwrite(arrays)
         return record
-
-    def _overwrite(self, arrays: Mapping[str, Array]) -> None:
-        """Set tensors of the state. Native `load`, last, renews what derives from them."""
-        for name, values in arrays.items():
-            self._views[name][...] = values
-        self._unset -= arrays.keys()
-        image = self._memory[HEADER_BYTES : self.manifest.infer_bytes].copy()
-        symbol = self.manifest.symbol("load")
-        size = ctypes.c_size_t(image.size)
-        check_code(self.artifact.lookup(symbol)(self._state, pointer(image), size), symbol, {}, ())
 
     # -- Calls
 
     def memory(self, function: str) -> tuple[Any, ...]:
         """The first arguments of an entry point: state and arena; else `UserError` NN0719."""
-        self._need_parameters()
-        return self._state, pointer(self.bindings.arena)
+        self.state.need_parameters()
+        return self.state.address, pointer(self.bindings.arena)
 
     def call(self, function: str, arrays: Mapping[str, npt.ArrayLike]) -> Call:
         """Run a function on just these arrays; the call holds the results until the next one."""
@@ -347,22 +307,6 @@ class Model:
 
     def summary(self) -> str:
         """A table of the parameters and of the memory the model needs."""
-        rows = [("parameter", "type", "elements", "bytes")]
-        for entry in self.manifest.parameters:
-            size = self._views[entry.name].size
-            kind = describe(entry.dtype, entry.shape)
-            rows.append((entry.name, kind, f"{size:_}", f"{entry.bytes:_}"))
-        tensors = self.manifest.parameters
-        count, size = sum(self._views[e.name].size for e in tensors), sum(e.bytes for e in tensors)
-        rows.append(("total", "", f"{count:_}", f"{size:_}"))
-        wide = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = [f"{self.name}, batch {self._sizes()}", ""]
-        for a, b, c, d in rows:
-            left = f"{a:<{wide[0]}}  {b:<{wide[1]}}"
-            lines.append(f"{left}  {c:>{wide[2]}}  {d:>{wide[3]}}".rstrip())
-        lines += [
-            "", f"state  {self.manifest.state_bytes:_} B "
-            f"({self.manifest.infer_bytes:_} B of it for inference)",
-            f"arena  {self.bindings.arena.size:_} B",
-        ]  # fmt: skip
-        return "\n".join(lines)
+        from nncompiler.runtime.summary import summary
+
+        return summary(self, self._sizes())
