@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nncompiler.errors import Note, UserError, nearest
-from nncompiler.lang.lex import CLOSERS, OPENERS, Lexed, Token
+from nncompiler.lang.lex import CLOSERS, Lexed, Token
+from nncompiler.lang.site import Site
 from nncompiler.lang.tables import END
 from nncompiler.lang.words import (
     COMPARISONS,
@@ -24,62 +25,11 @@ from nncompiler.lang.words import (
     found,
     wanted,
 )
-from nncompiler.record import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """The place of a syntax error."""
-
-    lexed: Lexed
-    position: int
-    accepts: frozenset[str]
-
-    @property
-    def token(self) -> Token:
-        return self.lexed.tokens[self.position]
-
-    @property
-    def kind(self) -> str:
-        return self.token.kind
-
-    @property
-    def before(self) -> Token | None:
-        return self.lexed.tokens[self.position - 1] if self.position else None
-
-    @property
-    def on_new_line(self) -> bool:
-        return self.before is None or self.before.span.line != self.token.span.line
-
-    @property
-    def after_operand(self) -> bool:
-        return self.before is not None and self.before.kind in OPERAND_ENDS
-
-    @property
-    def open(self) -> list[Token]:
-        """The brackets open here, outermost first."""
-        stack: list[Token] = []
-        for token in self.lexed.tokens[: self.position]:
-            if token.text in CLOSERS:
-                stack.append(token)
-            elif token.text in OPENERS and stack:
-                while stack and stack.pop().text != OPENERS[token.text]:
-                    pass
-        return stack
-
-    def kind_at(self, offset: int) -> str:
-        """The kind of the token `offset` places from this one; empty outside the file."""
-        position = self.position + offset
-        return self.lexed.tokens[position].kind if 0 <= position < len(self.lexed.tokens) else ""
-
-    def error(self, code: str, message: str, *, help: str | None = None,
-              notes: tuple[Note, ...] = (), at: Token | None = None) -> UserError:
-        return UserError(code, message, (at or self.token).span, notes=notes, help=help)
 
 
 def explain(lexed: Lexed, position: int, accepts: frozenset[str]) -> UserError:
     """The error for token `position`, where only kinds in `accepts` fit."""
-    site = _Site(lexed, position, accepts)
+    site = Site(lexed, position, accepts)
     for rule in _RULES:
         if error := rule(site):
             return error
@@ -89,7 +39,7 @@ def explain(lexed: Lexed, position: int, accepts: frozenset[str]) -> UserError:
 # The mistakes, most telling first ---------------------------------------------------------------
 
 
-def _unclosed(site: _Site) -> UserError | None:
+def _unclosed(site: Site) -> UserError | None:
     """An opener that nothing closes, noticed where its content stops making sense."""
     open_ = site.open
     if not open_:
@@ -125,13 +75,13 @@ def _outdented(tokens: list[Token]) -> Token | None:
     return None
 
 
-def _end_of_file(site: _Site) -> UserError | None:
+def _end_of_file(site: Site) -> UserError | None:
     if site.kind != END:
         return None
     return site.error("NN0021", f"expected {wanted(site.accepts)}, but the file ends here")
 
 
-def _bracket_on_new_line(site: _Site) -> UserError | None:
+def _bracket_on_new_line(site: Site) -> UserError | None:
     applied = {"LPAR": "CALL", "LSQB": "INDEX"}.get(site.kind)
     if applied not in site.accepts or not site.after_operand or not site.on_new_line:
         return None
@@ -141,7 +91,7 @@ def _bracket_on_new_line(site: _Site) -> UserError | None:
         help=f"put the `{site.token.text}` on the line of what it applies to")
 
 
-def _operator_after_stage(site: _Site) -> UserError | None:
+def _operator_after_stage(site: Site) -> UserError | None:
     """``x |> block + x``."""
     inside = {"PIPE", "CALL"} <= site.accepts and "PLUS" not in site.accepts
     if not inside or not (site.kind in OPERATORS or site.kind in {"INDEX", "DOT"}):
@@ -166,14 +116,14 @@ def _text(lexed: Lexed, start: int, stop: int) -> str:
     return text if len(text) <= 40 and "\n" not in text else "..."
 
 
-def _chained_comparison(site: _Site) -> UserError | None:
+def _chained_comparison(site: Site) -> UserError | None:
     if site.kind not in COMPARISONS or "AND" not in site.accepts or not site.after_operand:
         return None
     return site.error("NN0026", "comparisons cannot be chained",
                       help="write `a < b and b < c`")
 
 
-def _equals(site: _Site) -> UserError | None:
+def _equals(site: Site) -> UserError | None:
     """``=`` for ``==``, the reverse, and a keyword bound like a name."""
     before = site.before
     if site.kind == "EQEQ" and "EQUAL" in site.accepts:
@@ -189,7 +139,7 @@ def _equals(site: _Site) -> UserError | None:
     return None
 
 
-def _keyword(site: _Site, token: Token) -> UserError:
+def _keyword(site: Site, token: Token) -> UserError:
     help = f"choose another name, such as `{token.text}_1`"
     if token.kind in {"LOSS", "OUTPUT", "METRIC"} and site.kind == "EQUAL":
         help = f"write `{token.text} NAME = ...` with a name"
@@ -197,7 +147,7 @@ def _keyword(site: _Site, token: Token) -> UserError:
                       at=token, help=help)
 
 
-def _missing_type(site: _Site) -> UserError | None:
+def _missing_type(site: Site) -> UserError | None:
     if "COLON" in site.accepts and site.kind_at(-2) in DECLARATIONS:
         word, name = site.lexed.tokens[site.position - 2 : site.position]
         message = f"expected the type of `{name.text}`, but found {found(site.token)}"
@@ -212,7 +162,7 @@ def _missing_type(site: _Site) -> UserError | None:
     return None
 
 
-def _conditional(site: _Site) -> UserError | None:
+def _conditional(site: Site) -> UserError | None:
     """``a if c else b``."""
     if not (site.kind == "ELSE" and "LBRACE" in site.accepts
             or site.kind == "IF" and site.after_operand and "PLUS" in site.accepts):
@@ -221,7 +171,7 @@ def _conditional(site: _Site) -> UserError | None:
                       help="write `where(c, a, b)` for tensors, or an `if` statement")
 
 
-def _block(site: _Site) -> UserError | None:
+def _block(site: Site) -> UserError | None:
     """A block without its brace, or a definition with the wrong number of lists."""
     if "LBRACE" in site.accepts:
         if site.kind == "COLON":
@@ -242,7 +192,7 @@ def _block(site: _Site) -> UserError | None:
     return None
 
 
-def _range(site: _Site) -> UserError | None:
+def _range(site: Site) -> UserError | None:
     if site.kind == "RANGE":
         return site.error("NN0049", "`..` stands between the bounds of a `for` only",
                           help="a slice is `x[1:3]`; any number of axes is `...`")
@@ -252,7 +202,7 @@ def _range(site: _Site) -> UserError | None:
     return None
 
 
-def _missing_comma(site: _Site) -> UserError | None:
+def _missing_comma(site: Site) -> UserError | None:
     open_ = site.open
     if ("COMMA" not in site.accepts or not open_ or open_[-1].text == "{"
             or site.kind not in STARTS | {"LBRACE"} or not site.after_operand):
@@ -262,7 +212,7 @@ def _missing_comma(site: _Site) -> UserError | None:
                       f"and `{site.token.text}`", help="separate the parts with a comma")
 
 
-def _statement_start(site: _Site) -> UserError | None:
+def _statement_start(site: Site) -> UserError | None:
     """A statement that begins with a name but binds nothing."""
     if site.accepts != {"EQUAL", "COMMA"}:
         return None
@@ -298,13 +248,13 @@ def _meant(name: str, kinds: frozenset[str]) -> str | None:
     return nearest(name, sorted(kind.lower() for kind in kinds))
 
 
-def _rest(site: _Site) -> str:
+def _rest(site: Site) -> str:
     if site.kind == "RBRACE":
         return ""
     return "(...)" if site.kind == "CALL" else f" {site.token.text} ..."
 
 
-def _placement(site: _Site) -> UserError | None:
+def _placement(site: Site) -> UserError | None:
     """Statements outside a block, definitions inside one, and values where a statement begins."""
     if site.accepts >= ITEMS:
         if word := _meant(site.token.text, ITEMS):
@@ -332,7 +282,7 @@ def _placement(site: _Site) -> UserError | None:
     return None
 
 
-def _keyword_as_name(site: _Site) -> UserError | None:
+def _keyword_as_name(site: Site) -> UserError | None:
     if "NAME" not in site.accepts or not site.token.text.isalpha() or site.kind == "NAME":
         return None
     if "INT" in site.accepts and (site.on_new_line or site.kind in {"AND", "OR", "AS", "IN"}):
@@ -340,7 +290,7 @@ def _keyword_as_name(site: _Site) -> UserError | None:
     return _keyword(site, site.token)
 
 
-def _unexpected(site: _Site) -> UserError:
+def _unexpected(site: Site) -> UserError:
     help = None
     if site.on_new_line and site.before and "INT" in site.accepts:
         return site.error("NN0020", f"expected {wanted(site.accepts)} after "
@@ -362,7 +312,7 @@ def _unexpected(site: _Site) -> UserError:
                       help=help)
 
 
-_RULES: tuple[Callable[[_Site], UserError | None], ...] = (
+_RULES: tuple[Callable[[Site], UserError | None], ...] = (
     _unclosed, _end_of_file, _bracket_on_new_line, _operator_after_stage, _equals,
     _chained_comparison, _missing_type, _conditional, _block, _range, _missing_comma,
     _statement_start, _placement, _keyword_as_name)
