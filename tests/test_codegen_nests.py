@@ -276,6 +276,14 @@ def test_convolution_is_a_contraction(rng, guard):
     np.testing.assert_allclose(y, np.einsum("nhwcrs,rsco->nhwo", windows, w), rtol=1e-4, atol=1e-5)
 
 
+def test_weights_beyond_the_first_cache_are_read_by_narrow_tiles():
+    """Where columns come from the second-level cache, tiles have more rows and fewer of them."""
+    x, w, y = (np.zeros(s, np.float32) for s in ((1, 8, 8, 64), (3, 3, 64, 64), (1, 8, 8, 64)))
+    nest = scheduled(convolution(x, w, y, True), x=x, w=w, y=y)
+    assert nest.schedule.vector == ("o",)
+    assert nest.schedule.tile == (4, 16)
+
+
 def test_batched_product(rng):
     """A batch axis in both factors goes outside the tiles."""
     a, b = (

@@ -36,6 +36,8 @@ _LOADS = 1.6
 #: Cycles of reading the columns of one step where the next step's lie on another page: no prefetch
 #: of hardware crosses it. Copied, of one vector of them.
 _PAGE_STEP, _PAGE_VECTOR = 3.0, 4.0
+#: Cycles more of a vector of columns that comes from the second-level cache in every step.
+_SECOND = 0.25
 #: Cycles of a guard that differs between the rows or columns of a tile, and of one that differs
 #: between lanes: a mask, which stays the same over channels. Only tiles at an edge look at them.
 _GUARD, _MASK = 0.75, 0.5
@@ -146,6 +148,7 @@ class ContractionTiles(Order):
         packed_lane = _TURNED_LANE if turned else _PACKED_LANE
         rows_apart, pages = (all(self.apart(p[n], PAGE) for p in products) for n in (0, 1))
         apart = self.apart(products[0][0], LINE)
+        near = self.near(products, columns)
 
         @cache
         def copied(vectors: int) -> tuple[int, str | None, bool]:
@@ -172,6 +175,7 @@ class ContractionTiles(Order):
                 copy, far = copy + pages * _PAGE_VECTOR / readers, 0.0
 
             far += self.waiting(apart, around, rows * vectors, size)
+            copy += _SECOND * (near and size > CACHE)
 
             def step(r: int, v: int, copy: float = copy, far: float = far) -> float:
                 guards = masks * r + masked * v + far + rows_apart * _PAGE_STEP
