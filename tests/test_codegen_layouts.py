@@ -10,6 +10,7 @@ import pytest
 
 import nncompiler
 from nncompiler.codegen.clip import Bounds, clip
+from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.target import host
 from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Store, reads_and_writes
@@ -97,7 +98,8 @@ def test_rounds_and_panels(rng, rows, columns, pack, order, long):
 @pytest.mark.parametrize("columns", [128, 150])
 def test_rounds_copy_rows(rng, rows, columns):
     """Rows that lie side by side are copied for the tiles of a block, where these are many: by
-    groups of tiles, one or more, the last of which may copy some rows again.
+    groups of tiles, one or more, the last of which may copy some rows again. Nothing else in this
+    kernel is asked for ahead of time.
     """
     a = rng.standard_normal((3, 9, rows)).astype(np.float32)
     b = rng.standard_normal((3, 9, columns)).astype(np.float32)
@@ -108,8 +110,16 @@ def test_rounds_copy_rows(rng, rows, columns):
     nest = kernel(For(axes(i=rows, j=columns), (fold, store)))
     for unroll in (1, 3):
         schedule = Schedule("contract", ("j",), "i", (6, 16), tuple("jkil"), columns, unroll)
+        assert asks_ahead(replace(nest, schedule=schedule), a=a, b=b, c=c)
+        assert not asks_ahead(replace(nest, schedule=replace(schedule, pack=64)), a=a, b=b, c=c)
         run(replace(nest, schedule=schedule), a=a, b=b, c=c)
         np.testing.assert_allclose(c, np.einsum("kli,klj->ij", a, b), rtol=1e-4, atol=1e-5)
+
+
+def asks_ahead(nest, **arrays):
+    """Whether the code of a kernel asks for lines of memory before it reads them."""
+    table = {name: buffer(name, array) for name, array in arrays.items()}
+    return "@llvm.prefetch" in emit_kernel(nest, table, host(), "kernel").text
 
 
 @pytest.mark.parametrize("columns", [1, 4, 12, 29])
@@ -228,15 +238,15 @@ def test_output_that_is_read_again_is_no_input(tmp_path):
     assert_one_at_a_time(path, image)
 
 
-def rounds_of(rng, batch, time):
+def rounds_of(rng, batch, time, rows=48, columns=64):
     """A weight gradient over batch and time, as `split_rounds` leaves it, with its arrays."""
-    a = rng.standard_normal((batch, time, 48)).astype(np.float32)
-    b = rng.standard_normal((batch, time, 64)).astype(np.float32)
-    c = np.zeros((48, 64), np.float32)
+    a = rng.standard_normal((batch, time, rows)).astype(np.float32)
+    b = rng.standard_normal((batch, time, columns)).astype(np.float32)
+    c = np.zeros((rows, columns), np.float32)
     term = apply("mul", load("a", a, "k", "l", "i"), load("b", b, "k", "l", "j"))
     fold = Fold(("acc",), "sum", axes(k=batch, l=time), (term,))
     store = Store("c", at("i", "j"), Ref("acc", F32))
-    nest = kernel(For(axes(i=48, j=64), (fold, store)))
+    nest = kernel(For(axes(i=rows, j=columns), (fold, store)))
     arrays = {"a": a, "b": b, "c": c}
     buffers = tuple(buffer(name, array) for name, array in arrays.items())
     plan = Plan("p", (), buffers, (nest,))
@@ -253,6 +263,26 @@ def test_rounds_are_lengthened(rng, batch):
     assert 64 <= fold.axes[1].extent * 16 <= 128
     _, schedule = choose(nest, plan.table(), 32, 16)
     assert schedule.order.index("k0") < schedule.order.index(schedule.register)
+    run(replace(nest, schedule=schedule), **arrays)
+    expected = np.einsum("kli,klj->ij", arrays["a"], arrays["b"])
+    np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "halves"),
+    [(256, 96, True), (130, 128, True), (128, 128, False), (255, 96, False), (256, 64, False)],
+)
+def test_rows_in_halves(rng, rows, columns, halves):
+    """Where rows are the wider side, two threads take half of them each, and all columns: what is
+    read again, and copied again, is the narrower side.
+    """
+    plan, arrays = rounds_of(rng, 8, 64, rows, columns)
+    (nest,) = plan.kernels()
+    _, schedule = choose(nest, plan.table(), 32, 16)
+    assert schedule.pack == (columns if halves else 64)
+    around = next(n for n, x in enumerate(schedule.order) if x.startswith("k"))
+    assert schedule.order[:around] == (("i0", "j") if halves else ("j",))
+    assert asks_ahead(replace(nest, schedule=schedule), **arrays) == halves
     run(replace(nest, schedule=schedule), **arrays)
     expected = np.einsum("kli,klj->ij", arrays["a"], arrays["b"])
     np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-4)

@@ -1,6 +1,6 @@
 """Split the reduction axis whose rounds run around the tiles of a contraction, so that a round is
 long enough for its accumulators to come from memory and short enough for its factors to stay in
-cache.
+cache; and its rows, so that these can be copied for all columns at once.
 
     acc = sum k < 32, l < 64 { … }                acc = sum k < 32, l0 < 16, l1 < 4 { … }
     schedule contract: … order j | l i k   ──▶    schedule contract: … order j | l0 i l1 k
@@ -36,7 +36,11 @@ def split_rounds(plan: Plan, choose: Choose) -> Plan:
             return replace(step, body=tuple(visit(s) for s in step.body))
         cycles, schedule = choose(step, buffers)
         longer = _longer(step, schedule, buffers)
-        return longer if longer != step and choose(longer, buffers)[0] < cycles else step
+        if longer != step and choose(longer, buffers)[0] < cycles:
+            step, schedule = longer, choose(longer, buffers)[1]
+        halves = _halves(step, schedule, buffers)
+        wider = halves != step and choose(halves, buffers)[1].pack > schedule.pack
+        return halves if wider else step
 
     steps = tuple(visit(s) for s in plan.steps)
     return plan if steps == plan.steps else replace(plan, steps=steps)
@@ -73,6 +77,23 @@ def _in_rounds(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> Kernel:
     most = min(CACHE // 2 // (2 * LINE), axis.extent // 2)
     for n in (n for n in range(most, most // 2, -1) if axis.extent % n == 0):
         return _split(kernel, axis, n)
+    return kernel
+
+
+def _halves(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> Kernel:
+    """The kernel with its rows in two parts instead of its columns, where rows are the wider
+    side: two threads then copy all columns each, but every row is read, and copied, once.
+    """
+    for product, _ in _around(kernel, schedule):
+        form, columns = contraction(kernel), schedule.vector[0]
+        sizes = {a.name: a for a in form.parallel} if form else {}
+        rows, across = sizes[schedule.register or ""], sizes[columns].extent
+        a, _ = with_columns(product, columns)
+        if not isinstance(a, Load) or stride_of(a.index, buffers[a.buffer], rows.name) != 1:
+            continue
+        again = -(-across // (schedule.pack or across)) - 1
+        if across < again * rows.extent and rows.extent % 2 == 0:
+            return _split(kernel, rows, rows.extent // 2)
     return kernel
 
 

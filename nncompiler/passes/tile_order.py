@@ -55,8 +55,11 @@ class Order(Reads):
         elif choice.vector == choice.columns and (
             first := self.round_of(products, self.panel_bytes(choice), choice.rows, choice.columns)
         ):
-            inside = (*inner, *rows, *(x for x in reduction if x != first))
-            order = (*outer, choice.columns, first, *inside)
+            inside = *rows, *(x for x in reduction if x != first)
+            if self.side_by_side(products[0][0], choice.rows):
+                order = (*outer, *inner, choice.columns, first, *inside)
+            else:
+                order = (*outer, choice.columns, first, *inner, *inside)
         order, pack = self.packed(choice, products, order)
         unroll = unrolled(self.form, order[-1], self.lanes if choice.vector == order[-1] else 1)
         roles = (choice.vector,), choice.rows, choice.tile
@@ -93,11 +96,15 @@ class Order(Reads):
         if around is None and inside == [choice.rows] and readers < BLOCK_READERS:
             tiles = 1
         a, most = products[0][0], BLOCK
-        if around is not None and self.apart(a, LINE) and self.stride(a, inside[-1]) == 1:
-            # Rows that lie side by side are copied too, for half of all columns at most.
+        if around is not None and self.side_by_side(a, inside[-1]):
+            # Rows are copied too, for half of all columns at most if these alone can be shared.
             waiting = self.extent(choice.rows) * choice.tile[1] * a.dtype.bytes
-            most = max(BLOCK, min(every // 2, SLOT_BYTES // waiting))
+            most = max(BLOCK, min(every if place else every // 2, SLOT_BYTES // waiting))
         return order, choice.tile[1] * max(1, min(tiles, most, every))
+
+    def side_by_side(self, a: Expr, rows: str | None) -> bool:
+        """Whether neighbours in memory are rows, and steps of the reduction lie lines apart."""
+        return rows is not None and self.apart(a, LINE) and self.stride(a, rows) == 1
 
     def around(
         self, choice: Choice, shifted: set[str], reduction: list[str]
