@@ -366,6 +366,26 @@ def test_rows_are_divided_evenly(rows, fmas):
     assert sorted(n for x in blocks if (n := x.count("@llvm.fma"))) == fmas
 
 
+@pytest.mark.parametrize(("columns", "whole"), [(13, True), (30, True), (37, False), (7, False)])
+def test_last_vector_begins_earlier(rng, columns, whole):
+    """So that it is full and nothing is masked, where a tile has several vectors."""
+    text = tiled_text(20, columns, 9)
+    assert ("llvm.masked" not in text) == whole
+    a, b, c = matrices(rng, 20, columns, 9, np.float32)
+    check_product(product(a, b, **TILED, order=("j", "i", "k")), a, b, c)
+
+
+def test_columns_that_are_read_and_written_are_computed_once(rng):
+    """What the epilogue adds to is not added to twice."""
+    a, b, c = matrices(rng, 20, 13, 9, np.float32)
+    before = rng.standard_normal(c.shape).astype(np.float32)
+    more = Store("c", at("i", "j"), apply("add", load("c", c, "i", "j"), Ref("acc", F32)))
+    nest = product(a, b, more, **TILED, order=("j", "i", "k"))
+    c = before.copy()
+    run(nest, a=a, b=b, c=c)
+    np.testing.assert_allclose(c, before + a @ b, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("pack", "fmas"), [(0, [10, 48]), (16, [8, 48])])
 def test_whole_tiles_are_unrolled(pack, fmas):
     """Four steps at a time, but one where the rows fill a panel."""

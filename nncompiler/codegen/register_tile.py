@@ -15,6 +15,7 @@ from nncompiler.codegen.footprint import footprint
 from nncompiler.codegen.horizontal import transpose_add
 from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.product import Loops, Roles, column_axis, narrowed, ordered, roles_of
+from nncompiler.codegen.repeated import repeatable
 from nncompiler.codegen.slots import Slots
 from nncompiler.codegen.tile import Tile, evenly
 from nncompiler.codegen.value import Value, active_mask, literal
@@ -59,6 +60,8 @@ class RegisterTiles:
         rows = evenly(self.extents[self.rows], self.tile[0]) if self.rows else [range(1)]
         self.often = max(rows, key=len).step
         self.pack = min(schedule.pack, self.extents[self.columns])
+        alone = not self.reduced and not self.pack
+        self.repeats = alone and repeatable(form.body, self.columns, emitter)
         steps = math.prod(a.extent for a in first.reduction)
         roles = self.columns, self.rows
         self.expected = expected(form.body, roles, self.extents, steps, emitter)
@@ -91,9 +94,10 @@ class RegisterTiles:
         across = -(-tile.width // lanes)
         for r in range(tile.rows):
             for v in range(across):
-                over = Lanes(self.columns, lanes, min(lanes, tile.width - v * lanes))
+                column = self.column_of(tile, v, lanes)
+                over = Lanes(self.columns, lanes, min(lanes, tile.width - column))
                 self._epilogue(
-                    tile, tile.row + r, over, v * lanes,
+                    tile, tile.row + r, over, column,
                     {k: s[r * across + v] for k, s in sums.items()},
                 )  # fmt: skip
 
@@ -127,6 +131,11 @@ class RegisterTiles:
         if not tile.row.base:
             return At.of(row) + tile.row.plus
         return At(self.w.assign(f"add nuw nsw i64 {tile.row.base}, {row}"), tile.row.plus)
+
+    def column_of(self, tile: Tile, number: int, lanes: int) -> int:
+        """The first column of an accumulator of a tile."""
+        column = number if self.reduced else number * lanes
+        return min(column, tile.width - lanes) if self.repeats and tile.width > lanes else column
 
     def _column(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
         """One vector of `b`, from its panel if there is one."""
@@ -255,17 +264,17 @@ class RegisterTiles:
     def step(self, product: Roles, tile: Tile, across: int, acc: list[Value]) -> list[Value]:
         """One step of the innermost reduction loop: every accumulator takes one product."""
         lanes = acc[0].lanes
-        step = 1 if self.reduced else lanes
         found = list(acc)
         if self.reduced and tile.rows < across:
             # The shorter side stays in registers while the longer one streams past.
             rows = [self._row(product, tile, r, lanes) for r in range(tile.rows)]
             for v in range(across):
-                column = self._column(product, tile, v * step, lanes)
+                column = self._column(product, tile, self.column_of(tile, v, lanes), lanes)
                 for r, row in enumerate(rows):
                     found[r * across + v] = self._multiply_add(row, column, acc[r * across + v])
             return found
-        columns = [self._column(product, tile, v * step, lanes) for v in range(across)]
+        firsts = [self.column_of(tile, v, lanes) for v in range(across)]
+        columns = [self._column(product, tile, first, lanes) for first in firsts]
         for r in range(tile.rows):
             row = self._row(product, tile, r, lanes)
             for v, column in enumerate(columns):
