@@ -93,7 +93,17 @@ def erf_far_weight(t: mp.mpf) -> mp.mpf:
     return mp.erfc(t) / mp.erf(t) * mp.log(2)
 
 
-erfc_log = series(lambda t: erf_far(t) / t, lambda t: -2 / root(mp.pi) / mp.log(2))
+#: 1 + erf: in powers of 1 / (1 + step t)
+step = mp.mpf(float(np.float32(0.443)))
+
+
+def erfcx(s: mp.mpf) -> mp.mpf:
+    return mp.erfc((1 / s - 1) / step) / erfcx_weight(s)
+
+
+def erfcx_weight(s: mp.mpf) -> mp.mpf:
+    return mp.exp(-(((1 / s - 1) / step) ** 2))
+
 
 #: name, function, weight, interval, degree in f32 and f64 (None: not used)
 TABLES = (
@@ -112,8 +122,7 @@ TABLES = (
     ("erf near f64", erf_near, lambda s: 1 / (1 + erf_near(s)), mp.mpf(0), mp.mpf(1), None, 12),
     ("erf far f32", erf_far, erf_far_weight, mp.mpf("0.795"), mp.mpf("3.95"), 5, None),
     ("erf far f64", erf_far, erf_far_weight, mp.mpf("0.999"), mp.mpf("5.95"), None, 18),
-    ("1 + erf", erfc_log, lambda t: mp.erfc(t) * mp.log(2) * t, mp.mpf(0), mp.mpf(4), 7, None),
-    ("1 + erf, power", exp2m1, lambda f: f / mp.mpf(2) ** f, -half, half, 5, None),
+    ("1 + erf", erfcx, erfcx_weight, 1 / (1 + step * mp.mpf("4.2")), mp.mpf(1), 5, None),
     ("erf power", exp2m1, lambda f: f / mp.mpf(2) ** f, -half, half, 4, 11),
 )
 

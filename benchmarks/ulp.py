@@ -7,7 +7,8 @@
 f64 (and pow) is held against the C library's `longdouble` (and f64) functions, f32 against the f64
 formulas so tested. Errors are in units in the last place of the exact result; a wrong NaN or
 infinity counts as inf. sin and cos are tested up to |x| = 1e5 (f32) and 1e9 (f64), where their
-bounds are promised.
+bounds are promised. `1+erf` and `exp(-xx)` are forms of their own: the error of the first, f32
+alone, is in units of 2^-23; that of the second counts from the rounded square.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ from nncompiler.runtime.artifact import open_artifact
 from nncompiler.runtime.call import aligned
 
 UNARY = ("exp", "log", "tanh", "sigmoid", "erf", "sin", "cos")
+#: Expressions with formulas of their own, tried in f32.
+FORMS: dict[str, Callable[[Expr], Expr]] = {
+    "1+erf": lambda x: apply("add", const(1, x.dtype), apply("erf", x)),
+    "exp(-xx)": lambda x: apply("exp", apply("neg", apply("mul", x, x))),
+}
 CHUNK = 1 << 17
 LIMIT = {F32: 1e5, F64: 1e9}
 
@@ -142,12 +148,18 @@ def _error(op: str, x: Expr) -> Expr:
         low = apply("max", value, wide(-(2.0**128)))
         return apply("min", low, wide(2.0**128))
 
-    got = Cast(apply(op, x), F64)
-    wanted = apply(op, Cast(x, F64))
+    if op == "exp(-xx)":
+        got = Cast(FORMS[op](x), F64)
+        wanted = apply("exp", Cast(apply("neg", apply("mul", x, x)), F64))
+    else:
+        of = FORMS.get(op, lambda x: apply(op, x))
+        got, wanted = Cast(of(x), F64), of(Cast(x, F64))
     binade = Bitcast(
         apply("and", Bitcast(wanted, U64), const(0x7FF0_0000_0000_0000, U64)), F64)
     unit = apply("mul", apply("min", apply("max", binade, wide(2.0**-126)), wide(2.0**127)),
                  wide(2.0**-23))
+    if op == "1+erf":
+        unit = wide(2.0**-23)
     distance = apply("abs", apply("sub", clamped(got), clamped(wanted)))
     nan = [apply("ne", v, v) for v in (got, wanted)]
     error = apply("select", nan[0], wide(math.inf), apply("div", distance, unit))
@@ -199,7 +211,7 @@ def worst(op: str, dtype: DType, target: Target, inputs: Iterator[tuple[np.ndarr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("functions", nargs="*", default=[*UNARY, "pow"])
+    parser.add_argument("functions", nargs="*", default=[*UNARY, *FORMS, "pow"])
     parser.add_argument("--stride", type=int, default=1, help="test every STRIDEth f32")
     parser.add_argument("--samples", type=int, default=1 << 22, help="of f64, and of pow")
     parser.add_argument("--level", default="host", choices=NAMES)
@@ -209,6 +221,8 @@ def main() -> None:
     print("|" + "---|" * 6)
     for dtype in (F32, F64):
         for op in options.functions:
+            if op in FORMS and dtype != F32:
+                continue
             start = time.perf_counter()
             with np.errstate(all="ignore"):
                 if dtype == F32 and op != "pow":

@@ -9,6 +9,8 @@ well.
 
 from __future__ import annotations
 
+import math
+
 from nncompiler.codegen.math_value import (
     Operand,
     Value,
@@ -18,6 +20,8 @@ from nncompiler.codegen.math_value import (
     exponent_bias,
     horner,
     mantissa_bits,
+    sign_mask,
+    signed,
     with_sign_of,
 )
 from nncompiler.ir.scalar import Apply, Expr, Ref
@@ -74,8 +78,10 @@ _EXP = {
 
 
 def exp(x: Value) -> Value:
-    if square := _square(x.expr):
-        return _falling(Value(square, x.fma))
+    if root := _square_of(x.expr):
+        t = _below(Value(root, x.fma))
+        power, unit = _lifted(t * t)
+        return power * unit
     table = _EXP[x.dtype]
     return _exp_clamped(at_least(at_most(x, table.high), table.zero))
 
@@ -86,7 +92,7 @@ def exp_sum(high: Value, low: Value) -> Value:
     m, r = _reduce(
         at_least(at_most(high, table.high), table.low), 2 * exponent_bias(high.dtype), low
     )
-    return _scale(_exp_polynomial(r), m)
+    return _scale(_expm1_polynomial(r), m)
 
 
 def sigmoid(x: Value) -> Value:
@@ -99,28 +105,39 @@ def sigmoid(x: Value) -> Value:
 
 def _exp_clamped(x: Value) -> Value:
     m, r = _reduce(x, 2 * exponent_bias(x.dtype))
-    return _scale(_exp_polynomial(r), m)
+    return _scale(_expm1_polynomial(r), m)
 
 
-def _square(x: Expr) -> Expr | None:
-    """The square of which this is the negative."""
+def _square_of(x: Expr) -> Expr | None:
+    """That of whose square this is the negative."""
     match x:
-        case Apply("neg", (Apply("mul", (Ref(a), Ref(b))) as square,)) if a == b:
-            return square
-        case Apply("neg", (Apply("mul", (c, d)) as square,)) if c is d:
-            return square
+        case Apply("neg", (Apply("mul", (Ref(a) as root, Ref(b))),)) if a == b:
+            return root
+        case Apply("neg", (Apply("mul", (c, d)),)) if c is d:
+            return c
     return None
 
 
 def _falling(t: Value) -> Value:
     """e^-t for t >= 0: fewer operations than where a power can overflow."""
+    power, unit = _lifted(at_most(t, _EXP[t.dtype].sunk))
+    return power * unit
+
+
+def _below(x: Value) -> Value:
+    """|x|, or something as good where e^-(x x) is 0."""
+    return at_most(abs(x), math.sqrt(_EXP[x.dtype].sunk))
+
+
+def _lifted(t: Value) -> tuple[Value, float]:
+    """e^-t for 0 <= t <= `sunk` as a product, whose first factor is not subnormal."""
     table = _EXP[t.dtype]
-    t = at_most(t, table.sunk)
     shifter = _shifter(t.dtype, exponent_bias(t.dtype) + table.lift)
     m = t.mul_add(-LOG2_E, shifter)
     n = m - shifter
     r = n.mul_add(-table.ln2[1], n.mul_add(-table.ln2[0], -t))
-    return _exp_polynomial(r) * _power_of_two(m.bits(), t.dtype) * 2.0**-table.lift
+    scale = _power_of_two(m.bits(), t.dtype)
+    return estrin(r, (0.0, 1.0, *table.q)).mul_add(scale, scale), 2.0**-table.lift
 
 
 def _reduce(x: Value, plus: int, low: Operand = 0.0) -> tuple[Value, Value]:
@@ -142,10 +159,6 @@ def _shifter(dtype: DType, plus: int) -> float:
     return 1.5 * 2.0 ** mantissa_bits(dtype) + plus
 
 
-def _exp_polynomial(r: Value) -> Value:
-    return _expm1_polynomial(r) + 1.0
-
-
 def _expm1_polynomial(r: Value) -> Value:
     return estrin(r, _EXP[r.dtype].q).mul_add(r * r, r)
 
@@ -156,12 +169,13 @@ def _power_of_two(biased: Value, dtype: DType) -> Value:
 
 
 def _scale(p: Value, m: Value) -> Value:
-    """p * 2^n, rounded once: n is halved so that each factor is a normal number. The low bits of
-    `m` are n plus two biases.
+    """(1 + p) 2^n, where n is halved so that each factor is a normal number. The low bits of `m`
+    are n plus two biases.
     """
     bits = m.bits()
     half = bits >> 1
-    return p * _power_of_two(half, p.dtype) * _power_of_two(bits - half, p.dtype)
+    first = _power_of_two(half, p.dtype)
+    return p.mul_add(first, first) * _power_of_two(bits - half, p.dtype)
 
 
 def tanh(x: Value) -> Value:
@@ -235,21 +249,20 @@ def _whole(exponent: Value) -> tuple[Value, Value]:
     return _power_of_two(m.bits(), exponent.dtype), exponent - (m - shifter)
 
 
-#: log2(erfc(t)) / t in powers of t, and where erfc(t) counts as 0.
-_LOG_ERFC = (
-    -1.6279086, -0.91841644, -0.14848144, 0.028253354,
-    -0.00077427464, -0.0014896595, 0.00044557778, -4.53678e-05,
-)  # fmt: skip
-_NO_TAIL = 7.05
-#: (2^f - 1) / f in powers of f, |f| <= 1/2.
-_EXP2 = (0.6931472, 0.24022648, 0.055503592, 0.009618499, 0.0013391188, 0.0001532959)
+#: e^(t t) erfc(t) in powers of t / (1 + `_ERFCX_STEP` t).
+_ERFCX_STEP = 0.4435
+_ERFCX = (1.0, -1.1283777, 0.49953145, -0.086967215, -0.009951636, 0.0047089616)
 
 
 def one_plus_erf(x: Value) -> Value:
     """1 + erf(x) in f32, as in a normal distribution: erfc(|x|), or 2 minus that. No form for
-    small x, as erf has, is needed: no digit of a small erf can be seen.
+    small x, as erf has, is needed: no digit of a small erf can be seen. The power is the one in
+    its derivative, so that where both are computed it is computed once. Nothing waits for the
+    division, which runs beside the power.
     """
-    t = at_most(abs(x), _NO_TAIL)
-    scale, rest = _whole(t * estrin(t, _LOG_ERFC))
-    tail = estrin(rest, _EXP2).mul_add(rest, 1.0) * scale
-    return (x < 0.0).choose(tail, 2.0 - tail)
+    t = _below(x)
+    power, unit = _lifted(t * t)
+    rest = horner(t / t.mul_add(_ERFCX_STEP, 1.0), [-c * unit for c in _ERFCX])
+    rest = (rest.bits() ^ (x.bits() & sign_mask(x.dtype))).bits(x.dtype)
+    limit = (x.bits(signed(x.dtype)) < 0).choose(x.of(0.0), 2.0)  # the same for 0 and -0
+    return power.mul_add(rest, limit)

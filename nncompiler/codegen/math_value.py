@@ -173,10 +173,12 @@ def horner(x: Value, coefficients: Sequence[float]) -> Value:
 def estrin(x: Value, coefficients: Sequence[float]) -> Value:
     """The same in less time where the result is waited for: neighbours are joined, then pairs of
     them (Estrin 1960). A few more operations than `horner`, and up to half a unit more rounding.
+    A first pair that is x itself costs nothing.
     """
     terms: list[Value] = []
     for n in range(0, len(coefficients) - 1, 2):
-        terms.append(x.of(coefficients[n + 1]).mul_add(x, coefficients[n]))
+        low, high = coefficients[n : n + 2]
+        terms.append(x if (low, high) == (0.0, 1.0) else x.of(high).mul_add(x, low))
     if len(coefficients) % 2:
         terms.append(x.of(coefficients[-1]))
     power = x
