@@ -13,7 +13,8 @@ Each has a `code` such as ``NN0103`` (stable, documented in `docs/errors.md`) an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from nncompiler.record import dataclass, field
 
 EXIT_OK = 0
 EXIT_USER = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,6 +18,7 @@ def classes(dataclass: Decorator) -> tuple[Any, Any, Any]:
 
     @dataclass(frozen=True, slots=True)
     class Point:
+        kind: ClassVar[str] = "place"
         x: float
         label: str = dataclasses.field(default="p", repr=False)
         near: list[int] = dataclasses.field(default_factory=list, compare=False)
@@ -100,6 +101,23 @@ def test_wrong_arguments(made: tuple[Any, Any, Any]) -> None:
     ):  # fmt: skip
         with pytest.raises(TypeError):
             call()
+
+
+def test_class_variables_are_no_fields() -> None:
+    """They are read from the class, and are not among its fields."""
+    for point, deep, _ in (OURS, THEIRS):
+        assert [f.name for f in dataclasses.fields(point)] == ["x", "label", "near", "spare"]
+        assert deep(1.0).kind == deep.kind == "place"
+
+
+def test_a_default_that_can_change_is_refused() -> None:
+    """One list for all records would be a mistake."""
+    for dataclass, error in ((record.dataclass, TypeError), (dataclasses.dataclass, ValueError)):
+        with pytest.raises(error, match="default_factory"):
+
+            @dataclass(slots=True)
+            class Shared:
+                items: list[int] = []  # noqa: RUF012
 
 
 def test_what_a_class_defines_itself_stays() -> None:

@@ -16,11 +16,11 @@ import sys
 import weakref
 import zlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from nncompiler.errors import Limitation, UserError, nearest
+from nncompiler.record import dataclass, field
 from nncompiler.runtime import elf
 from nncompiler.runtime.manifest import Manifest, parse
 
@@ -131,8 +131,11 @@ def _check_digest(data: bytes, manifest: Manifest, where: str) -> None:
     if not isinstance(digest, str):
         raise UserError("NN0603", f"the manifest of {where} is malformed: it has no digest")
     # The digest is over the file with the digest itself blanked out.
-    blank = data.replace(digest.encode(), b"0" * len(digest), 1)
-    if hashlib.sha256(blank).hexdigest() != digest:
+    at = max(0, data.find(digest.encode()))
+    found = hashlib.sha256(memoryview(data)[:at])
+    found.update(b"0" * len(digest))
+    found.update(memoryview(data)[at + len(digest) :])
+    if found.hexdigest() != digest:
         raise UserError(
             "NN0605", f"{where} is damaged: its contents do not match their digest",
             help="copy the file again, or compile the model again",

@@ -8,11 +8,11 @@ with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from nncompiler.errors import CompilerBug, Limitation, UserError, nearest
+from nncompiler.record import dataclass
 from nncompiler.runtime import checks
 from nncompiler.runtime.artifact import Artifact, Native
 from nncompiler.runtime.call import ALIGNMENT, aligned

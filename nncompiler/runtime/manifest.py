@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from nncompiler.errors import UserError
+from nncompiler.record import dataclass, field, replace
 from nncompiler.runtime.reader import Reader, malformed
 
 ABI = 2
