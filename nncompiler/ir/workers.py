@@ -90,7 +90,11 @@ def stretch(buffer: Buffer, buffers: Mapping[str, Buffer]) -> Stretch:
 
 
 def _overlap(some: tuple[Stretch, ...], others: tuple[Stretch, ...]) -> bool:
-    return any(a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a in some for b in others)
+    for block, begin, end in some:
+        for where, first, behind in others:
+            if begin < behind and first < end and block == where:
+                return True
+    return False
 
 
 def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:

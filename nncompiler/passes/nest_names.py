@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from nncompiler.ir.graph import Value
 from nncompiler.ir.kernel import Axis
@@ -16,7 +17,12 @@ ACCUMULATOR = "acc"
 
 def local_name(value: Value) -> str:
     """What the first local that holds elements of a value is called."""
-    name = re.sub(r"\W", "_", value.name)
+    return _word(value.name)
+
+
+@lru_cache(maxsize=4096)
+def _word(name: str) -> str:
+    name = re.sub(r"\W", "_", name)
     return f"v{name}" if name[0].isdigit() else name
 
 

@@ -233,5 +233,6 @@ class _Barriers:
             loop, at_once = replace(loop, body=body), before | at_once | behind
 
     def _clash(self, a: Unit, b: Unit) -> bool:
-        first, second = (self.accesses[first_kernel(u)] for u in (a, b))
-        return (is_split(a) or is_split(b)) and first.clashes(second)
+        if not (is_split(a) or is_split(b)):
+            return False
+        return self.accesses[first_kernel(a)].clashes(self.accesses[first_kernel(b)])

@@ -20,7 +20,7 @@ first kernel may be involved, so that the order of kernels stays as free as it w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from nncompiler.ir.graph import Function, Node, Value
@@ -40,27 +40,34 @@ class Upstream:
     def run(self, function: Function) -> Function:
         kernels = list(function.nodes)
         maker = {v: k for k, n in enumerate(kernels) for v in n.outputs}
-        results = {v for _, v in function.results}
+        # the numbers of the kernels that read each value, by name; -1 for who calls
+        readers: dict[str, set[int]] = {v.name: {-1} for _, v in function.results}
+        for k, node in enumerate(kernels):
+            for v in node.inputs:
+                readers.setdefault(v.name, set()).add(k)
         changed = False
         for k, node in enumerate(kernels):
             for p in dict.fromkeys(maker[v] for v in node.inputs if v in maker):
-                while moved := _handed_over(kernels, p, k, results):
+                while moved := _handed_over(kernels[p], kernels[k], k, readers):
+                    for v in kernels[k].inputs:
+                        readers[v.name].discard(k)
                     kernels[p], kernels[k] = moved
+                    for v in kernels[k].inputs:
+                        readers.setdefault(v.name, set()).add(k)
                     maker.update(dict.fromkeys(kernels[p].outputs, p))
                     changed = True
         return function.with_nodes(kernels) if changed else function
 
 
 def _handed_over(
-    kernels: Sequence[Node], p: int, k: int, results: set[Value]
+    first: Node, second: Node, k: int, readers: Mapping[str, set[int]]
 ) -> tuple[Node, Node] | None:
-    """Kernels `p` and `k` with the value that spares most memory traffic computed in `p`; None
-    where none does."""
-    first, second = kernels[p], kernels[k]
+    """Both kernels with the value that spares most memory traffic computed in the first; None
+    where none does. `k` is the number of the second among the `readers` of values."""
     read = [v for v in second.inputs if v in first.outputs]
     if len(read) < 2 or not (_is_group(first) and _is_group(second)):
         return None
-    others = {v for n in kernels if n is not second for v in n.inputs} | results
+    others = {v for v in first.outputs if readers.get(v.name, set()) - {k}}
     nodes = _body(second)
     best: tuple[int, Node, Node] | None = None
     for cone in _cones(nodes, first, second):

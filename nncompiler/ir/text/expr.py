@@ -43,12 +43,12 @@ INFIX = {
 }  # fmt: skip
 _NOT, _COMPARISON, _UNARY, _ATOM = 3, 4, 7, 8
 
-_FORM = re.compile(
+_FORM = (
     r"[ ]*-?(?:\d{1,18}(?!\*)|(?:\d{1,18}\*)?%?[A-Za-z_][\w.']*|(?:\d{1,18}\*)?%[\w.']+)"
     r"(?:[ ]*[+-][ ]*(?:\d{1,18}(?!\*)|(?:\d{1,18}\*)?(?:%[\w.']+|[A-Za-z_][\w.']*)))*"
 )
-_AFFINE = re.compile(_FORM.pattern + r"[ ]*(?=[,\])])")
-_TERM = re.compile(r"([+-]?)[ ]*(?:(\d+)\*)?(?:%?([A-Za-z_][\w.']*)|%([\w.']+)|(\d+))")
+_AFFINE = _FORM + r"[ ]*(?=[,\])])"
+_TERM = r"([+-]?)[ ]*(?:(\d+)\*)?(?:%?([A-Za-z_][\w.']*)|%([\w.']+)|(\d+))"
 
 # --- printer ------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ def _index(scan: Scanner, scope: Scope) -> Index:
 def parse_affine(text: str, scope: Scope) -> Affine | None:
     """An affine form of known axes, or None."""
     total = Affine()
-    for sign, times, bare, quoted, number in _TERM.findall(text):
+    for sign, times, bare, quoted, number in re.findall(_TERM, text):
         factor = int(times or 1) * (-1 if sign == "-" else 1)
         name = bare or quoted
         if number and not (quoted or times):
@@ -278,7 +278,7 @@ def _call(scan: Scanner, scope: Scope, name: str, start: int) -> Expr:
     return Cast(args[0], DTYPES[name])
 
 
-def parse_form(scan: Scanner, scope: Scope, pattern: re.Pattern[str] = _FORM) -> Affine:
+def parse_form(scan: Scanner, scope: Scope, pattern: str = _FORM) -> Affine:
     """An affine form of the enclosing axes, in what matches a pattern."""
     found = scan.need(pattern, "an affine form of axes, as in '2*i+1'")
     index = parse_affine(found[0], scope)

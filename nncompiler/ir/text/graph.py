@@ -30,13 +30,13 @@ from nncompiler.ir.text.scan import WORD, Lines, Scanner, literal_text, spans_te
 from nncompiler.ir.types import DTYPES, TensorType, scalar
 
 BODY_NAME = "body"
-_REGION = re.compile(r"\{[ \t]*(?://[^\n]*)?(?=\n)")
-_KEY = re.compile(r"[A-Za-z_]\w*(?==)")
-_RESULT = re.compile(r"([\w.'\[\]]+)[ \t]*=")
-_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
-_FLOAT = re.compile(r"-?(?:inf|nan)|-?\d+(?:\.\d*(?:[eE][+-]?\d+)?|[eE][+-]?\d+)")
-_LINE_END = re.compile(r"[ \t]*(?://|\n|$)")
-_RAW = re.compile(r"[^{}\n]*")
+_REGION = r"\{[ \t]*(?://[^\n]*)?(?=\n)"
+_KEY = r"[A-Za-z_]\w*(?==)"
+_RESULT = r"([\w.'\[\]]+)[ \t]*="
+_STRING = r'"(?:[^"\\\n]|\\.)*"'
+_FLOAT = r"-?(?:inf|nan)|-?\d+(?:\.\d*(?:[eE][+-]?\d+)?|[eE][+-]?\d+)"
+_LINE_END = r"[ \t]*(?://|\n|$)"
+_RAW = r"[^{}\n]*"
 
 # --- printer ------------------------------------------------------------------------------------
 
@@ -250,7 +250,7 @@ class _Parser:
         return None if literal is None else self._constant(literal)
 
     def _line_ends(self) -> bool:
-        return _LINE_END.match(self.scan.source.text, self.scan.pos) is not None
+        return re.compile(_LINE_END).match(self.scan.source.text, self.scan.pos) is not None
 
     def _known(self) -> Value:
         scan = self.scan

@@ -45,9 +45,9 @@ from nncompiler.ir.text.scan import (
 from nncompiler.record import replace
 
 _NAME = r"(?:%[\w.']+|[A-Za-z_][\w.']*)"
-_BINDING = re.compile(rf"{_NAME}(?:\s*,\s*{_NAME})*\s*=(?!=)")
-_NEXT_AXIS = re.compile(r"[ \t]*(?:\|[ \t]*)?(?=[%A-Za-z_])")
-_ITEM = re.compile(r"vector|register|tile|order|pack|unroll|parallel|parts")
+_BINDING = rf"{_NAME}(?:\s*,\s*{_NAME})*\s*=(?!=)"
+_NEXT_AXIS = r"[ \t]*(?:\|[ \t]*)?(?=[%A-Za-z_])"
+_ITEM = r"vector|register|tile|order|pack|unroll|parallel|parts"
 _INLINE = 88
 
 # --- printer ------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def _binding(scan: Scanner, scope: Scope) -> Let | Fold:
         names.append(_local(scan, "a name"))
     scan.expect("=")
     word = scan.peek(WORD)
-    if word and word[0] in COMBINES and not scan.peek(re.compile(r"\w+\s*\(")):
+    if word and word[0] in COMBINES and not scan.peek(r"\w+\s*\("):
         return _fold(scan, scope, tuple(names))
     if len(names) != 1:
         scan.fail_expected(f"a reduction ({', '.join(COMBINES)}) that gives {len(names)} values")
@@ -288,7 +288,7 @@ def _schedule(scan: Scanner) -> Schedule:
 def _item(scan: Scanner, schedule: Schedule, item: str) -> Schedule:
     match item:
         case "tile":
-            found = scan.need(re.compile(r"(\d{1,6})x(\d{1,6})"), "a tile such as 8x48")
+            found = scan.need(r"(\d{1,6})x(\d{1,6})", "a tile such as 8x48")
             return replace(schedule, tile=(int(found[1]), int(found[2])))
         case "register":
             return replace(schedule, register=_local(scan, "an axis"))
@@ -299,19 +299,19 @@ def _item(scan: Scanner, schedule: Schedule, item: str) -> Schedule:
         case "parallel":
             return replace(schedule, parallel=_axis_names(scan))
         case "parts":
-            found = scan.need(re.compile(r"\d{1,6}"), "a number of parts")
+            found = scan.need(r"\d{1,6}", "a number of parts")
             return replace(schedule, parts=int(found[0]))
         case "unroll":
-            found = scan.need(re.compile(r"\d{1,3}"), "a number of steps")
+            found = scan.need(r"\d{1,3}", "a number of steps")
             return replace(schedule, unroll=int(found[0]))
         case _:
-            found = scan.need(re.compile(r"\d{1,6}"), "a number of columns")
+            found = scan.need(r"\d{1,6}", "a number of columns")
             return replace(schedule, pack=int(found[0]))
 
 
 def _axis_names(scan: Scanner) -> tuple[str, ...]:
     found = [_local(scan, "an axis")]
-    while more := _NEXT_AXIS.match(scan.source.text, scan.pos):
+    while more := re.compile(_NEXT_AXIS).match(scan.source.text, scan.pos):
         scan.pos = more.end()
         found.append(_local(scan, "an axis"))
     return tuple(found)

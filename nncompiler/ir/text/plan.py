@@ -20,17 +20,15 @@
 
 from __future__ import annotations
 
-import re
-
 from nncompiler.errors import Source, UserError
 from nncompiler.ir.kernel import SPACES, Argument, Buffer, Check, Loop, Plan, Step
 from nncompiler.ir.text.expr import Scope
 from nncompiler.ir.text.kernel import kernel_lines, parse_kernel
 from nncompiler.ir.text.scan import WORD, Lines, Scanner, name_text
 
-_HEX = re.compile(r"0x([0-9a-fA-F]*)")
-_LIVE = re.compile(r"k(-?\d{1,9})\.\.k(-?\d{1,9})")
-_ROLE = re.compile(r"input|target|output")
+_HEX = r"0x([0-9a-fA-F]*)"
+_LIVE = r"k(-?\d{1,9})\.\.k(-?\d{1,9})"
+_ROLE = r"input|target|output"
 
 # --- printer ------------------------------------------------------------------------------------
 

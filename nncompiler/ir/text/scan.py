@@ -19,20 +19,21 @@ from nncompiler.record import dataclass, field
 MAX_DEPTH = 100
 MAX_DIGITS = 20
 
-NAME = re.compile(r"[\w.']+(?:\[\d+\][\w.']*)*")
+# Patterns are compiled as they are needed: a compilation prints, and does not read.
+NAME = r"[\w.']+(?:\[\d+\][\w.']*)*"
 #: A name in front of an index list: a bracket group belongs to the name only if more follows it.
-INDEXED = re.compile(r"%?([\w.']+(?:\[\d+\](?=[\w.'\[])[\w.']*)*)(?=\[)")
-LOCAL = re.compile(r"%([\w.']+)|([A-Za-z_][\w.']*)")
-WORD = re.compile(r"[A-Za-z_]\w*")
-INTEGER = re.compile(r"-?\d+")
-NUMBER = re.compile(
+INDEXED = r"%?([\w.']+(?:\[\d+\](?=[\w.'\[])[\w.']*)*)(?=\[)"
+LOCAL = r"%([\w.']+)|([A-Za-z_][\w.']*)"
+WORD = r"[A-Za-z_]\w*"
+INTEGER = r"-?\d+"
+NUMBER = (
     r"(-?(?:inf|nan)(?![\w.'\[])|-?(?:inf|nan)(?=f64\b)|-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)"
     r"(f32|f64|i32|i64|u8|u32|u64)?(?![\w'])"
 )
-TYPE = re.compile(r"(\w+)[ ]*\[([\d, ]*)\]")
-_BLANK = re.compile(r"(?:\s+|//[^\n]*)+")
-_SPANS = re.compile(r"[ \t]*//[ \t]*((?:[^\n]+?:\d+:\d+(?:,[ ]|[ \t]*(?=\n|$)))+)")
-_SPAN = re.compile(r"(.+?):(\d+):(\d+)(?:, |\s*$)")
+TYPE = r"(\w+)[ ]*\[([\d, ]*)\]"
+_BLANK = r"(?:\s+|//[^\n]*)+"
+_SPANS = r"[ \t]*//[ \t]*((?:[^\n]+?:\d+:\d+(?:,[ ]|[ \t]*(?=\n|$)))+)"
+_SPAN = r"(.+?):(\d+):(\d+)(?:, |\s*$)"
 
 KEYWORDS = frozenset(
     {
@@ -97,7 +98,7 @@ class Scanner:
 
     def here(self) -> int:
         """Where the next token begins. The cursor stays: a comment in between may hold spans."""
-        found = _BLANK.match(self.source.text, self.pos)
+        found = re.compile(_BLANK).match(self.source.text, self.pos)
         return found.end() if found else self.pos
 
     def skip(self) -> None:
@@ -122,16 +123,16 @@ class Scanner:
         if not self.accept(token):
             self.fail_expected(f"'{token}'{why}")
 
-    def match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        found = pattern.match(self.source.text, self.here())
+    def match(self, pattern: str) -> re.Match[str] | None:
+        found = self.peek(pattern)
         if found:
             self.pos = found.end()
         return found
 
-    def peek(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        return pattern.match(self.source.text, self.here())
+    def peek(self, pattern: str) -> re.Match[str] | None:
+        return re.compile(pattern).match(self.source.text, self.here())
 
-    def need(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
+    def need(self, pattern: str, what: str) -> re.Match[str]:
         return self.match(pattern) or self.fail_expected(what)
 
     def span(self, pos: int | None = None) -> Span:
@@ -224,10 +225,10 @@ class Scanner:
 
     def spans(self) -> tuple[Span, ...]:
         """The source positions in the comment that ends this line, if it holds any."""
-        found = _SPANS.match(self.source.text, self.pos)
+        found = re.compile(_SPANS).match(self.source.text, self.pos)
         if not found:
             return ()
-        every = _SPAN.findall(found[1])
+        every = re.findall(_SPAN, found[1])
         if any(len(n) > 9 for _, *numbers in every for n in numbers):
             return ()
         return tuple(Span(file, int(line), int(column)) for file, line, column in every)
