@@ -164,22 +164,19 @@ def kept_objects(store: Cache) -> Compile:
 
     def objects(texts: Iterable[str], target: Target) -> Sequence[bytes]:
         fixed = [b"object", repr(target).encode(), *environment(target.cpu)]
-        keys: list[str] = []
+        keys: list[str] = []  # of what is missing
         found: list[bytes | None] = []
 
         def missing() -> Iterator[str]:
             for text in texts:
-                keys.append(key_of([*fixed, text.encode()]))
-                found.append(store.get(keys[-1]))
+                key = key_of([*fixed, text.encode()])
+                found.append(store.get(key))
                 if found[-1] is None:
+                    keys.append(key)
                     yield text
 
-        made = iter(compile_modules(missing(), target))
-        for k, data in enumerate(found):
-            if data is None:
-                found[k] = new = next(made)
-                store.put(keys[k], new)
-        return [data for data in found if data is not None]
+        made = iter(compile_modules(missing(), target, lambda k, new: store.put(keys[k], new)))
+        return [next(made) if data is None else data for data in found]
 
     return objects
 

@@ -66,6 +66,14 @@ def test_helpers_give_the_bytes_of_one_process(
     check_all_ended(started)
 
 
+def test_every_object_is_told_once(started: Started) -> None:
+    """With its number, whoever made it."""
+    told: list[tuple[int, bytes]] = []
+    made = compile_modules(TEXTS, host(), lambda k, data: told.append((k, data)))
+    assert sorted(told) == list(enumerate(made)) == list(enumerate(plain()))
+    check_all_ended(started)
+
+
 def _until_done(work: processes._Work) -> None:
     for _ in range(6_000):
         if len(work.objects) == len(work.texts):

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -45,9 +45,14 @@ _START = (
 _WAITING: list[subprocess.Popen[bytes]] = []
 
 
-def compile_modules(texts: Iterable[str], target: Target) -> list[bytes]:
-    """An object for each module of LLVM text; helpers begin while texts are still to come."""
-    work = _Work(target, _jobs() - 1 if _startable() else 0)
+def compile_modules(
+    texts: Iterable[str], target: Target, done: Callable[[int, bytes], None] | None = None
+) -> list[bytes]:
+    """An object for each module of LLVM text; helpers begin while texts are still to come.
+
+    `done` gets number and object of each module when it is there, in any order and thread.
+    """
+    work = _Work(target, _jobs() - 1 if _startable() else 0, done)
     try:
         for text in texts:
             work.add(text)
@@ -114,8 +119,10 @@ def _startable() -> bool:
 class _Work:
     """Modules to be compiled, and the objects so far by number; `most` helpers may take part."""
 
-    def __init__(self, target: Target, most: int) -> None:
-        self.target, self.most = target, most
+    def __init__(
+        self, target: Target, most: int, done: Callable[[int, bytes], None] | None
+    ) -> None:
+        self.target, self.most, self.done = target, most, done
         self.changed = Condition()
         self.texts: list[str] = []
         self.objects: dict[int, bytes] = {}
@@ -161,7 +168,13 @@ class _Work:
 
     def run(self) -> None:
         while (k := self.take()) is not None:
-            self.objects[k] = compile_module(self.texts[k], self.target)
+            self.keep(k, compile_module(self.texts[k], self.target))
+
+    def keep(self, k: int, data: bytes) -> None:
+        """Module `k` is compiled."""
+        self.objects[k] = data
+        if self.done is not None:
+            self.done(k, data)
 
     def close(self) -> None:
         with self.changed:
@@ -199,8 +212,8 @@ class _Helper:
                     _send(to, self.work.texts[k].encode())
                 if not sent:
                     break
-                self.work.objects[sent[0]] = _receive(answers)
-                sent.popleft()
+                answer = _receive(answers)
+                self.work.keep(sent.popleft(), answer)
         except (OSError, EOFError, ValueError):
             pass  # it is gone
         finally:
