@@ -486,13 +486,32 @@ def test_nan_propagates_through_folds(name, place):
         np.testing.assert_array_equal(y, getattr(np, name)(x, axis=1))
 
 
-@pytest.mark.parametrize("n", [1, 10, 40, 100])
-def test_column_sums(rng, n):
+def column_sums(x: np.ndarray, y: np.ndarray) -> Kernel:
+    fold = Fold(
+        ("s",), "sum", axes(i=len(x)), (load("x", x, "i", "j"),), init=(const(2, F32),)
+    )
+    return kernel(
+        For(axes(j=y.size), (fold, Store("y", at("j"), Ref("s", F32)))), vector=("j",)
+    )
+
+
+@pytest.mark.parametrize("rows", [33, 100])
+@pytest.mark.parametrize("n", [1, 10, 40, 96, 100, 128])
+def test_column_sums(rng, n, rows):
     """A reduction over rows with columns over lanes, with an initial value."""
-    x, y = rng.standard_normal((33, n)).astype(np.float32), np.zeros(n, np.float32)
-    fold = Fold(("s",), "sum", axes(i=33), (load("x", x, "i", "j"),), init=(const(2, F32),))
-    nest = kernel(For(axes(j=n), (fold, Store("y", at("j"), Ref("s", F32)))))
-    agrees(scheduled(nest, x=x, y=y), x=x, y=y)
+    x, y = rng.standard_normal((rows, n)).astype(np.float32), np.zeros(n, np.float32)
+    agrees(scheduled(column_sums(x, y), x=x, y=y), x=x, y=y)
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "lanes"), [(63, 128, 32), (64, 128, 64), (64, 96, 32), (64, 64, 32)]
+)
+def test_long_column_sums_are_wide(rows, n, lanes):
+    """Over many rows many columns at once, but not so many that there is one step for all."""
+    x, y = np.zeros((rows, n), np.float32), np.zeros(n, np.float32)
+    buffers = {"x": buffer("x", x), "y": buffer("y", y)}
+    text = emit_kernel(column_sums(x, y), buffers, select("x86-64-v3"), "kernel").text
+    assert {int(w) for w in re.findall(r"load <(\d+) x float>", text)} == {lanes}
 
 
 def test_whole_sum_with_initial_value(rng):

@@ -29,6 +29,9 @@ from nncompiler.ir.scalar import Apply, Expr
 
 #: Number of distinct expressions up to which a body runs on vectors of 4 or 2 registers.
 _SIMPLE = ((12, 4), (40, 2))
+#: Registers of a vector under which a long sum runs over the rows of a matrix: lines beside each
+#: other are read faster from far caches. And from how many terms on a sum is long.
+_WIDE, _LONG = (8, 4), 64
 #: Most points of a loop that is written out.
 _SHORT = 9
 
@@ -109,13 +112,24 @@ class Nest:
             )
         seen = footprint(inner, values, self.e.expand)
         lanes = self.e.target.vector_bytes // seen.widest
+        extent = chosen[0].extent
         interleave = next((n for cost, n in _SIMPLE if seen.cost <= cost), 1)
         if seen.guarded or seen.combined:
             # LLVM 22 splits a masked load of several registers, and where one register's mask is
             # known to be false it loads that one without any mask. Masks of several registers it
             # packs into bytes to combine them.
             interleave = 1
-        return pieces(chosen[0].extent, lanes, interleave)
+        elif any(self._sums_columns(s) for s in inner):
+            # at least two steps, for two threads
+            wide = (n for n in _WIDE if extent % (n * lanes) == 0 and extent >= 2 * n * lanes)
+            interleave = next(wide, interleave)
+        return pieces(extent, lanes, interleave)
+
+    def _sums_columns(self, s: Stmt) -> bool:
+        """Whether this is a long fold of little per step."""
+        if not isinstance(s, Fold) or math.prod(a.extent for a in s.axes) < _LONG:
+            return False
+        return footprint(s.body, s.values, self.e.expand).cost <= _SIMPLE[0][0]
 
     def _nest(
         self,
