@@ -19,7 +19,7 @@ from nncompiler.ir.verify_kernel import verify_kernel
 from nncompiler.passes.split_rounds import split_rounds
 from nncompiler.passes.strides import reshaped
 from nncompiler.passes.tile import choose, choose_schedule
-from tests.nest_harness import at, axes, buffer, kernel, load, run
+from tests.nest_harness import Compiled, at, axes, buffer, kernel, load, run
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 SIZES = [4, 5, 7, 8, 9, 16, 17, 33]
@@ -114,6 +114,33 @@ def test_rounds_copy_rows(rng, rows, columns):
         assert not asks_ahead(replace(nest, schedule=replace(schedule, pack=64)), a=a, b=b, c=c)
         run(replace(nest, schedule=schedule), a=a, b=b, c=c)
         np.testing.assert_allclose(c, np.einsum("kli,klj->ij", a, b), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [16, 23, 139])
+@pytest.mark.parametrize("columns", [128, 150])
+def test_blocks_copy_rows(rng, rows, columns):
+    """Rows are copied where their lines share few sets of the first-level cache, 64 steps 1024
+    bytes apart, but not if these are 1088 bytes apart; parts of a kernel give the bits of a whole.
+    """
+    a, apart = (rng.standard_normal((64, n)).astype(np.float32)[:, :rows] for n in (256, 272))
+    b = rng.standard_normal((64, columns)).astype(np.float32)
+    c = np.zeros((rows, columns), np.float32)
+    term = apply("mul", load("a", a, "k", "i"), load("b", b, "k", "j"))
+    fold = Fold(("acc",), "sum", axes(k=64), (term,))
+    store = Store("c", at("i", "j"), Ref("acc", F32))
+    schedule = Schedule("contract", ("j",), "i", (6, 16), tuple("jijk"), columns, 4)
+    nest = kernel(For(axes(i=rows, j=columns), (fold, store)))
+    nest = replace(nest, schedule=schedule)
+    assert asks_ahead(nest, a=a, b=b, c=c) and not asks_ahead(nest, a=apart, b=b, c=c)
+    run(nest, a=a, b=b, c=c)
+    np.testing.assert_allclose(c, a.T @ b, rtol=1e-4, atol=1e-4)
+    shared, found = replace(nest, schedule=replace(schedule, parallel=("j", "i"))), 0 * c
+    table = {name: buffer(name, array) for name, array in (("a", a), ("b", b), ("c", found))}
+    code = replace(emit_kernel(shared, table, host(), "kernel"), counters=("range", "parts"))
+    for first, last in ((0, 2), (2, 3), (3, 7)):
+        some = {"range": first | last << 32, "parts": 7}
+        Compiled.of_code(code, host(), some)(a=a, b=b, c=found)
+    np.testing.assert_array_equal(found, c)
 
 
 def asks_ahead(nest, **arrays):

@@ -153,13 +153,11 @@ class Blocks:
         return self._repeat(str(start), str(start + trips * step), step, carried, body)
 
     def span(
-        self, start: Counter, stop: Counter, carried: Sequence[Value], body: Body
+        self, start: Counter, stop: Counter, carried: Sequence[Value], body: Body, step: int = 1
     ) -> list[Value]:
-        """`loop` with steps of 1 between bounds that may be known at run time only; `start` is not
-        negative.
-        """
+        """`loop` between bounds that may be known at run time only; `start` is not negative."""
         return self.unless_empty(
-            [(start, stop)], carried, lambda c: self.some(start, stop, c, body)
+            [(start, stop)], carried, lambda c: self.some(start, stop, c, body, step)
         )
 
     def unless_empty(
@@ -198,12 +196,12 @@ class Blocks:
         return found
 
     def some(
-        self, start: Counter, stop: Counter, carried: Sequence[Value], body: Body
+        self, start: Counter, stop: Counter, carried: Sequence[Value], body: Body, step: int = 1
     ) -> list[Value]:
         """`span` where it is not empty."""
         if isinstance(start, int) and isinstance(stop, int):
-            return self.loop(start, stop, 1, carried, body)
-        return self._repeat(str(start), str(stop), 1, carried, body)
+            return self.loop(start, stop, step, carried, body)
+        return self._repeat(str(start), str(stop), step, carried, body)
 
     def _repeat(
         self, start: str, stop: str, step: int, carried: Sequence[Value], body: Body

@@ -32,7 +32,7 @@ from nncompiler.codegen.loops import Nest
 from nncompiler.codegen.packing import packed, turns, with_panels
 from nncompiler.codegen.register_tile import RegisterTiles
 from nncompiler.codegen.rounds import Around, Rounds, around_of
-from nncompiler.codegen.row_panels import packs_rows, row_groups
+from nncompiler.codegen.row_panels import collide, packs_rows, row_groups
 from nncompiler.codegen.share import Share
 from nncompiler.codegen.tile import Tile, evenly
 from nncompiler.codegen.value import Value
@@ -94,6 +94,8 @@ class _Tiles(RegisterTiles):
                 block = replace(tile, width=count, column=at)
                 if self.around:
                     self._outer(rest, block, visit)
+                elif self._copied(rest, block):
+                    self._groups(rest[0], self._packed(block), visit)
                 elif axis in rest:
                     self._outer(rest, self._packed(block), visit)
                 elif self._filled_by_rows(rest):
@@ -107,6 +109,21 @@ class _Tiles(RegisterTiles):
                 self._outer(rest, tile, visit)
 
         self._steps(axis, inner)
+
+    def _copied(self, rest: tuple[Axis, ...], block: Tile) -> bool:
+        """Whether groups of rows are copied for the columns of a block, loops inside."""
+        if [a.name for a in rest] != [self.rows, self.columns]:
+            return False
+        loops = next(iter(self.products.values())).loops
+        return packs_rows(self, block, loops) and collide(self, loops)
+
+    def _groups(self, rows: Axis, block: Tile, visit: Visit, around: str = "") -> None:
+        """All tiles of a block, with copies of their rows, in a round of the axis `around`."""
+        (product,) = self.products.values()
+        loops = product.loops[1:] if around else product.loops
+        row_groups(
+            self, self._pieces(rows), block, loops, around, lambda t: self._each(t, visit)
+        )  # fmt: skip
 
     def _each(self, block: Tile, visit: Visit) -> None:
         """The tiles of a block, its remainder last."""
@@ -234,7 +251,9 @@ class _Tiles(RegisterTiles):
         Where these lie row by row, the first and last are loops over single rows: less code.
         """
         rounds, tile = Rounds(self, around, block), self.tile
-        copied = [a.name for a in around.inside] == [self.rows] and packs_rows(self, block)
+        (product,) = self.products.values()
+        alone = [a.name for a in around.inside] == [self.rows]
+        copied = alone and packs_rows(self, block, product.loops[1:])
 
         def each(block: Tile, visit: Visit, rows: int) -> None:
             self.tile = rows, tile[1]
@@ -248,10 +267,8 @@ class _Tiles(RegisterTiles):
             with self.e.scope({around.axis.name: At.of(at)}):
                 panels = self._packed(block)
                 if copied:
-                    pieces = self._pieces(around.inside[0])
-                    row_groups(self, pieces, panels, around.axis.name, lambda t: self._each(
-                        t, rounds.add_and_finish
-                    ))  # fmt: skip
+                    rows = around.inside[0]
+                    self._groups(rows, panels, rounds.add_and_finish, around.axis.name)
                 else:
                     each(panels, rounds.add, tile[0])
             return []

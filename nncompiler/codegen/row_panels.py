@@ -9,32 +9,38 @@ prefetch of hardware brings in time.
 
 from __future__ import annotations
 
+import math
+from collections import Counter as Count
 from collections.abc import Callable
+from itertools import product as combined
 
 from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.expected import LINE
 from nncompiler.codegen.packing import stride_along
 from nncompiler.codegen.panel import Panel
+from nncompiler.codegen.product import Loops
 from nncompiler.codegen.register_tile import RegisterTiles
 from nncompiler.codegen.tile import Tile
 from nncompiler.codegen.value import Value
 from nncompiler.ir.scalar import Load
 from nncompiler.record import dataclass, replace
 
-#: Tiles that must read a panel of rows; most tiles of rows that are copied together.
-_READERS, _GROUP = 6, 10
+#: Tiles that must read a panel of rows; most tiles of rows that are copied together, and bytes.
+_READERS, _GROUP, _BYTES = 6, 10, 64 * 1024
+#: Sets of the first-level cache, and the lines that each holds.
+_SETS, _WAYS = 64, 8
 
 
-def packs_rows(tiles: RegisterTiles, block: Tile) -> bool:
-    """Whether so many tiles of a block read the same elements of `a` in a round that a copy of
+def packs_rows(tiles: RegisterTiles, block: Tile, loops: Loops) -> bool:
+    """Whether so many tiles of a block read the same elements of `a` in the `loops` that a copy of
     them pays: neighbours in memory are rows, the steps of the reduction lie a line apart or more.
     """
-    (product,), share = tiles.products.values(), tiles.e.share
-    load, loops = product.a, product.loops[1:]
-    if not isinstance(load, Load) or load.guard is not None or tiles.rows is None:
+    if len(tiles.products) != 1 or tiles.rows is None:
         return False
-    if share is not None and tiles.rows in share:
+    (product,) = tiles.products.values()
+    load = product.a
+    if not isinstance(load, Load) or load.guard is not None:
         return False
     bounded = any(b.low or b.high for _, b in loops)
     steps = [stride_along(tiles, load, a.name) or 0 for a, _ in loops]
@@ -43,38 +49,73 @@ def packs_rows(tiles: RegisterTiles, block: Tile) -> bool:
     return many and apart and not bounded and stride_along(tiles, load, tiles.rows) == 1
 
 
+def collide(tiles: RegisterTiles, loops: Loops) -> bool:
+    """Whether the lines of `a` that a tile reads share so few sets of the first-level cache that
+    they drive each other out.
+    """
+    (product,) = tiles.products.values()
+    assert isinstance(product.a, Load)
+    steps = [(stride_along(tiles, product.a, a.name) or 0, a.extent) for a, _ in loops]
+    places = combined(*(range(0, step * n, step) for step, n in steps))
+    lines = {sum(place) * tiles.dtype.bytes // LINE for place in places}
+    return max(Count(line % _SETS for line in lines).values()) > _WAYS
+
+
 def row_groups(
-    tiles: RegisterTiles, pieces: tuple[range, ...], block: Tile, around: str,
+    tiles: RegisterTiles, pieces: tuple[range, ...], block: Tile, loops: Loops, around: str,
     visit: Callable[[Tile], None],
 ) -> None:  # fmt: skip
-    """`visit` all tiles of rows in a round of the axis `around`, with panels of their rows."""
-    for number, starts in enumerate(pieces):
-        count = -(-len(starts) // -(-len(starts) // _GROUP))
-        last = number + 1 == len(pieces)
-        _Groups(tiles, starts, count, around if last else "").run(block, visit)
+    """`visit` all tiles of rows, or this worker's part of them, with panels of their rows for the
+    `loops`: in a round of the axis `around` if there is one.
+    """
+    number, share, rows = 0, tiles.e.share, tiles.rows or ""
+    for starts in pieces:
+        begin: Counter = 0
+        end: Counter = len(starts)
+        if share is not None and rows in share:
+            begin, end = share.span(rows, number, len(starts))
+        last = starts is pieces[-1]
+        groups = _Groups(tiles, starts, begin, end, loops, around if last else "")
+        groups.run(block, visit)
+        number += len(starts)
 
 
 @dataclass(frozen=True, slots=True)
 class _Groups:
-    """Tiles of the rows that begin at `starts`, `count` to a group: the last group is of the last
-    `count` tiles too, of which some are done. Behind it follows the next round of `around`, or
-    other rows where that is empty.
+    """Tiles of the rows that begin at `starts`, from number `begin` to `end`, some to a group: the
+    last group is of as many tiles too, of which some are done. Behind it follows the next round of
+    `around`, or other rows where that is empty.
     """
 
     tiles: RegisterTiles
     starts: range
-    count: int
+    begin: Counter
+    end: Counter
+    loops: Loops
     around: str
 
+    @property
+    def count(self) -> int:
+        """Tiles of a group."""
+        size = math.prod(a.extent for a, _ in self.loops) * self.width * self.tiles.dtype.bytes
+        most = max(1, min(_GROUP, _BYTES // size))
+        return -(-len(self.starts) // -(-len(self.starts) // most))
+
+    @property
+    def width(self) -> int:
+        """Elements of a tile's panel at one step."""
+        n = self.tiles.lanes
+        return -(-self.tiles.tile[0] // n) * n
+
     def run(self, block: Tile, visit: Callable[[Tile], None]) -> None:
-        tiles, w, n = self.tiles, self.tiles.w, len(self.starts)
+        tiles, w, n, count = self.tiles, self.tiles.w, len(self.starts), self.count
 
         def group(first: Counter, _: list[Value]) -> list[Value]:
             begin: Counter = first
             end: Counter = n
             if isinstance(first, str):
-                begin = self._least(first, n - self.count)
-                end = self._least(w.assign(f"add nuw nsw i64 {first}, {self.count}"), n)
+                begin = self._least(first, n - count)
+                end = self._least(w.assign(f"add nuw nsw i64 {first}, {count}"), self.end)
             panel = self._panel(begin)
 
             def tile(number: Counter, _: list[Value]) -> list[Value]:
@@ -90,9 +131,9 @@ class _Groups:
             w.some(first, end, [], tile)
             return []
 
-        w.loop(0, n, self.count, [], group)
+        w.span(self.begin, self.end, [], group, count)
 
-    def _least(self, value: str, most: int) -> str:
+    def _least(self, value: str, most: Counter) -> str:
         return self.tiles.w.intrinsic(
             "llvm.umin.i64", "i64", [("i64", value), ("i64", str(most))]
         )
@@ -107,8 +148,7 @@ class _Groups:
         assert isinstance(product.a, Load)
         load = product.a
         rows, step, dtype = self.tiles.rows or "", self.starts.step, self.tiles.dtype
-        loops = product.loops[1:]
-        panel = Panel(e, "<rows>", tuple(a for a, _ in loops), -(-self.tiles.tile[0] // n) * n)
+        panel = Panel(e, "<rows>", tuple(a for a, _ in self.loops), self.width)
         panel.place(_GROUP, dtype, LINE // dtype.bytes)
         first, ahead = self._row(begin), self._ahead(begin)
 
@@ -123,7 +163,7 @@ class _Groups:
                         panel.store(tile, row, e.value(load))
             return []
 
-        self.tiles.reduce(loops, [], body)
+        self.tiles.reduce(self.loops, [], body)
         return panel
 
     def _ahead(self, begin: Counter) -> dict[str, At]:

@@ -69,6 +69,20 @@ class Share:
 
         w.span(begin, end, [], step)
 
+    def span(self, axis: str, first: int, count: int) -> tuple[Counter, Counter]:
+        """Which of `count` steps of the innermost loop, the first of them its step `first`, are in
+        the part: from a number, up to one; none where these cross.
+        """
+        w, (low, high) = self._w, self._range
+        assert self._inside[axis] == 1
+        begin = self._either("umax", low, first)
+        end = self._either("umin", high, first + count)
+        if first == 0:
+            return begin, end
+        end = self._either("umax", end, first)  # where none are, or else it would be negative
+        since = [w.assign(f"sub nuw nsw i64 {x}, {first}") for x in (begin, end)]
+        return since[0], since[1]
+
     def _either(self, name: str, a: str, b: int) -> str:
         return self._w.intrinsic(f"llvm.{name}.i64", "i64", [("i64", a), ("i64", str(b))])
 
