@@ -7,15 +7,17 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from llvmlite import binding as llvm
+from numpy.typing import NDArray
 
 from nncompiler.codegen import claims, workers
 from nncompiler.codegen.bundles import module_text
 from nncompiler.codegen.target import TRIPLE, host, machine
 from nncompiler.runtime.call import aligned
 
-Claim = Callable[[int, int, int, int, int], int]
+Claim = Callable[[int, int], int]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,15 @@ def claim() -> Claim:
     own = llvm.Target.from_triple(TRIPLE).create_target_machine(cpu=target.cpu, opt=3)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), own)
     engine.finalize_object()
-    type = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_int64] * 4)
+    type = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
     found = type(engine.get_function_address("nn.claim"))
     found.engine = engine  # type: ignore[attr-defined]
     return found
+
+
+def myself(worker: int, workers: int, lines: NDArray[np.generic]) -> NDArray[np.int64]:
+    """What a worker tells of itself."""
+    return np.array([worker, workers, lines.ctypes.data, -1], np.int64)
 
 
 def taken(
@@ -44,10 +51,10 @@ def taken(
     found: list[list[list[int]]] = [[[] for _ in range(kernels)] for _ in range(threads)]
 
     def work(worker: int) -> None:
+        me = myself(worker, threads, lines)
         for kernel in range(kernels):
-            last = -1
-            while (last := claim(lines.ctypes.data, worker, threads, parts, last)) >= 0:
-                found[worker][kernel] += range(last & 0xFFFFFFFF, last >> 32)
+            while (got := claim(me.ctypes.data, parts)) >= 0:
+                found[worker][kernel] += range(got & 0xFFFFFFFF, got >> 32)
                 time.sleep(pauses[worker])
 
     crew = [threading.Thread(target=work, args=(n,)) for n in range(threads)]
@@ -72,13 +79,14 @@ def test_own_parts_come_first(claim: Claim) -> None:
     """A worker begins at the front of its own; what it takes of another's is from the back."""
     lines = aligned(2 * claims.LINE)
     lines[:] = 0
-    answers, last = [], -1
-    while (last := claim(lines.ctypes.data, 1, 2, 16, last)) >= 0:
-        answers.append((last & 0xFFFFFFFF, last >> 32))
+    answers = []
+    first, second = (myself(n, 2, lines) for n in range(2))
+    while (got := claim(second.ctypes.data, 16)) >= 0:
+        answers.append((got & 0xFFFFFFFF, got >> 32))
     own = [(8, 12), (12, 14), (14, 15), (15, 16)]
     assert answers == [*own, (4, 8), (2, 4), (1, 2), (0, 1)]
-    assert claim(lines.ctypes.data, 0, 2, 16, -1) == -1
-    assert claim(lines.ctypes.data, 0, 2, 16, -1) == 0 | 4 << 32
+    assert claim(first.ctypes.data, 16) == -1
+    assert claim(first.ctypes.data, 16) == 0 | 4 << 32
 
 
 def test_nobody_waits_for_a_slow_worker(claim: Claim) -> None:

@@ -16,21 +16,27 @@ from __future__ import annotations
 #: Bytes of a worker's line: one of the cache.
 LINE = 64
 
-DECLARATIONS = "declare hidden i64 @nn.claim(ptr, i64, i64, i64, i64)\n"
+DECLARATIONS = "declare hidden i64 @nn.claim(ptr, i64)\n"
 
 HELPERS = """
-; the parts to run, from | behind the last << 32, or -1 where none is left; `last` is the answer
+; the parts to run, from | behind the last << 32, or -1 where none is left; `me` has the answer
 ; before, -1 at first
-define hidden i64 @nn.claim(
-  ptr %pool, i64 %worker, i64 %workers, i64 %parts, i64 %last
-) ATTRIBUTES {
+define hidden i64 @nn.claim(ptr %me, i64 %parts) ATTRIBUTES {
 entry:
+  %workers.at = getelementptr i8, ptr %me, i64 8
+  %pool.at = getelementptr i8, ptr %me, i64 16
+  %last.at = getelementptr i8, ptr %me, i64 24
+  %worker = load i64, ptr %me, align 8
+  %workers = load i64, ptr %workers.at, align 8
+  %pool = load ptr, ptr %pool.at, align 8
+  %last = load i64, ptr %last.at, align 8
   %begins = icmp slt i64 %last, 0
   %alone = icmp eq i64 %workers, 1
   br i1 %alone, label %one, label %several
 one:
   %all = shl i64 %parts, 32
   %whole = select i1 %begins, i64 %all, i64 -1
+  store i64 %whole, ptr %last.at, align 8
   ret i64 %whole
 several:
   %lines = getelementptr i8, ptr %pool, i64 LINES
@@ -93,12 +99,14 @@ empty:
   %again = icmp ult i64 %tried.next, %workers
   br i1 %again, label %owner, label %nothing
 nothing:
+  store i64 -1, ptr %last.at, align 8
   ret i64 -1
 done:
   %begin.all = add i64 %low, %begin
   %end.all = add i64 %low, %end
   %upper = shl i64 %end.all, 32
   %answer = or i64 %begin.all, %upper
+  store i64 %answer, ptr %last.at, align 8
   ret i64 %answer
 }
 """

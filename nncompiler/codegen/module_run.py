@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from nncompiler.codegen.module_text import FunctionText
-from nncompiler.codegen.workers import WORKER, WORKERS
+from nncompiler.codegen.workers import SELF_BYTES, WORKER, WORKERS
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Buffer
 from nncompiler.record import dataclass
@@ -98,9 +98,7 @@ class Run:
         """Call every kernel, in order."""
         slots = {call.name: n for n, call in enumerate(flat(calls), 1)}
         if self.crew:
-            self.f.line(f"%first = icmp eq i64 {WORKER}, 0")
-            behind = self.f.assign(f"add i64 {WORKER}, 1")
-            self.f.line(f"%own = or i64 {WORKER}, {self.f.assign(f'shl i64 {behind}, 32')}")
+            self._introduce()
         if self.timed:
             with self._alone():
                 self.f.line("call void @nn.stamp()")
@@ -109,10 +107,26 @@ class Run:
             self._meet()
 
     def _alone(self) -> AbstractContextManager[None]:
-        return self.f.when("%first") if self.crew else nullcontext()
+        if not self.crew:
+            return nullcontext()
+        number = self.f.assign("load i64, ptr %me, align 8")
+        return self.f.when(self.f.assign(f"icmp eq i64 {number}, 0"))
+
+    def _introduce(self) -> None:
+        """Put what a worker tells of itself, and its part of a kernel, into memory: in registers
+        they would be moved around at every call, which takes code, and LLVM's time."""
+        f = self.f
+        f.line(f"%me = alloca [{SELF_BYTES} x i8], align 8")
+        told = f"i64 {WORKER}", f"i64 {WORKERS}", "ptr %pool", "i64 -1"
+        for n, value in enumerate(told):
+            f.line(f"store {value}, ptr {f.offset('%me', 8 * n)}, align 8")
+        behind = f.assign(f"add i64 {WORKER}, 1")
+        own = f.assign(f"or i64 {WORKER}, {f.assign(f'shl i64 {behind}, 32')}")
+        f.line("%own = alloca i64, align 8")
+        f.line(f"store i64 {own}, ptr %own, align 8")
 
     def _meet(self) -> None:
-        self.f.line(f"call void @nn.meet(ptr %pool, i64 {WORKERS})")
+        self.f.line("call void @nn.meet(ptr %me)")
         self.f.forget()
 
     def _steps(
@@ -153,8 +167,7 @@ class Run:
         """What is written inside runs for the parts that this worker takes, as often as it takes
         some.
         """
-        given = f"ptr %pool, i64 {WORKER}, i64 {WORKERS}, i64 {parts}"
-        return self.f.until_negative(lambda last: f"call i64 @nn.claim({given}, i64 {last})")
+        return self.f.until_negative(f"call i64 @nn.claim(ptr %me, i64 {parts})")
 
     def _call(
         self, call: Call, counters: Mapping[str, str], slots: Mapping[str, int], shared: bool
@@ -183,7 +196,8 @@ class Run:
         elif not self.crew:
             yield 1 << 32, 1
         elif not call.parts:
-            yield "%own", WORKERS
+            f = self.f
+            yield f.assign("load i64, ptr %own, align 8"), WORKERS
         else:
             with self._claimed(call.parts) as got:
                 yield got, call.parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from nncompiler.codegen import abi
@@ -200,23 +200,19 @@ class FunctionText:
         self.label(f"past{n}")
 
     @contextmanager
-    def until_negative(self, next: Callable[[str], str]) -> Iterator[str]:
-        """What is written inside runs again and again on what the instruction `next(last)` gives,
-        -1 being the last at first, until that is negative.
-        """
+    def until_negative(self, instruction: str) -> Iterator[str]:
+        """What is written inside runs again and again on what `instruction` gives, until that is
+        negative."""
         self._count += 1
-        n, before, head = self._count, self.block, len(self._lines) + 2
+        n = self._count
         self.line(f"br label %ask{n}")
         self.label(f"ask{n}")
-        self.line("")
-        self.line(f"%given{n} = {next(f'%last{n}')}")
+        self.line(f"%given{n} = {instruction}")
         self.line(f"%none{n} = icmp slt i64 %given{n}, 0")
         self.line(f"br i1 %none{n}, label %behind{n}, label %do{n}")
         self.label(f"do{n}")
         with self._scope():
             yield f"%given{n}"
-        last = f"%last{n} = phi i64 [ -1, %{before} ], [ %given{n}, %{self.block} ]"
-        self._lines[head] = f"  {last}"
         self.line(f"br label %ask{n}")
         self.label(f"behind{n}")
 

@@ -27,6 +27,9 @@ POOL_BYTES = _OFFSETS["LINES"] + claims.LINE * abi.MOST_THREADS
 
 #: Of a function that every worker runs: its number and that of all.
 WORKER, WORKERS = "%worker", "%workers"
+#: What a worker tells `nn.claim` and `nn.meet` of itself, words of 8 bytes: its number, that of
+#: all, the pool, and the last answer of `nn.claim`, -1 at first.
+SELF_BYTES = 32
 
 #: Clock ticks until a waiting thread lets others run, and until it sleeps.
 _SPIN, _PARK = 20_000, 2_000_000
@@ -35,7 +38,7 @@ DECLARATIONS = claims.DECLARATIONS + """\
 declare hidden i64 @nn.enter(ptr)
 declare hidden void @nn.start(ptr, ptr, ptr)
 declare hidden void @nn.leave(ptr)
-declare hidden void @nn.meet(ptr, i64)
+declare hidden void @nn.meet(ptr)
 declare hidden void @nn.wait(ptr, i32, ptr)
 declare hidden void @nn.wake(ptr, ptr)
 """
@@ -106,8 +109,12 @@ done:
   ret void
 }
 
-define hidden void @nn.meet(ptr %pool, i64 %workers) ATTRIBUTES {
+define hidden void @nn.meet(ptr %me) ATTRIBUTES {
 entry:
+  %workers.at = getelementptr i8, ptr %me, i64 8
+  %pool.at = getelementptr i8, ptr %me, i64 16
+  %workers = load i64, ptr %workers.at, align 8
+  %pool = load ptr, ptr %pool.at, align 8
   %alone = icmp eq i64 %workers, 1
   br i1 %alone, label %done, label %arrive
 arrive:
