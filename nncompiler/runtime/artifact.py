@@ -106,7 +106,7 @@ def open_artifact(
 def cpu_features() -> frozenset[str]:
     """What the CPU can do, in the words of /proc/cpuinfo; empty where that cannot be read."""
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as stream:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 if line.startswith("flags"):
                     return frozenset(line.partition(":")[2].split())

@@ -8,16 +8,18 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nncompiler.errors import CompilerBug, UserError
 from nncompiler.runtime import checks
 from nncompiler.runtime.artifact import Native
 from nncompiler.runtime.checks import Array
 from nncompiler.runtime.manifest import Argument, Entry, describe
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 ALIGNMENT = 64
 INDEX_OUT_OF_RANGE = 1

@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from nncompiler.errors import UserError, nearest
 from nncompiler.runtime.manifest import NAMES, Argument, StateEntry, describe
 
-Array: TypeAlias = npt.NDArray[Any]
-Data: TypeAlias = Mapping[str, npt.ArrayLike]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Array: TypeAlias = "npt.NDArray[Any]"
+Data: TypeAlias = "Mapping[str, npt.ArrayLike]"
 Path: TypeAlias = "str | os.PathLike[str]"
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nncompiler.errors import UserError
 from nncompiler.runtime import checks
@@ -19,6 +18,8 @@ from nncompiler.runtime.call import check_code, pointer
 from nncompiler.runtime.checks import Array, Data
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from nncompiler.runtime.model import Model
 
 

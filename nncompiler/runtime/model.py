@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
 from nncompiler.errors import UserError
 from nncompiler.runtime import checks, evaluation
 from nncompiler.runtime.artifact import Artifact, load_artifact
@@ -31,6 +29,8 @@ from nncompiler.runtime.state import State
 # What trains, and what reads and writes files, is imported by the methods that need it: a process
 # that only predicts starts in a sixth less time.
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from nncompiler.runtime.callbacks import Callback
     from nncompiler.runtime.progress import Report
     from nncompiler.runtime.record import History, Record
