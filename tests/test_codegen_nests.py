@@ -387,6 +387,17 @@ def test_columns_that_are_read_and_written_are_computed_once(rng):
     np.testing.assert_allclose(c, before + a @ b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("steps", "fmas"), [(84, 8), (86, 4), (83, 2), (20, 2)])
+def test_few_accumulators_take_turns(rng, steps, fmas):
+    """Steps of a sum do not wait for each other: where a tile has two vectors, four of them have
+    accumulators of their own, or two, as their number allows.
+    """
+    blocks = re.split(r"\n\w+:", tiled_text(1, 10, steps))
+    assert max(x.count("@llvm.fma") for x in blocks) == fmas
+    a, b, c = matrices(rng, 1, 10, steps, np.float32)
+    check_product(product(a, b, **TILED, order=("j", "i", "k")), a, b, c)
+
+
 @pytest.mark.parametrize(("pack", "fmas"), [(0, [10, 48]), (16, [8, 48])])
 def test_whole_tiles_are_unrolled(pack, fmas):
     """Four steps at a time, but one where the rows fill a panel."""

@@ -27,6 +27,8 @@ from nncompiler.ir.types import DType
 #: Steps of a reduction between asking for a cache line and using it: so few that lines whose
 #: distance is a power of two, which share a set of the cache, do not drive each other out.
 AHEAD = 8
+#: Multiply-adds that a processor has under way at a time; steps that are worth several chains.
+IN_FLIGHT, LONG_CHAIN = 8, 32
 #: Number of distinct expressions from which on an epilogue is a loop over rows.
 _LONG = 16
 
@@ -166,17 +168,30 @@ class RegisterTiles:
     def _sums(self, product: Roles, tile: Tile) -> list[Value]:
         """The finished sums by row and vector of columns."""
         lanes, across = self.lanes_of(tile), self.vectors_of(tile)
-        start = [literal(self.zero, lanes)] * (tile.rows * across)
+        count, chains = tile.rows * across, self._chains(product, tile)
+        start = [literal(self.zero, lanes)] * (count * chains)
         loops = product.loops
         if not tile.fills:
             size = {self.columns: tile.width, self.rows or "": tile.rows}
             loops = narrowed(loops, product.fold.within, size, self.vector)
-        sums = self.reduce(
-            loops, start, lambda acc: self.step(product, tile, across, acc), self.together(tile)
-        )
-        if not self.reduced:
-            return sums
-        return self.joined(sums, across)
+        def step(acc: list[Value]) -> list[Value]:
+            return [*acc[count:], *self.step(product, tile, across, acc[:count])]
+
+        sums = self.reduce(loops, start, step, max(chains, self.together(tile)))
+        while len(sums) > count:
+            half = len(sums) // 2
+            sums = [self._add(a, b) for a, b in zip(sums[:half], sums[half:], strict=True)]
+        return self.joined(sums, across) if self.reduced else sums
+
+    def _chains(self, product: Roles, tile: Tile) -> int:
+        """How many steps take turns, each with accumulators of its own, where those of one are too
+        few to keep the multipliers busy.
+        """
+        steps = product.reduction[-1].extent if len(product.reduction) == 1 else 0
+        if self.reduced or steps < LONG_CHAIN or 2 * tile.width <= self.tile[1]:
+            return 1
+        fits = range(IN_FLIGHT // (tile.rows * self.vectors_of(tile)), 1, -1)
+        return next((n for n in fits if steps % n == 0 and not n & (n - 1)), 1)
 
     def joined(self, sums: list[Value], across: int) -> list[Value]:
         """Lanes added up: of the sums of a row one vector."""
@@ -303,7 +318,10 @@ class RegisterTiles:
         if self.e.target.fma:
             return self.w.overloaded("fma", [a, b, acc])
         product = self.w.value(f"fmul {a.typed}, {b.text}", self.dtype, a.lanes)
-        return self.w.value(f"fadd {product.typed}, {acc.text}", self.dtype, a.lanes)
+        return self._add(product, acc)
+
+    def _add(self, a: Value, b: Value) -> Value:
+        return self.w.value(f"fadd {a.typed}, {b.text}", self.dtype, a.lanes)
 
     def _epilogue(
         self, tile: Tile, row: At, over: Lanes, first: int, sums: dict[int, Value]

@@ -26,8 +26,8 @@ SMALL = 64
 _PACKED_LANE, _TURNED_LANE, _PACKED_VECTOR = 0.75, 0.4, 1.5
 #: Cycles of scattering one lane in an epilogue, which is not a loop: its size counts too.
 _SCATTERED = 4.0
-#: Cycles of storing a part of a vector, on processors without registers for masks.
-_PARTIAL = 12.0
+#: Cycles of storing a part of a vector by powers of two: no registers for masks.
+_PARTIAL = 2.0
 _LATENCY = 4
 #: Rows and vectors of a tile at most.
 _WIDEST = 16
