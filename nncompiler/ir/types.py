@@ -86,7 +86,7 @@ class TensorType:
         return TensorType(dtype, self.shape)
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+        return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -46,25 +46,26 @@ class Factor:
 @dataclass(slots=True)
 class _Facts:
     """Of a function: what makes each value, how many nodes and results read it, and its level:
-    how many kernels at least lie between it and the inputs."""
+    how many kernels at least lie between it and the inputs. The latter two by name, whose hash is
+    there already."""
 
     nodes: dict[Value, Node] = field(default_factory=dict)
-    readers: dict[Value, list[Node | None]] = field(default_factory=dict)
-    level: dict[Value, int] = field(default_factory=dict)
+    readers: dict[str, list[Node | None]] = field(default_factory=dict)
+    levels: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, function: Function) -> _Facts:
         facts = cls(function.definitions())
         for node in function.nodes:
             level = 0
-            for v in dict.fromkeys(node.inputs):
-                facts.readers.setdefault(v, []).append(node)
-                level = max(level, facts.level.get(v, 0))
+            for name in dict.fromkeys([v.name for v in node.inputs]):
+                facts.readers.setdefault(name, []).append(node)
+                level = max(level, facts.levels.get(name, 0))
             level += lookup(node.op).kind not in ("map", "view")
             for v in node.outputs:
-                facts.level[v] = level
+                facts.levels[v.name] = level
         for _, v in function.results:
-            facts.readers.setdefault(v, []).append(None)
+            facts.readers.setdefault(v.name, []).append(None)
         return facts
 
     def parts(self, value: Value) -> tuple[float, tuple[Value, ...]] | None:
@@ -74,8 +75,11 @@ class _Facts:
             return None
         return lookup(node.op).factors(node)
 
+    def level(self, value: Value) -> int:
+        return self.levels.get(value.name, 0)
+
     def alone(self, value: Value) -> bool:
-        return len(self.readers.get(value, ())) <= 1
+        return len(self.readers.get(value.name, ())) <= 1
 
     def factors(self, value: Value, into: Callable[[Value], bool]) -> _Product:
         """Number and values whose product `value` is, looking `into` factors as well."""
@@ -146,7 +150,7 @@ def _moved(
     """Dimensions in another order of what nobody else reads: made in that order, where a view of
     them would have memory hold a copy. Other readers find the elements where they are.
     """
-    read, readers = node.inputs[0], facts.readers.get(node.output, ())
+    read, readers = node.inputs[0], facts.readers.get(node.output.name, ())
     source = facts.nodes.get(read)
     if source is None or read in new or not facts.alone(read):
         return None
@@ -237,7 +241,7 @@ def _product(b: Builder, node: Node, facts: _Facts, new: dict[Value, Value]) -> 
 
 def _inner(value: Value, facts: _Facts) -> bool:
     """Whether a product is a factor of just one other."""
-    (reader, *more) = facts.readers.get(value, [None])
+    (reader, *more) = facts.readers.get(value.name, [None])
     return reader is not None and not more and facts.parts(reader.outputs[0]) is not None
 
 
@@ -252,13 +256,13 @@ def _sum_of_products(
     if not all(facts.parts(v) and facts.alone(v) for v in node.inputs):
         return None
     x, y = (facts.factors(v, facts.alone) for v in node.inputs)
-    last = max(x.values, key=lambda v: facts.level.get(v, 0), default=None)
+    last = max(x.values, key=facts.level, default=None)
     if last is None or last.shape != node.output.shape or not (x.sane and y.sane):
         return None
-    level = facts.level.get(last, 0)
+    level = facts.level(last)
     others = [v for v in (*x.values, *y.values) if v != last]
     if (x.values.count(last), y.values.count(last)) != (1, 1) or any(
-        facts.level.get(v, 0) >= level for v in others
+        facts.level(v) >= level for v in others
     ):
         return None
     terms = [
@@ -277,7 +281,7 @@ def _classes(
     """Factors that are multiplied with each other first: small ones, and whole ones by level."""
     found: dict[_Key, list[Value]] = {}
     for v in values:
-        level = facts.level.get(v, 0) if v.type.size == whole.type.size else 0
+        level = facts.level(v) if v.type.size == whole.type.size else 0
         found.setdefault((v.type.size, v.shape, level), []).append(v)
     return [tuple(found[k]) for k in sorted(found)]
 

@@ -57,13 +57,13 @@ def function_lines(function: Function) -> Lines:
 
 def _body(lines: Lines, depth: int, function: Function, ending: str) -> None:
     returned = {value for _, value in function.results}
-    literals: dict[Value, str] = {}
+    literals: dict[str, str] = {}  # by the name of the value
     for param in function.params:
         lines.add(depth, f"{param.kind} {param.value}: {param.value.type}", param)
     for node in function.nodes:
         text = _literal(node)
         if text is not None and node.outputs[0] not in returned:
-            literals[node.outputs[0]] = text
+            literals[node.outputs[0].name] = text
         else:
             _node(lines, depth, node, literals)
     results = ", ".join(_result(n, v, ending) for n, v in function.results)
@@ -90,13 +90,13 @@ def _literal(node: Node) -> str | None:
     return literal_text(value, dtype)
 
 
-def _node(lines: Lines, depth: int, node: Node, literals: dict[Value, str]) -> None:
-    outputs = ", ".join(f"{v}: {v.type}" for v in node.outputs)
+def _node(lines: Lines, depth: int, node: Node, literals: dict[str, str]) -> None:
+    outputs = ", ".join([f"%{v.name}: {v.type}" for v in node.outputs])
     text = f"{outputs} = {node.op}"
     if node.inputs:
-        text += " " + ", ".join(literals.get(v, str(v)) for v in node.inputs)
+        text += " " + ", ".join([literals.get(v.name) or f"%{v.name}" for v in node.inputs])
     text += _attributes(node)
-    span = spans_text([node.span] if node.span else [])
+    span = spans_text([node.span]) if node.span else ""
     if node.body is None:
         lines.add(depth, text + span, node)
         return
