@@ -116,6 +116,44 @@ def test_rounds_copy_rows(rng, rows, columns):
         np.testing.assert_allclose(c, np.einsum("kli,klj->ij", a, b), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [7, 12])
+@pytest.mark.parametrize("columns", [37, 48, 100])
+@pytest.mark.parametrize("steps", [8, 21])
+def test_turned_blocks(rng, rows, columns, steps):
+    """Rows around the tiles of a block whose panels are turned."""
+    a = rng.standard_normal((rows, steps)).astype(np.float32)
+    b = rng.standard_normal((columns, steps)).astype(np.float32)
+    c = np.zeros((rows, columns), np.float32)
+    schedule = Schedule("contract", ("j",), "i", (6, 16), tuple("jijk"), 48)
+    run(replace(product_of(a, b, c, "jk"), schedule=schedule), a=a, b=b, c=c)
+    np.testing.assert_allclose(c, a @ b.T, rtol=1e-4, atol=1e-5)
+
+
+def product_of(a, b, c, index):
+    term = apply("mul", load("a", a, "i", "k"), load("b", b, *index))
+    fold = Fold(("acc",), "sum", axes(k=a.shape[1]), (term,))
+    store = Store("c", at("i", "j"), Ref("acc", F32))
+    return kernel(For(axes(i=c.shape[0], j=c.shape[1]), (fold, store)))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "columns", "order", "pack"),
+    [(400, 160, "jijk", 64), (200, 64, "jik", 64), (90, 160, "jik", 16)],
+)
+def test_rows_around_blocks(rows, columns, order, pack, turned):
+    """What is too large for the second-level cache is read once for a block of columns, not for
+    each tile: but for few tiles it stays as it is, those that are turned by themselves.
+    """
+    a, c = np.zeros((rows, 512), np.float32), np.zeros((rows, columns), np.float32)
+    b = np.zeros((columns, 512) if turned else (512, columns), np.float32)
+    table = {name: buffer(name, array) for name, array in (("a", a), ("b", b), ("c", c))}
+    nest = product_of(a, b, c, "jk" if turned else "kj")
+    found = choose_schedule(nest, table, 32, 16)
+    assert found.order == tuple(order)
+    assert found.pack == (16 if turned and order == "jik" else pack)
+
+
 @pytest.mark.parametrize("rows", [16, 23, 139])
 @pytest.mark.parametrize("columns", [128, 150])
 def test_blocks_copy_rows(rng, rows, columns):

@@ -9,7 +9,7 @@ import math
 from nncompiler.ir.kernel import Schedule
 from nncompiler.ir.scalar import Expr, axes_of
 from nncompiler.passes.tile_choice import Choice
-from nncompiler.passes.tile_reads import CACHE, LINE, Reads, with_columns
+from nncompiler.passes.tile_reads import CACHE, LINE, NEAR, Reads, with_columns
 from nncompiler.passes.unroll import unrolled
 from nncompiler.record import dataclass
 
@@ -69,7 +69,8 @@ class Order(Reads):
         self, choice: Choice, products: list[tuple[Expr, Expr]], order: tuple[str, ...]
     ) -> tuple[tuple[str, ...], int]:
         """Columns to pack at a time, 0 where that is not worth it; and the order. Where many tiles
-        make up a block, the rows run around them: the epilogue then goes along lines of memory.
+        make up a block, the rows run around them: the epilogue then goes along lines of memory;
+        and where the rows' factor comes from further than the second-level cache, once a block.
         Where few rows read a panel it is of one tile, which the first rows fill as they read.
         """
         names = [a.name for a in self.form.parallel]
@@ -85,15 +86,16 @@ class Order(Reads):
         as_is = self.as_is(products, choice.columns, choice.tile[1], around)
         if reduced or varies or as_is or readers < PANEL_READERS or size > PANEL_BYTES:
             return order, 0
-        if any(self.stride(b, choice.columns) != 1 for _, b in products):
-            return order, choice.tile[1]
         every, tiles = -(-self.extent(choice.columns) // choice.tile[1]), BLOCK_BYTES // size
-        if around is None and tiles > BLOCK and every > 1 and readers >= BLOCK_READERS:
+        turned = any(self.stride(b, choice.columns) != 1 for _, b in products)
+        far = every > BLOCK and max(self.bytes_of(a) for a, _ in products) > NEAR
+        many = tiles > BLOCK and not turned or tiles > 1 and far
+        if around is None and many and every > 1 and readers >= BLOCK_READERS:
             blocks = -(-every // tiles)
             last = place + 1 + len(inside)
             order = (*order[:last], choice.columns, *order[last:])
             return order, choice.tile[1] * -(-every // blocks)
-        if around is None and inside == [choice.rows] and readers < BLOCK_READERS:
+        if turned or around is None and inside == [choice.rows] and readers < BLOCK_READERS:
             tiles = 1
         a, most = products[0][0], BLOCK
         if around is not None and self.side_by_side(a, inside[-1]):

@@ -104,6 +104,10 @@ class Reads:
         """The largest step in memory of a load when `axis` moves by one; 0 for a gather."""
         return max((step or 0 for step in self._steps(expr, axis)), default=0)
 
+    def bytes_of(self, expr: Expr) -> int:
+        """The size of all that an expression reads."""
+        return sum(self.buffers[x].nbytes for x in {x.buffer for x in loads_below(expr)})
+
     def extent(self, name: str | None) -> int:
         return next((a.extent for a in self.form.parallel if a.name == name), 1)
 
