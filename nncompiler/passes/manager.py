@@ -20,6 +20,7 @@ from nncompiler.ir.op import lookup
 from nncompiler.passes.autodiff import Autodiff
 from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
+from nncompiler.passes.downstream import Downstream
 from nncompiler.passes.factor import Factor
 from nncompiler.passes.fold_affine import FoldAffine
 from nncompiler.passes.fuse import Fuse
@@ -59,7 +60,7 @@ PASSES: dict[str, type[Pass]] = {
     p.name: p
     for p in (
         Recompute, Autodiff, Simplify, CommonSubexpressions, FoldAffine, Factor, DeadCode, Fuse,
-        Upstream,
+        Upstream, Downstream,
     )  # fmt: skip
 }
 

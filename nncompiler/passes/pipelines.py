@@ -2,6 +2,7 @@
 
 from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
+from nncompiler.passes.downstream import Downstream
 from nncompiler.passes.factor import Factor
 from nncompiler.passes.fold_affine import FoldAffine
 from nncompiler.passes.fuse import Fuse
@@ -12,5 +13,5 @@ from nncompiler.passes.upstream import Upstream
 #: What every function goes through before it is scheduled.
 OPTIMISE: tuple[Pass, ...] = (
     Simplify(), CommonSubexpressions(), FoldAffine(), DeadCode(), Factor(), Fuse(),
-    Upstream(),
+    Upstream(), Downstream(),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from nncompiler.errors import Span
 from nncompiler.ir.graph import Function, Node, Param, Value
 from nncompiler.ir.op import lookup
+from nncompiler.passes.grouping import is_loop
 from nncompiler.passes.groups import Group, Groups
 from nncompiler.record import replace
 
@@ -70,6 +71,16 @@ def fused(nodes: Sequence[Node], outputs: Sequence[Value]) -> Node:
         tuple((v.name, v) for v in outputs),
     )
     return Node("fused", inputs, tuple(outputs), (), body, _span(nodes))
+
+
+def is_group(kernel: Node) -> bool:
+    """Whether a kernel is several nodes."""
+    return kernel.body is not None and not is_loop(kernel)
+
+
+def body_of(group: Node) -> tuple[Node, ...]:
+    assert group.body is not None
+    return group.body.nodes
 
 
 def _span(nodes: Sequence[Node]) -> Span | None:

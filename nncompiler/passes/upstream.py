@@ -25,8 +25,8 @@ from typing import ClassVar
 
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.op import lookup
-from nncompiler.passes.grouping import find_frame, is_loop
-from nncompiler.passes.regroup import fused
+from nncompiler.passes.grouping import find_frame
+from nncompiler.passes.regroup import body_of, fused, is_group
 from nncompiler.record import dataclass
 
 
@@ -65,10 +65,10 @@ def _handed_over(
     """Both kernels with the value that spares most memory traffic computed in the first; None
     where none does. `k` is the number of the second among the `readers` of values."""
     read = [v for v in second.inputs if v in first.outputs]
-    if len(read) < 2 or not (_is_group(first) and _is_group(second)):
+    if len(read) < 2 or not (is_group(first) and is_group(second)):
         return None
     others = {v for v in first.outputs if readers.get(v.name, set()) - {k}}
-    nodes = _body(second)
+    nodes = body_of(second)
     best: tuple[int, Node, Node] | None = None
     for cone in _cones(nodes, first, second):
         value = cone[-1].output
@@ -83,15 +83,6 @@ def _handed_over(
             found = _moved(first, second, cone, after, kept)
             best = (gain, *found) if found else best
     return best[1:] if best else None
-
-
-def _is_group(kernel: Node) -> bool:
-    return kernel.body is not None and not is_loop(kernel)
-
-
-def _body(group: Node) -> tuple[Node, ...]:
-    assert group.body is not None
-    return group.body.nodes
 
 
 def _cones(nodes: Sequence[Node], first: Node, second: Node) -> list[list[Node]]:
@@ -123,7 +114,7 @@ def _moved(
     first: Node, second: Node, cone: Sequence[Node], after: Sequence[Node], kept: Sequence[Value]
 ) -> tuple[Node, Node] | None:
     """Both kernels anew, where each is still one nest."""
-    nodes = list({n.outputs: n for n in (*_body(first), *cone)}.values())
+    nodes = list({n.outputs: n for n in (*body_of(first), *cone)}.values())
     outputs = [*kept, cone[-1].output]
     if find_frame(nodes, outputs) is None or find_frame(after, second.outputs) is None:
         return None
