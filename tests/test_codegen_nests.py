@@ -284,6 +284,20 @@ def test_weights_beyond_the_first_cache_are_read_by_narrow_tiles():
     assert nest.schedule.tile == (4, 16)
 
 
+@pytest.mark.parametrize("order", ["ij", "ji"])
+def test_larger_factor_has_the_columns(order):
+    """The rows' factor is read again for each tile of columns: the smaller one, where tiles are
+    alike."""
+    x, y, c = (np.zeros(s, np.float32) for s in ((12, 160, 32), (12, 80, 32), (12, 12)))
+    image = load("x", x, "j", Affine.axis("l") * 2, "k")
+    term = apply("mul", load("y", y, "i", "l", "k"), image)
+    fold = Fold(("acc",), "sum", axes(l=80, k=32), (term,))
+    loops = axes(**dict.fromkeys(order, 12))
+    nest = kernel(For(loops, (fold, Store("c", at("i", "j"), Ref("acc", F32)))))
+    found = scheduled(nest, x=x, y=y, c=c).schedule
+    assert (found.vector, found.register) == (("k",), "i")
+
+
 def test_batched_product(rng):
     """A batch axis in both factors goes outside the tiles."""
     a, b = (

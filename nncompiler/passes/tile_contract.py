@@ -13,11 +13,12 @@ from itertools import product as combined
 
 from nncompiler.ir.kernel import Schedule
 from nncompiler.ir.scalar import Expr, axes_of
+from nncompiler.passes.accesses import loads_below
 from nncompiler.passes.guards import besides
 from nncompiler.passes.tile_choice import Best, Choice
 from nncompiler.passes.tile_loops import LANE
 from nncompiler.passes.tile_order import PANEL_BYTES, PANEL_READERS, Order
-from nncompiler.passes.tile_reads import CACHE, LINE, PAGE, with_columns
+from nncompiler.passes.tile_reads import CACHE, LINE, NEAR, PAGE, with_columns
 from nncompiler.record import dataclass
 
 #: A contraction with fewer multiply-adds than this is not worth a register tile.
@@ -38,6 +39,9 @@ _LOADS = 1.6
 _PAGE_STEP, _PAGE_VECTOR = 3.0, 4.0
 #: Cycles more of a vector of columns that comes from the second-level cache in every step.
 _SECOND = 0.25
+#: Cycles of a line of the rows' factor from beyond the second-level cache, read again for each
+#: tile of columns: so few that they decide between equals.
+_FAR = 0.02
 #: Cycles of a guard that differs between the rows or columns of a tile, and of one that differs
 #: between lanes: a mask, which stays the same over channels. Only tiles at an edge look at them.
 _GUARD, _MASK = 0.75, 0.5
@@ -207,6 +211,9 @@ class ContractionTiles(Order):
         masks = _GUARD_REDUCED * (self.guarded(a, row) or self.guarded(a, k))
         masked = _GUARD_REDUCED * (self.guarded(b, columns) or self.guarded(b, k))
 
+        read = sum({x.buffer: self.buffers[x.buffer].nbytes for x in loads_below(a)}.values())
+        far = read / LINE * _FAR * (read > NEAR)
+
         def flow(r: int, c: int) -> float:
             return max(r * c / 2, (r + c) / 2, _LATENCY)
 
@@ -221,7 +228,7 @@ class ContractionTiles(Order):
                 return flow(r, c) + shuffles + 0.2 * (r + c) + guards
 
             cycles = steps * others * _over_tiles(m, rows, n, cols, step)
-            return Choice(cycles, k, columns, row, (rows, cols))
+            return Choice(cycles + far * -(-n // cols), k, columns, row, (rows, cols))
 
         tiles = _fitting(_sums, self.limit, min(m, _WIDEST), min(n, _WIDEST))
         return best.of([(r, c) for r, c in tiles if c <= 4 or not c % 4], least, choice)
