@@ -127,17 +127,11 @@ class _Tiles(RegisterTiles):
 
     def _each(self, block: Tile, visit: Visit) -> None:
         """The tiles of a block, its remainder last."""
-        width, base = self.tile[1], block.column
+        width = self.tile[1]
         whole = block.width // width
 
         def at_tile(number: Counter, count: int) -> None:
-            first = self.w.times(number, width)
-            if isinstance(first, int):
-                column = base + first
-            elif base.base:
-                column = At(self.w.assign(f"add nuw nsw i64 {base.base}, {first}"), base.plus)
-            else:
-                column = At(first, base.plus)
+            column = self.column_at(block, number)
             with self.e.scope({self.columns: column}):
                 visit(replace(block, width=count, column=column, number=number))
 

@@ -7,6 +7,7 @@ other along a reduction axis, squares are loaded along that and turned in regist
 from __future__ import annotations
 
 from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.blocks import Counter
 from nncompiler.codegen.panel import Panel
 from nncompiler.codegen.product import Loops, Roles
 from nncompiler.codegen.register_tile import RegisterTiles
@@ -86,23 +87,32 @@ def stride_along(tiles: RegisterTiles, load: Load, axis: str) -> int | None:
 def _turn(
     tiles: RegisterTiles, product: Roles, block: Tile, panel: Panel, along: Axis, loops: Loops
 ) -> None:
-    """Columns by squares; inside a group of columns all others `loops`, then `along`."""
-    e, n = tiles.e, tiles.lanes
+    """Tiles by squares of their columns; inside a square's columns all others `loops`, then
+    `along`.
+    """
+    e, n, width = tiles.e, tiles.lanes, panel.width
+    whole = block.width // width
 
-    def square(first: int, at: At, count: int) -> None:
+    def square(number: Counter, column: int, at: At, count: int) -> None:
         lines = [literal(tiles.zero, n)] * n
-        for c in range(min(n, block.width - first)):
-            place = {tiles.columns: block.column + first + c, along.name: at}
-            with e.scope(place, Lanes(along.name, n, count)):
+        left = block.width - whole * width if number == whole else width
+        first = tiles.column_at(block, number) + column
+        for c in range(min(n, left - column)):
+            with e.scope({tiles.columns: first + c, along.name: at}, Lanes(along.name, n, count)):
                 lines[c] = e.w.splat(e.value(product.b), n)
         for k, line in enumerate(turned(e.w, lines)[:count]):
             with e.scope({along.name: at + k}):
-                panel.store(*divmod(first, panel.width), line)
+                panel.store(number, column, line)
 
-    for first in range(0, block.width, n):
+    def tile(number: Counter, _: list[Value], across: int = width) -> list[Value]:
+        for column in range(0, across, n):
 
-        def body(_: list[Value], first: int = first) -> list[Value]:
-            squares(e.w, along, n, lambda at, count: square(first, at, count))
-            return []
+            def body(_: list[Value], column: int = column) -> list[Value]:
+                squares(e.w, along, n, lambda at, count: square(number, column, at, count))
+                return []
 
-        tiles.reduce(loops, [], body)
+            tiles.reduce(loops, [], body)
+        return []
+
+    e.w.loop(0, whole, 1, [], tile)
+    tile(whole, [], block.width % width)

@@ -45,6 +45,15 @@ class RegisterTiles(Epilogues):
         self.expect(tile)
         self.finish(tile, {k: self._sums(product, tile) for k, product in self.products.items()})
 
+    def column_at(self, block: Tile, number: Counter) -> At:
+        """Where the first column of a tile of a block is."""
+        first, base = self.w.times(number, self.tile[1]), block.column
+        if isinstance(first, int):
+            return base + first
+        if not base.base:
+            return At(first, base.plus)
+        return At(self.w.assign(f"add nuw nsw i64 {base.base}, {first}"), base.plus)
+
     def _column(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
         """One vector of `b`, from its panel if there is one."""
         panel = dict(tile.panels).get(id(product.fold))
