@@ -74,8 +74,9 @@ def forms() -> Iterator[Form]:
         text, line = PRODUCT.format(m=m, n=n, k=k), "    y = a @ b"
         target = 0.9 if m == 1024 else 0.93
         yield Form(f"{m} × {n} × {k}", text, line, m * n, target)
-        yield Form(f"{k} × {n} × {m}, Aᵀ (weight gradient)", text, line, k * n, target)
+        # In the order of the kernels, which tells those of a square apart.
         yield Form(f"{m} × {k} × {n}, Bᵀ (input gradient)", text, line, m * k, target)
+        yield Form(f"{k} × {n} × {m}, Aᵀ (weight gradient)", text, line, k * n, target)
     for channels, side in ((16, 32), (32, 16), (64, 8)):
         text = CONVOLUTION.format(batch=32, channels=channels, side=side)
         line = text.splitlines()[3]
