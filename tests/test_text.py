@@ -345,8 +345,9 @@ class RandomPlan:
         if depth > 0 and kind < 0.3 and len(self.axes) < 4:
             axes = self.axes_for()
             before, body = self.scoped(axes, depth)
+            within = tuple(self.affine() for _ in range(self.rng.choice([0, 0, 1])))
             self.locals, self.axes = before
-            return For(axes, body, self.rng.random() < 0.3)
+            return For(axes, body, self.rng.random() < 0.3, within)
         if depth > 0 and kind < 0.6 and len(self.axes) < 4:
             axes = self.axes_for()
             before, body = self.scoped(axes, depth)

@@ -30,6 +30,11 @@ def block(trips: int, terms: int) -> int:
     return next((n for n in range(most, most // 2, -1) if trips % n == 0), most)
 
 
+def is_one_block(trips: int, terms: int) -> bool:
+    """Whether so many iterations are few enough not to be cut."""
+    return block(trips, terms) == trips
+
+
 def terms_of(trips: int, terms: int) -> int:
     """How many terms a loop in blocks adds to the accumulators it is given; at least 1."""
     size = block(trips, terms)

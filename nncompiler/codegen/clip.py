@@ -41,13 +41,14 @@ class Bounds:
         start: Counter = 0
         stop: Counter = extent
         for form in self.low:
-            start = _extreme(w, "smax", start, value(form))
+            start = extreme(w, "smax", start, value(form))
         for form in self.high:
-            stop = _extreme(w, "smin", stop, value(form))
+            stop = extreme(w, "smin", stop, value(form))
         return start, stop
 
 
-def _extreme(w: Writer, name: str, a: Counter, b: Counter) -> Counter:
+def extreme(w: Writer, name: str, a: Counter, b: Counter) -> Counter:
+    """The smaller (`smin`) or larger (`smax`) of two."""
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b) if name == "smax" else min(a, b)
     return w.intrinsic(f"llvm.{name}.i64", "i64", [("i64", str(a)), ("i64", str(b))])

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from nncompiler.codegen.address import At, Lanes
 from nncompiler.codegen.blocks import Body, Counter
-from nncompiler.codegen.cascade import sum_loop, terms_of
+from nncompiler.codegen.cascade import is_one_block, sum_loop, terms_of
 from nncompiler.codegen.emitter import Emitter
 from nncompiler.codegen.folds import combined, gathered
 from nncompiler.codegen.footprint import footprint
@@ -25,7 +26,8 @@ from nncompiler.codegen.value import Value, active_mask, literal
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.combine import COMBINES, Combine
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
-from nncompiler.ir.scalar import Apply, Expr
+from nncompiler.ir.scalar import Affine, Apply, Expr, const
+from nncompiler.record import replace
 
 #: Number of distinct expressions up to which a body runs on vectors of 4 or 2 registers.
 _SIMPLE = ((12, 4), (40, 2))
@@ -42,6 +44,13 @@ def _short(axes: tuple[Axis, ...], body: tuple[Stmt, ...]) -> bool:
     """Whether a loop, as that over a window for pooling, costs more than what it repeats."""
     inner = any(isinstance(s, (For, Fold)) for s in body)
     return not inner and math.prod(a.extent for a in axes) <= _SHORT
+
+
+def _zeros(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    """What is stored at points that a loop may leave out."""
+    return tuple(
+        replace(s, value=const(0, s.value.dtype)) for s in body if isinstance(s, Store)
+    )
 
 
 class Nest:
@@ -65,24 +74,26 @@ class Nest:
                     self.e.locals[name] = self.e.value(value)
                 case Store(buffer, index, value):
                     self.e.store(buffer, index, value)
-                case For(axes, inner, ordered):
-                    self._for(axes, inner, ordered)
+                case For():
+                    self._for(statement)
                 case Fold():
                     self._fold(statement)
 
     # --- loops ---
 
-    def _for(self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], ordered: bool) -> None:
+    def _for(self, s: For) -> None:
+        axes, inner = s.axes, s.body
+
         def leaf(carried: list[Value], piece: Piece | None) -> list[Value]:
-            self.run(inner)
+            self.run(_zeros(inner) if piece is not None and piece.outside else inner)
             return carried
 
-        if ordered:
+        if s.ordered:
             self._nest(axes, (), [], leaf)
         elif _short(axes, inner) and self.e.lanes is not None:
             self._unrolled(self._sorted(axes), [], leaf)
         else:
-            self._nest(self._sorted(axes), self._cut(axes, inner, ()), [], leaf)
+            self._nest(self._sorted(axes), self._cut(axes, inner, (), s.within), [], leaf)
 
     def _unrolled(self, axes: tuple[Axis, ...], carried: list[Value], leaf: Leaf) -> list[Value]:
         """Every point of a short loop written out, with its axes as numbers."""
@@ -98,7 +109,11 @@ class Nest:
         return tuple(sorted(axes, key=lambda a: self.place.get(a.name, 0)))
 
     def _cut(
-        self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], values: tuple[Expr, ...]
+        self,
+        axes: tuple[Axis, ...],
+        inner: tuple[Stmt, ...],
+        values: tuple[Expr, ...],
+        within: tuple[Affine, ...],
     ) -> tuple[Piece, ...]:
         """The pieces of the vector axis among these axes; none when there is none, or lanes are
         taken already.
@@ -114,16 +129,16 @@ class Nest:
         lanes = self.e.target.vector_bytes // seen.widest
         extent = chosen[0].extent
         interleave = next((n for cost, n in _SIMPLE if seen.cost <= cost), 1)
-        if seen.guarded or seen.combined:
+        if seen.guarded or seen.combined or within:
             # LLVM 22 splits a masked load of several registers, and where one register's mask is
             # known to be false it loads that one without any mask. Masks of several registers it
-            # packs into bytes to combine them.
+            # packs into bytes to combine them. Single registers leave out the most.
             interleave = 1
         elif any(self._sums_columns(s) for s in inner):
             # at least two steps, for two threads
             wide = (n for n in _WIDE if extent % (n * lanes) == 0 and extent >= 2 * n * lanes)
             interleave = next(wide, interleave)
-        return pieces(extent, lanes, interleave)
+        return pieces(extent, lanes, interleave, within)
 
     def _sums_columns(self, s: Stmt) -> bool:
         """Whether this is a long fold of little per step."""
@@ -178,13 +193,21 @@ class Nest:
         lanes = Lanes(axis.name, piece.lanes, piece.active)
         start, stop, step = piece.start, piece.stop, piece.lanes
 
-        def body(at: Counter, inside: list[Value]) -> list[Value]:
+        def body(at: Counter, inside: list[Value], piece: Piece = piece) -> list[Value]:
             with self.e.scope({axis.name: At.of(at, range(start, stop, step))}, lanes):
                 return self._nest(rest, (), inside, lambda c, _: leaf(c, piece), blocks)
 
-        if blocks:
+        if blocks and not is_one_block(piece.trips, self._terms(rest, ())):
             return sum_loop(self.w, start, stop, step, self._terms(rest, ()), carried, body)
-        return self._loop(axis, first, range(start, stop, step), carried, body)
+        split = self.e.share is not None and axis.name in self.e.share
+        inside = None if split else piece.inside(axis.name, self.e.axes, self.w, self.e.integer)
+        if inside is None:
+            return self._loop(axis, first, range(start, stop, step), carried, body)
+        if not carried:
+            zeros = partial(body, piece=replace(piece, outside=True))
+            self.w.span(start, inside[0], [], zeros, step)
+            self.w.span(inside[1], stop, [], zeros, step)
+        return self.w.span(*inside, carried, body, step)
 
     def _loop(
         self, axis: Axis, first: int, counters: range, carried: list[Value], body: Body
@@ -203,7 +226,7 @@ class Nest:
         number of their steps.
         """
         found: dict[str, int] = {}
-        cut = self._cut(loop.axes, loop.body, ())
+        cut = self._cut(loop.axes, loop.body, (), loop.within)
         for axis in self._sorted(loop.axes):
             if axis.name not in parallel:
                 return found
@@ -228,19 +251,19 @@ class Nest:
         combine = COMBINES[fold.combine]
         dtypes = tuple(v.dtype for v in fold.values)
         identity = combine.identity(dtypes)
-        cut = self._cut(fold.axes, fold.body, fold.values)
+        cut = self._cut(fold.axes, fold.body, fold.values, fold.within)
         start = identity if cut or fold.init is None else fold.init
         widths = [p.lanes for p in cut] or [self._lanes_of(fold)]
         carried = [literal(c, lanes) for lanes in widths for c in start]
 
-        def leaf(partial: list[Value], piece: Piece | None) -> list[Value]:
+        def leaf(before: list[Value], piece: Piece | None) -> list[Value]:
             self.run(fold.body)
-            renewed = self._accumulate(combine, partial, fold.values)
+            renewed = self._accumulate(combine, before, fold.values)
             if piece is None or piece.active == piece.lanes:
                 return renewed
             mask = active_mask(piece.active, piece.lanes)
             return [
-                self.w.choose(mask, new, old) for new, old in zip(renewed, partial, strict=True)
+                self.w.choose(mask, new, old) for new, old in zip(renewed, before, strict=True)
             ]
 
         if not cut and _short(fold.axes, fold.body) and self.e.lanes is not None:

@@ -19,7 +19,7 @@ from nncompiler.codegen.pieces import Piece
 from nncompiler.codegen.value import Value, literal
 from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.kernel import Axis, For, Kernel, Stmt, Store
+from nncompiler.ir.kernel import Axis, For, Kernel, Store
 from nncompiler.ir.scalar import Const, Ref
 
 _NAME = "<turned>"
@@ -50,14 +50,14 @@ class _Turn(Nest):
         self.rows, self.columns = turned
         self.count = emitter.target.vector_bytes // store.value.dtype.bytes
 
-    def _for(self, axes: tuple[Axis, ...], inner: tuple[Stmt, ...], ordered: bool) -> None:
+    def _for(self, s: For) -> None:
         def leaf(carried: list[Value], _: Piece | None) -> list[Value]:
             self._rows(lambda r, n: squares(
                 self.w, self.columns, self.count, lambda c, m: self._square(r, n, c, m)
             ))  # fmt: skip
             return carried
 
-        self._nest(self._sorted(self._outer(axes)), (), [], leaf)
+        self._nest(self._sorted(self._outer(s.axes)), (), [], leaf)
 
     def _rows(self, visit: Visit) -> None:
         """Rows of squares, or this worker's part of them."""

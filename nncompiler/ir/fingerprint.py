@@ -112,13 +112,12 @@ class _Reader:
                 case Store(buffer, index, value):
                     at = (self.place(buffer), self.index(index))
                     self.found.append(("store", *at, self.expr(value)))
-                case For(axes, inner, ordered):
-                    self.found.append(("for", _axes(axes), ordered))
+                case For(axes, inner, ordered, within):
+                    self.found.append(("for", _axes(axes), ordered, _forms(within)))
                     self.block(inner)
                     self.found.append("end")
                 case Fold(names, combine, axes, values, inner, init, within):
-                    forms = tuple([(i.terms, i.const) for i in within])
-                    self.found.append(("fold", combine, _axes(axes), init, forms))
+                    self.found.append(("fold", combine, _axes(axes), init, _forms(within)))
                     self.block(inner)
                     parts = tuple([self.expr(v) for v in values])
                     self.found.append(("end", parts, tuple([self.local(n) for n in names])))
@@ -180,8 +179,8 @@ class _Renaming:
                 return Let(self.locals.get(name, name), self.expr(value))
             case Store(buffer, index, value):
                 return Store(self.place(buffer), self.index(index), self.expr(value))
-            case For(axes, inner, ordered):
-                return For(axes, self.block(inner), ordered)
+            case For(axes, inner, ordered, within):
+                return For(axes, self.block(inner), ordered, within)
             case Fold(names, combine, axes, values, inner, init, within):
                 names = tuple([self.locals.get(n, n) for n in names])
                 values = tuple([self.expr(v) for v in values])
@@ -218,3 +217,7 @@ class _Renaming:
 
 def _axes(axes: Sequence[Axis]) -> tuple[tuple[str, int], ...]:
     return tuple([(a.name, a.extent) for a in axes])
+
+
+def _forms(within: Sequence[Affine]) -> tuple[Hashable, ...]:
+    return tuple([(i.terms, i.const) for i in within])

@@ -52,16 +52,20 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class For:
+    """``for axes { body }``. What the body stores at a point where one of the forms `within` is
+    negative is zero, or nobody reads it: zeros may be stored there, and nothing computed."""
+
     axes: tuple[Axis, ...]
     body: tuple[Stmt, ...]
     ordered: bool = False
+    within: tuple[Affine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
     """``names = combine axes { body; values }``; `init` replaces the combine's identity where
     given. A term at which one of the forms `within` is negative may be left out: it is zero, or
-    nobody asks for it."""
+    nobody asks for it, or there is another one that is equal and a maximum needs one of them."""
 
     names: tuple[str, ...]
     combine: str

@@ -94,10 +94,14 @@ class _Verifier:
                     self._bind(name, value.dtype, scope)
                 case Store():
                     self._store(s, scope)
-                case For(axes, body, ordered):
+                case For(axes, body, ordered, within):
                     inner = self._enter(axes, scope, not ordered)
                     for statement in body:
                         self.statement(statement, inner)
+                    for form in within:
+                        self._affine(form, inner)
+                    plain = all(isinstance(x, (Let, Store)) for x in body)
+                    _expect(plain or not within, "expected no loops in one with bounds")
                 case Fold():
                     self._fold(s, scope)
         except _Problem as problem:

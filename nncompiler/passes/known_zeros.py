@@ -1,5 +1,5 @@
-"""Terms of a sum of products that are known to be zero, or that nobody asks for: what looks ahead
-in causal attention is neither multiplied nor added up.
+"""What is known to be zero, or that nobody asks for: what looks ahead in causal attention is
+neither multiplied nor added up, and no exponential is taken of it.
 
     kernel k0                                         kernel k0
       for i, j { p[i,j] = select(i >= j, …, 0) }        …
@@ -10,26 +10,30 @@ in causal attention is neither multiplied nor added up.
 
 An array is known to be zero where the only store to it selects a zero by conditions affine in its
 indices; these may come from other arrays, of bools or integers, whose only store says what they
-hold. A sum is asked for where all uses of it are chosen by such conditions.
+hold. A sum is asked for where all uses of it are chosen by such conditions, and so is an array
+that a loop fills. Other folds and loops are bounded by the same facts.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from nncompiler.ir.kernel import (
+    Axis,
     Buffer,
     Fold,
+    For,
     Kernel,
     Let,
     Plan,
     Step,
     Stmt,
     Store,
+    expressions,
     extents,
     statements,
+    step_reads_and_writes,
     stores,
 )
 from nncompiler.ir.nests import Contraction, contraction
@@ -44,7 +48,7 @@ Places: TypeAlias = tuple["str | None", ...]
 
 def leave_out_zeros(plan: Plan) -> Plan:
     """The plan with sums of products that say which of their terms may be left out."""
-    facts = _Facts(plan.table(), _only_stores(plan))
+    facts = _Facts(plan, _only_stores(plan))
     steps = tuple(_bounded(s, facts) if isinstance(s, Kernel) else s for s in plan.steps)
     return plan if steps == plan.steps else replace(plan, steps=steps)
 
@@ -101,27 +105,56 @@ def _locals(kernel: Kernel) -> Locals:
 class _Facts:
     """What is known of a plan's arrays, in terms of the axes of their stores."""
 
-    buffers: Mapping[str, Buffer]
+    plan: Plan
     made: Mapping[str, _Made]
     _nonzero: dict[str, Forms] = field(default_factory=dict, init=False)
+    _readers: dict[str, list[Step]] = field(default_factory=dict, init=False)
 
-    def nonzero(self, load: Load) -> Forms:
-        """Where what is loaded may differ from zero."""
-        made = self.made.get(load.buffer)
-        if made is None or load.guard is not None:
+    def __post_init__(self) -> None:
+        for step in self.plan.steps:
+            for name in step_reads_and_writes(step)[0]:
+                self._readers.setdefault(name, []).append(step)
+
+    def read(self, name: str) -> Forms:
+        """Where a buffer is read, in terms of its dimensions, which are called 0, 1, ..."""
+        if name not in self.made or any(b.base == name for b in self.plan.buffers):
             return frozenset()
-        if load.buffer not in self._nonzero:
-            self._nonzero[load.buffer] = self._value(made.value, made.locals)
-        return _moved(self._nonzero[load.buffer], made, load) or frozenset()
+        found: Forms | None = None
+        for step in self._readers.get(name, ()):
+            if not isinstance(step, Kernel):
+                return frozenset()
+            found = _either(found, *_Reads(self, name, _locals(step)).of(step))
+            if not found:
+                return frozenset()
+        return found or frozenset()
 
-    def _value(self, value: Expr, locals: Locals) -> Forms:
+    def nonzero(self, value: Expr, locals: Locals) -> Forms:
+        """Where a value may differ from zero."""
         match value:
             case Apply("select", (condition, chosen, Const(0))):
-                return self.holding(condition, locals) | self._value(chosen, locals)
-            case Apply(("mul" | "div"), (a, Const(by))) if by and math.isfinite(by):
-                return self._value(a, locals)
+                return self.holding(condition, locals) | self.nonzero(chosen, locals)
+            case Apply("mul", (a, b)):
+                return self.nonzero(a, locals) | self.nonzero(b, locals)
+            case Apply("div", (a, _)) if value.dtype.is_float:
+                return self.nonzero(a, locals)
             case Ref(name) if name in locals:
-                return self._value(locals[name], locals)
+                return self.nonzero(locals[name], locals)
+            case Load(guard=None) if (made := self.made.get(value.buffer)) is not None:
+                if value.buffer not in self._nonzero:
+                    self._nonzero[value.buffer] = self.nonzero(made.value, made.locals)
+                return _moved(self._nonzero[value.buffer], made, value) or frozenset()
+            case _:
+                return frozenset()
+
+    def varying(self, value: Expr, locals: Locals) -> Forms:
+        """Where a value may differ from one that it has everywhere else."""
+        match value:
+            case Apply("select", (condition, _, Const())):
+                return self.holding(condition, locals)
+            case Ref(name) if name in locals:
+                return self.varying(locals[name], locals)
+            case Load(guard=None) if (made := self.made.get(value.buffer)) is not None:
+                return _moved(self.varying(made.value, made.locals), made, value) or frozenset()
             case _:
                 return frozenset()
 
@@ -196,6 +229,37 @@ class _Facts:
                 return _either(*(self._uses(e, users, locals) for e in children(value)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Reads:
+    """Where one kernel reads a buffer, in terms of its dimensions."""
+
+    facts: _Facts
+    name: str
+    locals: Locals
+
+    def of(self, kernel: Kernel) -> Iterator[Forms]:
+        for s in statements(kernel.body):
+            for e in () if isinstance(s, Let) else expressions(s):
+                yield from self._expr(e, frozenset())
+
+    def _expr(self, value: Expr, forms: Forms) -> Iterator[Forms]:
+        """Of an expression that is used where `forms` are not negative."""
+        match value:
+            case Load(name, index) if name == self.name:
+                axes = {i.single: str(d) for d, i in enumerate(index) if isinstance(i, Affine)}
+                known = [f for f in forms if axes.keys() >= set(f.axes)]
+                yield frozenset(f.rename({a: d for a, d in axes.items() if a}) for f in known)
+            case Ref(name) if name in self.locals:
+                yield from self._expr(self.locals[name], forms)
+            case Apply("select", (condition, chosen, other)):
+                yield from self._expr(condition, forms)
+                yield from self._expr(chosen, forms | self.facts.holding(condition, self.locals))
+                yield from self._expr(other, forms)
+            case _:
+                for inner in children(value):
+                    yield from self._expr(inner, forms)
+
+
 def _either(*parts: Forms | None) -> Forms | None:
     """What holds wherever any of the parts does."""
     there = [p for p in parts if p is not None]
@@ -215,20 +279,74 @@ def _moved(forms: Iterable[Affine], made: _Made, load: Load) -> Forms | None:
 
 
 def _bounded(kernel: Kernel, facts: _Facts) -> Step:
-    """The kernel with what its sums may leave out."""
+    """The kernel with what its sums, or else its loops, may leave out."""
     form = contraction(kernel)
     if form is None:
-        return kernel
+        body = _Loops(facts, extents(kernel), _locals(kernel)).bounded(kernel.body)
+        return replace(kernel, body=body)
     sizes, found = extents(kernel), {}
     for product in form.products:
         forms = facts.asked(form, product.fold.names[0]) or frozenset()
         for factor in (product.a, product.b):
-            forms |= facts.nonzero(factor) if isinstance(factor, Load) else frozenset()
+            forms |= facts.nonzero(factor, {}) if isinstance(factor, Load) else frozenset()
         forms = frozenset(f for f in forms if f.bounds(sizes)[0] < 0)
         if forms:
             within = tuple(sorted(forms, key=lambda f: (f.terms, f.const)))
             found[product.fold.names] = replace(product.fold, within=within)
     return replace(kernel, body=_with(kernel.body, found)) if found else kernel
+
+
+@dataclass(frozen=True, slots=True)
+class _Loops:
+    """Bounds of the innermost loops of a kernel."""
+
+    facts: _Facts
+    sizes: Mapping[str, int]
+    locals: Locals
+
+    def bounded(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return tuple([self._statement(s) for s in body])
+
+    def _statement(self, s: Stmt) -> Stmt:
+        match s:
+            case For(axes, body, False) if all(isinstance(x, (Let, Store)) for x in body):
+                stored = [x for x in body if isinstance(x, Store)]
+                forms = frozenset.intersection(*(self._stored(x) for x in stored))
+                return replace(s, within=self._telling(forms, axes)) if forms else s
+            case Fold(_, "sum", axes, (value,), ()):
+                forms = self.facts.nonzero(value, self.locals)
+                return replace(s, within=self._telling(forms, axes)) if forms else s
+            case Fold(_, ("max" | "min"), axes, (value,), ()):
+                forms = self.facts.varying(value, self.locals)
+                return replace(s, within=self._with_first(forms, axes)) if forms else s
+            case For() | Fold():
+                return replace(s, body=self.bounded(s.body))
+            case _:
+                return s
+
+    def _stored(self, s: Store) -> Forms:
+        """Where what is stored may differ from zero and is read."""
+        forms = self.facts.nonzero(s.value, self.locals)
+        read = self.facts.read(s.buffer)
+        if not read or not all(isinstance(i, Affine) for i in s.index):
+            return forms
+        at = {str(d): i for d, i in enumerate(s.index) if isinstance(i, Affine)}
+        return forms | frozenset(f.substitute(at) for f in read)
+
+    def _with_first(self, forms: Forms, axes: tuple[Axis, ...]) -> tuple[Affine, ...]:
+        """A bound behind the first of the terms that are equal, for one of them must stay."""
+        for form in self._telling(forms, axes):
+            k, last = form.coefficient(axes[0].name), axes[0].extent - 1
+            largest = form.substitute({axes[0].name: Affine((), last if k > 0 else 0)})
+            if len(axes) == 1 and abs(k) == 1 and largest.bounds(self.sizes)[0] >= -1:
+                return (form + 1,)
+        return ()
+
+    def _telling(self, forms: Forms, axes: tuple[Axis, ...]) -> tuple[Affine, ...]:
+        """Those of the forms, in order, that are negative at some points of a loop."""
+        own = {a.name for a in axes}
+        found = [f for f in forms if own & set(f.axes) and f.bounds(self.sizes)[0] < 0]
+        return tuple(sorted(found, key=lambda f: (f.terms, f.const)))
 
 
 def _with(body: tuple[Stmt, ...], folds: Mapping[tuple[str, ...], Fold]) -> tuple[Stmt, ...]:

@@ -114,7 +114,11 @@ class _Nest:
 
     def build(self, outputs: Sequence[Value]) -> tuple[Stmt, ...]:
         frame_axes = self.frame_axes
-        self.inside = [v for v in outputs if not self.frame.cross or self.labels_of(v)]
+        # scratch first, or else a loop that another one must read it from may not be closed yet
+        first = [v for v in self.kept if v not in outputs]
+        self.inside = [
+            v for v in (*first, *outputs) if not self.frame.cross or self.labels_of(v)
+        ]
         if self.frame.cross:
             result = self.frame.cross.output
             self.element(result, (Affine(),) * result.type.rank)

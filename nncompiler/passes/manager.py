@@ -24,6 +24,7 @@ from nncompiler.passes.downstream import Downstream
 from nncompiler.passes.factor import Factor
 from nncompiler.passes.fold_affine import FoldAffine
 from nncompiler.passes.fuse import Fuse
+from nncompiler.passes.quotients import Quotients
 from nncompiler.passes.recompute import Recompute
 from nncompiler.passes.simplify import Simplify
 from nncompiler.passes.upstream import Upstream
@@ -59,8 +60,8 @@ Hook = Callable[[Event], None]
 PASSES: dict[str, type[Pass]] = {
     p.name: p
     for p in (
-        Recompute, Autodiff, Simplify, CommonSubexpressions, FoldAffine, Factor, DeadCode, Fuse,
-        Upstream, Downstream,
+        Recompute, Autodiff, Simplify, CommonSubexpressions, FoldAffine, Quotients, Factor,
+        DeadCode, Fuse, Upstream, Downstream,
     )  # fmt: skip
 }
 

@@ -91,9 +91,7 @@ def substituted(body: tuple[Stmt, ...], values: Mapping[str, Affine]) -> tuple[S
 
     def visit(s: Stmt) -> Stmt:
         match s:
-            case For():
-                return replace(s, body=tuple(visit(x) for x in s.body))
-            case Fold():
+            case For() | Fold():
                 within = tuple(i.substitute(values) for i in s.within)
                 return replace(s, body=tuple(visit(x) for x in s.body), within=within)
             case Store():

@@ -226,10 +226,10 @@ def test_compile_watching_passes(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     result = nnc("compile", line, "-o", out, "--function", "infer", "--dump-dir", folder,
                  "--time-passes", "--check-passes", "--print-changed")  # fmt: skip
     assert result.code == 0 and out.exists()
-    assert (folder / "07-infer-upstream.nnir").read_text().startswith("graph @infer")
+    assert (folder / "08-infer-upstream.nnir").read_text().startswith("graph @infer")
     assert "// after upstream" in result.err and re.search(r"^total +\d", result.err, re.M)
     result = nnc("compile", line, "-o", out, "--stop-after", "bogus")
-    known = "simplify, cse, fold-affine, dce, factor, fuse, upstream"
+    known = "simplify, cse, fold-affine, dce, quotients, factor, fuse, upstream"
     assert result.code == 2 and known in result.err
 
 

@@ -10,8 +10,8 @@ import pytest
 
 import nncompiler
 from nncompiler.ir.kernel import Fold, For, Kernel, Schedule, Store
-from nncompiler.ir.scalar import Affine, Ref, apply
-from nncompiler.ir.types import F32
+from nncompiler.ir.scalar import Affine, Iota, Ref, apply, const
+from nncompiler.ir.types import DTYPES, F32, I32
 from tests.nest_harness import at, axes, kernel, load, run
 
 MASKED = """
@@ -69,7 +69,9 @@ def test_what_is_known(p: str, count: int) -> None:
 
 
 def test_causal_attention_leaves_out_what_lies_ahead() -> None:
-    """Both products of attention and all four of its gradient."""
+    """Both products of attention and all four of its gradient; of the weights, their maximum,
+    sum and two loops; of their gradient, a sum and a loop.
+    """
     text = """
     model causal {
         input x : f32[batch, 13, 8]
@@ -80,7 +82,85 @@ def test_causal_attention_leaves_out_what_lies_ahead() -> None:
     }
     """
     plan = nncompiler.compile(text, batch=2).dump("plan", function="grad")
-    assert plan.count(" within ") == 6
+    assert plan.count(" within ") == 12
+
+
+ATTENTION = """
+model attention {{
+    input q : f32[batch, {m}, 8]
+    input k : f32[batch, {n}, 8]
+    input v : f32[batch, {n}, 5]
+    target t : f32[batch, {m}, 5]
+    y = attention(q |> dense(8) as a, k |> dense(8) as b, v |> dense(5) as c, causal=true)
+    output y
+    loss sum(y * t)
+}}
+"""
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize(
+    ("m", "n"),
+    [(1, 1), (2, 2), (3, 3), (15, 15), (16, 16), (17, 17), (33, 33), (5, 37), (24, 16), (16, 24)],
+)
+def test_weights_of_what_lies_ahead_are_not_computed(m: int, n: int, dtype: str) -> None:
+    """Attention and its gradient at awkward sizes are those of the formula; queries that may look
+    nowhere, as there are where keys are fewer, give zero and pass back zero.
+    """
+    model = nncompiler.compile(ATTENTION.format(m=m, n=n), batch=2, dtype=dtype)
+    model.init(1)
+    real = np.float32 if dtype == "f32" else np.float64
+    rng = np.random.default_rng(m)
+    shapes = {"q": (2, m, 8), "k": (2, n, 8), "v": (2, n, 5), "t": (2, m, 5)}
+    data = {name: rng.standard_normal(s).astype(real) for name, s in shapes.items()}
+    w = {name: np.asarray(a, np.float64) for name, a in model.parameters.items()}
+    q, k, v = (data[x] @ w[f"{y}.W"] + w[f"{y}.b"] for x, y in zip("qkv", "abc", strict=True))
+    seen = np.arange(m)[:, None] + (n - m) >= np.arange(n)
+    scores = np.where(seen, q @ np.swapaxes(k, 1, 2) / np.sqrt(8), -np.inf)
+    e = np.where(seen, np.exp(scores - np.maximum(scores.max(-1, keepdims=True), -1e30)), 0)
+    p = e / np.maximum(e.sum(-1, keepdims=True), 1)
+    near = {"rtol": 1e-4, "atol": 1e-4} if dtype == "f32" else {"rtol": 1e-10, "atol": 1e-10}
+    np.testing.assert_allclose(model.predict({x: data[x] for x in "qkv"}), p @ v, **near)
+    dp = data["t"] @ np.swapaxes(v, 1, 2)
+    ds = p * (dp - (dp * p).sum(-1, keepdims=True)) / np.sqrt(8)
+    expected = {
+        "a.W": np.einsum("bmi,bmj->ij", data["q"], ds @ k),
+        "b.W": np.einsum("bni,bnj->ij", data["k"], np.swapaxes(ds, 1, 2) @ q),
+        "c.W": np.einsum("bni,bnj->ij", data["v"], np.swapaxes(p, 1, 2) @ data["t"]),
+    }
+    found = model.gradients(data)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, **near)
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 2, 3, 15, 16, 17, 33, 300])
+@pytest.mark.parametrize("low", [False, True])
+def test_loops_leave_out_what_is_zero(n: int, low: bool, real: type) -> None:
+    """A loop stores zeros, and a fold adds and compares nothing, whole vectors away from the
+    elements that count: what is there may be anything.
+    """
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal((n, n)).astype(real)
+    y, z = np.ones((n, n), real), np.ones((2, n), real)
+    off = (np.arange(n)[:, None] - np.arange(n)) * (-1 if low else 1)
+    x[off < 0] = -9
+    total, largest = np.where(off >= 0, x, 0).sum(1), x.max(1)
+    if n < 300:  # a long sum is cut into blocks, which run whole
+        x[(off < -16) & (np.arange(n) < n // 16 * 16)] = np.nan
+    form = Affine((("i", -1), ("j", 1)) if low else (("i", 1), ("j", -1)))
+    inside = apply("ge", Iota(form, I32), const(0, I32))
+    value = apply("select", inside, load("x", x, "i", "j"), const(0, DTYPES[f"f{8 * x.itemsize}"]))
+    body = (
+        Fold(("a",), "sum", axes(j=n), (value,), within=(form,)),
+        Fold(("b",), "max", axes(j=n), (load("x", x, "i", "j"),), within=(form + 1,)),
+        Store("z", at(0, "i"), Ref("a", value.dtype)),
+        Store("z", at(1, "i"), Ref("b", value.dtype)),
+        For(axes(j=n), (Store("y", at("i", "j"), value),), within=(form,)),
+    )
+    run(kernel(For(axes(i=n), body), vector=("j",)), x=x, y=y, z=z)
+    np.testing.assert_array_equal(y, np.where(off >= 0, x, 0))
+    np.testing.assert_allclose(z, [total, largest], rtol=1e-4)
 
 
 @pytest.mark.parametrize("n", [1, 8, 27, 48])

@@ -71,17 +71,16 @@ def _statement(lines: Lines, depth: int, s: Stmt) -> None:
             lines.add(depth, f"{name_text(name)} = {expr_text(value)}", s)
         case Store(buffer, index, value):
             lines.add(depth, f"{place_text(buffer, index)} = {expr_text(value)}", s)
-        case For(axes, body, ordered):
-            lines.add(depth, f"{'ordered ' if ordered else ''}for {_axes(axes)} {{", s)
+        case For(axes, body, ordered, within):
+            head = f"{'ordered ' if ordered else ''}for {_axes(axes)}{_bounds(within)} {{"
+            lines.add(depth, head, s)
             for inner in body:
                 _statement(lines, depth + 1, inner)
             lines.add(depth, "}")
         case Fold(names, combine, axes, values, body, init, within):
             start = f" from {_values(init)}" if init is not None else ""
-            if within:
-                start += f" within {', '.join(f'{affine_text(f)} >= 0' for f in within)}"
             names_text = ", ".join(map(name_text, names))
-            head = f"{names_text} = {combine} {_axes(axes)}{start} {{"
+            head = f"{names_text} = {combine} {_axes(axes)}{start}{_bounds(within)} {{"
             inline = f"{head} {_values(values)} }}"
             if not body and len(inline) <= _INLINE:
                 lines.add(depth, inline, s)
@@ -95,6 +94,10 @@ def _statement(lines: Lines, depth: int, s: Stmt) -> None:
 
 def _axes(axes: Sequence[Axis]) -> str:
     return ", ".join(f"{name_text(a.name)} < {a.extent}" for a in axes)
+
+
+def _bounds(within: Sequence[Affine]) -> str:
+    return f" within {', '.join(f'{affine_text(f)} >= 0' for f in within)}" if within else ""
 
 
 def _values(values: Sequence[Expr]) -> str:
@@ -168,6 +171,7 @@ def _for(scan: Scanner, scope: Scope) -> For:
     scan.expect("for")
     scope = scope.inner()
     axes = _parse_axes(scan, scope)
+    within = _forms(scan, scope) if scan.accept("within") else ()
     scan.expect("{")
     scan.deeper()
     body = []
@@ -175,7 +179,7 @@ def _for(scan: Scanner, scope: Scope) -> For:
         body.append(parse_statement(scan, scope))
     scan.expect("}")
     scan.depth -= 1
-    return For(axes, tuple(body), ordered)
+    return For(axes, tuple(body), ordered, within)
 
 
 def _parse_axes(scan: Scanner, scope: Scope) -> tuple[Axis, ...]:
