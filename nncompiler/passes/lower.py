@@ -61,16 +61,19 @@ def lower_group(
 
     `places` are those of every value read (the first of them) or stored (all of them). Values
     that are costly and needed by two inner loops become scratch, found by lowering until no more
-    turn up.
+    turn up; those that are computed twice even so, in a loop that is hoisted out of the one that
+    stores them, are stored first of all.
     """
     scratch: dict[Value, None] = {}
+    first: dict[Value, None] = {}
     while True:
         known = {**{v: (scratch_place(v),) for v in scratch}, **places}
         nest = _Nest(nodes, (*outputs, *scratch), frame, known)
-        body = nest.build(outputs)
-        more = [v for v in nest.repeated if v not in scratch and v not in outputs]
+        body = nest.build((*first, *outputs))
+        more = [v for v in nest.repeated if v not in first and v not in outputs]
         if not more:
             return Lowered(tidy(body), tuple(scratch), nest.names.locals)
+        first.update(dict.fromkeys(v for v in more if v in scratch))
         scratch.update(dict.fromkeys(more))
 
 
@@ -114,11 +117,7 @@ class _Nest:
 
     def build(self, outputs: Sequence[Value]) -> tuple[Stmt, ...]:
         frame_axes = self.frame_axes
-        # scratch first, or else a loop that another one must read it from may not be closed yet
-        first = [v for v in self.kept if v not in outputs]
-        self.inside = [
-            v for v in (*first, *outputs) if not self.frame.cross or self.labels_of(v)
-        ]
+        self.inside = [v for v in outputs if not self.frame.cross or self.labels_of(v)]
         if self.frame.cross:
             result = self.frame.cross.output
             self.element(result, (Affine(),) * result.type.rank)
