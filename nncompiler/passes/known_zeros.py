@@ -110,22 +110,26 @@ class _Facts:
     _nonzero: dict[str, Forms] = field(default_factory=dict, init=False)
     _readers: dict[str, list[Step]] = field(default_factory=dict, init=False)
 
+    _viewed: set[str | None] = field(default_factory=set, init=False)
+
     def __post_init__(self) -> None:
+        self._viewed.update([b.base for b in self.plan.buffers])
         for step in self.plan.steps:
             for name in step_reads_and_writes(step)[0]:
                 self._readers.setdefault(name, []).append(step)
 
     def read(self, name: str) -> Forms:
         """Where a buffer is read, in terms of its dimensions, which are called 0, 1, ..."""
-        if name not in self.made or any(b.base == name for b in self.plan.buffers):
+        if name not in self.made or name in self._viewed:
             return frozenset()
         found: Forms | None = None
         for step in self._readers.get(name, ()):
             if not isinstance(step, Kernel):
                 return frozenset()
-            found = _either(found, *_Reads(self, name, _locals(step)).of(step))
-            if not found:
-                return frozenset()
+            for forms in _Reads(self, name, _locals(step)).of(step):
+                found = forms if found is None else found & forms
+                if not found:
+                    return found
         return found or frozenset()
 
     def nonzero(self, value: Expr, locals: Locals) -> Forms:
@@ -310,8 +314,7 @@ class _Loops:
     def _statement(self, s: Stmt) -> Stmt:
         match s:
             case For(axes, body, False) if all(isinstance(x, (Let, Store)) for x in body):
-                stored = [x for x in body if isinstance(x, Store)]
-                forms = frozenset.intersection(*(self._stored(x) for x in stored))
+                forms = self._stored(x for x in body if isinstance(x, Store))
                 return replace(s, within=self._telling(forms, axes)) if forms else s
             case Fold(_, "sum", axes, (value,), ()):
                 forms = self.facts.nonzero(value, self.locals)
@@ -324,14 +327,18 @@ class _Loops:
             case _:
                 return s
 
-    def _stored(self, s: Store) -> Forms:
-        """Where what is stored may differ from zero and is read."""
-        forms = self.facts.nonzero(s.value, self.locals)
-        read = self.facts.read(s.buffer)
-        if not read or not all(isinstance(i, Affine) for i in s.index):
-            return forms
-        at = {str(d): i for d, i in enumerate(s.index) if isinstance(i, Affine)}
-        return forms | frozenset(f.substitute(at) for f in read)
+    def _stored(self, stores: Iterable[Store]) -> Forms:
+        """Where any of what is stored may differ from zero and is read."""
+        found: Forms | None = None
+        for s in stores:
+            forms = self.facts.nonzero(s.value, self.locals)
+            at = {str(d): i for d, i in enumerate(s.index) if isinstance(i, Affine)}
+            read = self.facts.read(s.buffer) if len(at) == len(s.index) else ()
+            forms |= frozenset(f.substitute(at) for f in read)
+            found = forms if found is None else found & forms
+            if not found:
+                break
+        return found or frozenset()
 
     def _with_first(self, forms: Forms, axes: tuple[Axis, ...]) -> tuple[Affine, ...]:
         """A bound behind the first of the terms that are equal, for one of them must stay."""

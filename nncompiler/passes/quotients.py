@@ -21,7 +21,6 @@ from typing import ClassVar, TypeAlias
 
 from nncompiler.ir.graph import Builder, Function, Node, Value
 from nncompiler.ir.ops.common import Definitions, constant_of
-from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
 from nncompiler.record import dataclass, field, replace
 
@@ -36,28 +35,14 @@ _PROPORTIONAL = {
 
 @dataclass(frozen=True, slots=True)
 class Quotients:
-    """Divisions first, which leaves factors without readers; then conditions."""
+    """Divisions first, which leave factors without readers; then conditions."""
 
     name: ClassVar[str] = "quotients"
     nested: ClassVar[bool] = True
 
     def run(self, function: Function) -> Function:
-        if not any(n.op == "div" and n.output.dtype.is_float for n in function.nodes):
-            return function
-        return _masked(_undivided(function))
-
-
-def _rebuilt(function: Function, b: Builder, new: Mapping[Value, Value]) -> Function:
-    if not new:
-        return function
-    after = b.finish([(n, new.get(v, v)) for n, v in function.results])
-    return CommonSubexpressions().run(DeadCode().run(after))
-
-
-def _emptied(function: Function) -> Builder:
-    b = Builder.extending(function)
-    b.nodes.clear()
-    return b
+        after = _undivided(function)
+        return function if after is function else _masked(DeadCode().run(after))
 
 
 @dataclass(slots=True)
@@ -85,13 +70,17 @@ class _Kept:
 
 def _undivided(function: Function) -> Function:
     """``(d * s) * p`` for ``d * e``, if that saves the divisions in `d`."""
-    b, definitions = _emptied(function), function.definitions()
-    readers = _readers(function)
+    divisors = [n.inputs[1].shape for n in function.nodes if n.op == "div"]
+    if not any(divisors):
+        return function
+    definitions, readers = function.definitions(), _readers(function)
+    b = Builder.extending(function)
+    b.nodes.clear()
     quotients: dict[Value, list[tuple[Value, Value]]] = {}
     kept, new = _Kept(definitions), dict[Value, Value]()
 
     def better(node: Node) -> Value | None:
-        for d, e in (node.inputs, node.inputs[::-1]) if node.op == "mul" else ():
+        for d, e in (node.inputs, node.inputs[::-1]):
             masked = kept.under(d, e)
             for s, p in (*quotients.get(e, ()), *(quotients.get(masked, ()) if masked else ())):
                 times = _Times(b, definitions, s, new)
@@ -104,15 +93,17 @@ def _undivided(function: Function) -> Function:
 
     for node in function.nodes:
         b.span = node.span
-        found = better(node)
-        if found is not None:
+        if node.op == "mul" and quotients and (found := better(node)):
             new[node.output] = found
             continue
-        b.nodes.append(replace(node, inputs=tuple(new.get(v, v) for v in node.inputs)))
+        if new and any(v in new for v in node.inputs):
+            node = replace(node, inputs=tuple(new.get(v, v) for v in node.inputs))
+        b.nodes.append(node)
         kept.see(node)
-        if node.op == "div" and node.output.dtype.is_float:
-            quotients.setdefault(node.inputs[0], []).append((node.inputs[1], node.output))
-    return _rebuilt(function, b, new)
+        s = node.inputs[1] if node.op == "div" and node.output.dtype.is_float else None
+        if s is not None and s.shape:
+            quotients.setdefault(node.inputs[0], []).append((s, node.output))
+    return b.finish([(n, new.get(v, v)) for n, v in function.results]) if new else function
 
 
 def _readers(function: Function) -> dict[Value, list[Value | None]]:
