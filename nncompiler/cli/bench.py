@@ -23,9 +23,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
         "call takes: median, fastest and quartiles.",
     )  # fmt: skip
     parser.add_argument("file", help="a .nn file")
-    parser.add_argument(
-        "--function", metavar="NAME[,NAME...]", help="default: all that the model has"
-    )
+    options.add_functions(parser, "default: all that the model has")
     options.add_model(parser)
     options.add_timing(parser)
     options.add_target(parser)
@@ -48,7 +46,7 @@ class Timing:
 def run(args: argparse.Namespace) -> None:
     compilation = options.compilation_of(args)
     known = compilation.available()
-    functions = options.functions_among(args.function, known) or known
+    functions = options.functions_among(args, known) or known
     wanted = options.request_of(args, functions=functions)
     model, _ = model_of(wanted, cache=not args.no_cache, threads=args.threads)
     found = []

@@ -24,9 +24,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
         "--header", metavar="H.h", help="the header (default: the library's name, .h)"
     )
     options.add_model(parser, several=True)
-    parser.add_argument(
-        "--function", metavar="NAME[,NAME...]", help="compile these functions only"
-    )
+    options.add_functions(parser, "compile these functions only")
     parser.add_argument(
         "--weights", metavar="FILE", help="embed trained weights (.npz, .safetensors)"
     )
@@ -46,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         )  # fmt: skip
     need_writable(header, output)
     wanted = options.request_of(
-        args, bindings=options.bindings_of(args), functions=options.functions_of(args.function),
+        args, bindings=options.bindings_of(args), functions=options.functions_of(args),
         weights=args.weights,
     )  # fmt: skip
     change, timing = options.customise(args) if options.watching(args) else (None, None)

@@ -27,9 +27,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     parser.add_argument("--stage", choices=STAGES, default="graph", help="default: graph")
     parser.add_argument("--format", choices=FORMATS, default="text",
                         help="dot, for Graphviz: graphs and plans; svg: graphs, by default infer")
-    parser.add_argument(
-        "--function", metavar="NAME[,NAME...]", help="only these functions of the model"
-    )
+    options.add_functions(parser, "only these functions of the model")
     parser.add_argument("-o", "--output", metavar="FILE", help="write to a file instead of stdout")
     options.add_model(parser)
     options.add_cpu(parser)
@@ -42,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
             "NN0913", f"expected a stage to draw, but found --stage {args.stage}",
             help=f"with --format {args.format}, --stage is {' or '.join(stages)}",
         )  # fmt: skip
-    functions = options.functions_of(args.function)
+    functions = options.functions_of(args)
     compilation = options.compilation_of(args, _needed(args.stage, functions))
     if args.stage == "syntax":
         emit(_syntax(compilation, args.format), args.output)

@@ -196,16 +196,25 @@ def bindings_of(args: argparse.Namespace) -> tuple[Sizes, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def functions_of(text: str | None) -> tuple[str, ...] | None:
-    """The names in ``--function infer,train_step``."""
-    return (
-        None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
-    )
+def add_functions(
+    parser: argparse.ArgumentParser, help: str, metavar: str = "NAME[,NAME...]"
+) -> None:
+    """``--function infer,train_step``; given again, it adds to what was named before."""
+    parser.add_argument("--function", action="extend", type=_names, metavar=metavar, help=help)
 
 
-def functions_among(text: str | None, known: Sequence[str]) -> tuple[str, ...] | None:
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def functions_of(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """The functions that are named, each once; None without ``--function``."""
+    return None if args.function is None else tuple(dict.fromkeys(args.function))
+
+
+def functions_among(args: argparse.Namespace, known: Sequence[str]) -> tuple[str, ...] | None:
     """`functions_of`; `UsageError` NN0914 for one that the model has not."""
-    wanted = functions_of(text)
+    wanted = functions_of(args)
     for name in wanted or ():
         if name not in known:
             raise UsageError(

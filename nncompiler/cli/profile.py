@@ -31,9 +31,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
         "do; the slowest first.",
     )  # fmt: skip
     parser.add_argument("file", help="a .nn file")
-    parser.add_argument(
-        "--function", metavar="NAME", help="default: train_step where there is one"
-    )
+    options.add_functions(parser, "default: train_step where there is one", metavar="NAME")
     options.add_model(parser)
     options.add_timing(parser)
     options.add_cpu(parser)
@@ -58,7 +56,7 @@ def function_of(args: argparse.Namespace, compilation: Compilation) -> str:
     from nncompiler.report.accounts import PREFERRED
 
     known = compilation.available()
-    wanted = options.functions_among(args.function, known)
+    wanted = options.functions_among(args, known)
     if wanted is None:
         return next(name for name in PREFERRED if name in known)
     if len(wanted) != 1:

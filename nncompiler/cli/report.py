@@ -20,10 +20,9 @@ def add_parser(subparsers: options.Subparsers) -> None:
         "the file and each kernel.",
     )  # fmt: skip
     parser.add_argument("file", help="a .nn file")
-    parser.add_argument(
-        "--function", metavar="NAME[,NAME...]",
-        help="functions to describe in detail (default: train_step where there is one)",
-    )  # fmt: skip
+    options.add_functions(
+        parser, "functions to describe in detail (default: train_step where there is one)"
+    )
     options.add_model(parser)
     options.add_cpu(parser)
     parser.add_argument(
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _functions(args: argparse.Namespace, compilation: Compilation) -> tuple[str, ...] | None:
-    wanted = options.functions_among(args.function, compilation.available())
+    wanted = options.functions_among(args, compilation.available())
     if args.memory_svg is not None and wanted is not None and len(wanted) != 1:
         raise UsageError(
             "NN0916", f"expected one function to draw, but found {len(wanted)}",

@@ -89,7 +89,7 @@ def test_compile_writes_library_and_header(nnc: Nnc, line: Path, tmp_path: Path)
 
 
 def test_compile_by_sizes_and_functions(nnc: Nnc, line: Path, tmp_path: Path) -> None:
-    """Each --size is a binding; --function leaves the other functions out."""
+    """Each --size is a binding; --function leaves out what it never names."""
     out, header = tmp_path / "a.so", tmp_path / "b.h"
     words = ("--size", "batch=3", "--size", "batch=5", "--function", "infer", "--header", header)
     assert nnc("compile", line, "-o", out, *words).code == 0
@@ -98,6 +98,10 @@ def test_compile_by_sizes_and_functions(nnc: Nnc, line: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="--function loss"):
         model.evaluate({"x": np.zeros((3, 2)), "t": np.zeros((3, 1))})
     assert header.exists() and not (tmp_path / "a.h").exists()
+    words = ("--function", "infer", "--function", "init,infer")
+    assert nnc("compile", line, "-o", out, *words).code == 0
+    manifest = nncompiler.load(out).manifest
+    assert manifest.initialises and {e.function for e in manifest.entries} == {"infer"}
 
 
 def test_compile_without_init(nnc: Nnc, line: Path, tmp_path: Path) -> None:
