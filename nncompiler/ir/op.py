@@ -102,6 +102,8 @@ class Operator(ABC):
     cheap: ClassVar[bool] = False
     #: A fold whose result has the factors of its operand that do not vary along `axes`.
     linear: ClassVar[bool] = False
+    #: Groups of inputs: where all of one group are multiplied by a number, so is the result.
+    proportional: ClassVar[tuple[tuple[int, ...], ...]] = ()
     #: Its elements follow from a few numbers: better computed again than kept in memory.
     generates: ClassVar[bool] = False
 
@@ -175,6 +177,15 @@ class Operator(ABC):
 
     def factors(self, node: Node) -> tuple[float, tuple[Value, ...]] | None:
         """A number and inputs whose product the result is; None where it is no product."""
+        return None
+
+    def quotient(self, node: Node) -> tuple[Value, Value] | None:
+        """The dividend and the divisor, of floats; None where the result is no quotient."""
+        return None
+
+    def choice(self, node: Node) -> tuple[Value, Value, Value] | None:
+        """A condition, the result where it holds, and the result where not; None where there is
+        no choice."""
         return None
 
     def dims(self, node: Node) -> DimMap:

@@ -20,17 +20,12 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, TypeAlias
 
 from nncompiler.ir.graph import Builder, Function, Node, Value
+from nncompiler.ir.op import lookup
 from nncompiler.ir.ops.common import Definitions, constant_of
 from nncompiler.passes.dce import DeadCode
 from nncompiler.record import dataclass, field, replace
 
 Shape: TypeAlias = tuple[int, ...]
-
-#: Inputs that must all be multiplied by a number for the result to be.
-_PROPORTIONAL = {
-    "add": ((0, 1),), "sub": ((0, 1),), "where": ((1, 2),), "neg": ((0,),), "mul": ((0,), (1,)),
-    "broadcast": ((0,),), "reshape": ((0,),), "reduce_sum": ((0,),),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +42,44 @@ class Quotients:
 
 @dataclass(slots=True)
 class _Kept:
-    """What has been chosen by a condition, else zero: by the condition and what was chosen, and
-    the other way round."""
+    """What has been chosen by a condition, else zero: by the names of the condition and of what
+    was chosen; and these by its own."""
 
     definitions: Definitions
-    values: dict[tuple[Value, Value], Value] = field(default_factory=dict)
-    parts: dict[Value, tuple[Value, Value]] = field(default_factory=dict)
+    values: dict[tuple[str, str], Value] = field(default_factory=dict)
+    conditions: dict[str, str] = field(default_factory=dict)
 
     def see(self, node: Node) -> None:
-        if node.op == "where" and constant_of(node.inputs[2], self.definitions) == 0:
-            parts = node.inputs[0], node.inputs[1]
-            self.values.setdefault(parts, node.output)
-            self.parts[node.output] = parts
+        found = lookup(node.op).choice(node)
+        if found is not None and constant_of(found[2], self.definitions) == 0:
+            condition = found[0].name
+            self.values.setdefault((condition, found[1].name), node.output)
+            self.conditions[node.output.name] = condition
 
     def under(self, x: Value, y: Value) -> Value | None:
         """`y` under the condition without which `x` is zero."""
-        return self.values.get((self.parts[x][0], y)) if x in self.parts else None
+        condition = self.conditions.get(x.name)
+        return None if condition is None else self.values.get((condition, y.name))
+
+
+def _product(node: Node) -> tuple[Value, Value] | None:
+    """The two factors of a product."""
+    match lookup(node.op).factors(node):
+        case 1.0, (x, y):
+            return x, y
+    return None
+
+
+def _readers(function: Function) -> dict[str, list[str | None]]:
+    """By name what is made of each value; None for a result."""
+    found: dict[str, list[str | None]] = {}
+    for node in function.nodes:
+        made = node.outputs[0].name
+        for v in node.inputs:
+            found.setdefault(v.name, []).append(made)
+    for _, v in function.results:
+        found.setdefault(v.name, []).append(None)
+    return found
 
 
 # --- quotients -----------------------------------------------------------------------------------
@@ -70,51 +87,43 @@ class _Kept:
 
 def _undivided(function: Function) -> Function:
     """``(d * s) * p`` for ``d * e``, if that saves the divisions in `d`."""
-    divisors = [n.inputs[1].shape for n in function.nodes if n.op == "div"]
-    if not any(divisors):
+    divisions = [q for n in function.nodes if (q := lookup(n.op).quotient(n)) and q[1].shape]
+    if not divisions:
         return function
     definitions, readers = function.definitions(), _readers(function)
     b = Builder.extending(function)
     b.nodes.clear()
-    quotients: dict[Value, list[tuple[Value, Value]]] = {}
-    kept, new = _Kept(definitions), dict[Value, Value]()
+    #: By name of the dividend: divisors and quotients.
+    quotients: dict[str, list[tuple[Value, Value]]] = {}
+    kept, new = _Kept(definitions), dict[str, Value]()
 
-    def better(node: Node) -> Value | None:
-        for d, e in (node.inputs, node.inputs[::-1]):
-            masked = kept.under(d, e)
-            for s, p in (*quotients.get(e, ()), *(quotients.get(masked, ()) if masked else ())):
+    def better(node: Node, factors: tuple[Value, Value]) -> Value | None:
+        for d, e in (factors, factors[::-1]):
+            same = (e, kept.under(d, e))
+            for s, p in [q for v in same if v is not None for q in quotients.get(v.name, ())]:
                 times = _Times(b, definitions, s, new)
                 found = times.of(d)
-                around = {r for v in times.seen for r in readers[v]}
-                if found is not None and around <= {*times.seen, node.output}:
-                    product = b.emit("mul", found[0], new.get(p, p))
+                around = {r for name in times.seen for r in readers[name]}
+                if found is not None and around <= {*times.seen, node.output.name}:
+                    product = b.emit("mul", found[0], new.get(p.name, p))
                     return product if product.type == node.output.type else None
         return None
 
     for node in function.nodes:
         b.span = node.span
-        if node.op == "mul" and quotients and (found := better(node)):
-            new[node.output] = found
+        factors = _product(node) if quotients else None
+        if factors is not None and (found := better(node, factors)):
+            new[node.output.name] = found
             continue
-        if new and any(v in new for v in node.inputs):
-            node = replace(node, inputs=tuple(new.get(v, v) for v in node.inputs))
+        if new and any(v.name in new for v in node.inputs):
+            node = replace(node, inputs=tuple([new.get(v.name, v) for v in node.inputs]))
         b.nodes.append(node)
         kept.see(node)
-        s = node.inputs[1] if node.op == "div" and node.output.dtype.is_float else None
-        if s is not None and s.shape:
-            quotients.setdefault(node.inputs[0], []).append((s, node.output))
-    return b.finish([(n, new.get(v, v)) for n, v in function.results]) if new else function
-
-
-def _readers(function: Function) -> dict[Value, list[Value | None]]:
-    """What is made of each value; None for a result."""
-    found: dict[Value, list[Value | None]] = {}
-    for node in function.nodes:
-        for v in node.inputs:
-            found.setdefault(v, []).append(node.outputs[0])
-    for _, v in function.results:
-        found.setdefault(v, []).append(None)
-    return found
+        parts = lookup(node.op).quotient(node)
+        if parts is not None and parts[1].shape:
+            quotients.setdefault(parts[0].name, []).append((parts[1], node.output))
+    results = [(name, new.get(v.name, v)) for name, v in function.results]
+    return b.finish(results) if new else function
 
 
 @dataclass(slots=True)
@@ -124,29 +133,31 @@ class _Times:
     b: Builder
     definitions: Definitions
     divisor: Value
-    new: Mapping[Value, Value]
-    seen: dict[Value, tuple[Value, Shape] | None] = field(default_factory=dict)
+    new: Mapping[str, Value]
+    seen: dict[str, tuple[Value, Shape]] = field(default_factory=dict)
 
     def of(self, value: Value) -> tuple[Value, Shape] | None:
         """The product, and the shape of the divisor that is broadcast to it; None if `value` is
         not made of quotients."""
-        if value in self.seen:
-            return self.seen[value]
+        if value.name in self.seen:
+            return self.seen[value.name]
         node = self.definitions.get(value)
         if node is None or len(node.outputs) != 1:
             return None
         found = next(self._ways(node), None)
         if found is not None:
-            self.seen[value] = found
+            self.seen[value.name] = found
         return found
 
     def _ways(self, node: Node) -> Iterator[tuple[Value, Shape]]:
-        if node.op == "div" and node.inputs[1] == self.divisor:
-            if node.inputs[0].shape == node.output.shape:
-                yield self.new.get(node.inputs[0], node.inputs[0]), self.divisor.shape
+        operator = lookup(node.op)
+        quotient = operator.quotient(node)
+        if quotient is not None and quotient[1] == self.divisor:
+            if quotient[0].shape == node.output.shape:
+                yield self.new.get(quotient[0].name, quotient[0]), self.divisor.shape
             return
-        for group in _PROPORTIONAL.get(node.op, ()):
-            inputs = [self.new.get(v, v) for v in node.inputs]
+        for group in operator.proportional:
+            inputs = [self.new.get(v.name, v) for v in node.inputs]
             shapes = set[Shape]()
             for k in group:
                 if constant_of(node.inputs[k], self.definitions) == 0:
@@ -173,16 +184,15 @@ def _behind(node: Node, shape: Shape) -> Shape | None:
     None where the result has no such divisor."""
     before = node.inputs[0].shape
     whole = (1,) * (len(before) - len(shape)) + shape
-    match node.op:
-        case "reduce_sum":
-            axes, keeps = node.ints("axes"), len(node.output.shape) == len(before)
-            if any(whole[a] != 1 for a in axes):
-                return None
-            return whole if keeps else tuple(n for d, n in enumerate(whole) if d not in axes)
-        case "reshape":
-            return node.output.shape if whole == before else None
-        case _:
-            return shape
+    operator = lookup(node.op)
+    if operator.linear:
+        axes, keeps = node.ints("axes"), len(node.output.shape) == len(before)
+        if any(whole[a] != 1 for a in axes):
+            return None
+        return whole if keeps else tuple(n for d, n in enumerate(whole) if d not in axes)
+    if operator.kind == "view":
+        return node.output.shape if whole == before else None
+    return shape
 
 
 # --- conditions ----------------------------------------------------------------------------------
@@ -191,22 +201,23 @@ def _behind(node: Node, shape: Shape) -> Shape | None:
 def _masked(function: Function) -> Function:
     """``where(c, a, 0) * where(c, y, 0)`` for ``where(c, a, 0) * y``, if nobody needs `y` then."""
     kept, readers = _Kept(function.definitions()), _readers(function)
-    products: dict[Value | None, tuple[Value, Value]] = {}  # a factor and what may replace it
+    products: dict[str | None, tuple[str, Value]] = {}  # a factor and what may replace it
     for node in function.nodes:
         kept.see(node)
-        for x, y in (node.inputs, node.inputs[::-1]) if node.op == "mul" else ():
+        factors = _product(node) if kept.conditions else None
+        for x, y in (factors, factors[::-1]) if factors else ():
             masked = kept.under(x, y)
             if masked is not None:
-                products[node.output] = y, masked
+                products[node.output.name] = y.name, masked
     needed = {
         y for y, masked in products.values()
-        if any(r != masked and products.get(r) != (y, masked) for r in readers[y])
+        if any(r != masked.name and products.get(r) != (y, masked) for r in readers[y])
     }  # fmt: skip
 
     def changed(node: Node) -> Node:
-        y, masked = products.get(node.outputs[0], (None, None))
-        if y is None or masked is None or y in needed:
+        y, masked = products.get(node.outputs[0].name, (None, None))
+        if masked is None or y in needed:
             return node
-        return replace(node, inputs=tuple(masked if v == y else v for v in node.inputs))
+        return replace(node, inputs=tuple([masked if v.name == y else v for v in node.inputs]))
 
     return function.with_nodes(map(changed, function.nodes)) if products else function

@@ -151,6 +151,7 @@ def without_broadcasts(b: Builder, node: Node, definitions: Definitions) -> Valu
 
 class Add(Elementwise):
     name = "add"
+    proportional = ((0, 1),)
 
     def affine(
         self, b: Builder, node: Node, k: int
@@ -176,6 +177,7 @@ class Add(Elementwise):
 
 class Sub(Elementwise):
     name = "sub"
+    proportional = ((0, 1),)
 
     def affine(
         self, b: Builder, node: Node, k: int
@@ -198,6 +200,7 @@ class Sub(Elementwise):
 
 class Mul(Elementwise):
     name = "mul"
+    proportional = ((0,), (1,))
 
     def affine(
         self, b: Builder, node: Node, k: int
@@ -231,6 +234,10 @@ class Div(Elementwise):
     """Integers are divided towards zero; a zero divisor gives 0: machine code must not trap."""
 
     name = "div"
+
+    def quotient(self, node: Node) -> tuple[Value, Value] | None:
+        x, y = node.inputs
+        return (x, y) if y.dtype.is_float else None
 
     def value(self, *inputs: Any) -> Any:
         x, y = inputs

@@ -124,6 +124,7 @@ class Sum(Reduction):
     name = "reduce_sum"
     combine = "sum"
     linear = True
+    proportional = ((0,),)
 
     def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
         return np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype)

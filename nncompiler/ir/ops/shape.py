@@ -171,6 +171,7 @@ class Reshape(Operator):
     """``reshape {shape}``: the same elements in row-major order under another shape."""
 
     name = "reshape"
+    proportional = ((0,),)
     kind = "view"
     cheap = True
 
@@ -302,6 +303,7 @@ class Broadcast(Operator):
     """``broadcast {shape}``: NumPy's rule, to exactly `shape`."""
 
     name = "broadcast"
+    proportional = ((0,),)
     cheap = True
 
     def infer(self, node: Node) -> tuple[TensorType, ...]:

@@ -77,6 +77,7 @@ def unary(
         __doc__ = f"The elementwise function `{called}`."
         name = called
         differentiable = derivative is not None
+        proportional = () if factor is None else ((0,),)
         kinds = frozenset(d.kind for d in takes)
 
         def value(self, *inputs: Any) -> Any:
@@ -174,6 +175,11 @@ class Where(Operator):
     """``where(condition, a, b)``: elements of `a` where the condition holds, else of `b`."""
 
     name = "where"
+    proportional = ((1, 2),)
+
+    def choice(self, node: Node) -> tuple[Value, Value, Value] | None:
+        condition, x, y = node.inputs
+        return condition, x, y
 
     def infer(self, node: Node) -> tuple[TensorType, ...]:
         expect_inputs(node, 3)
