@@ -155,8 +155,8 @@ class Blocks:
     def span(
         self, start: Counter, stop: Counter, carried: Sequence[Value], body: Body, step: int = 1
     ) -> list[Value]:
-        """`loop` between bounds that may be known at run time only, whole steps apart; `start` is
-        not negative.
+        """`loop` between bounds that may be known at run time only; `start` is not negative, and
+        the last step may reach beyond `stop`.
         """
         return self.unless_empty(
             [(start, stop)], carried, lambda c: self.some(start, stop, c, body, step)

@@ -95,11 +95,15 @@ class _Groups:
     around: str
 
     @property
+    def most(self) -> int:
+        """Tiles for whose copies there is room."""
+        size = math.prod(a.extent for a, _ in self.loops) * self.width * self.tiles.dtype.bytes
+        return max(1, min(_GROUP, _BYTES // size))
+
+    @property
     def count(self) -> int:
         """Tiles of a group."""
-        size = math.prod(a.extent for a, _ in self.loops) * self.width * self.tiles.dtype.bytes
-        most = max(1, min(_GROUP, _BYTES // size))
-        return -(-len(self.starts) // -(-len(self.starts) // most))
+        return -(-len(self.starts) // -(-len(self.starts) // self.most))
 
     @property
     def width(self) -> int:
@@ -149,7 +153,7 @@ class _Groups:
         load = product.a
         rows, step, dtype = self.tiles.rows or "", self.starts.step, self.tiles.dtype
         panel = Panel(e, "<rows>", tuple(a for a, _ in self.loops), self.width)
-        panel.place(_GROUP, dtype, LINE // dtype.bytes)
+        panel.place(self.most, dtype, LINE // dtype.bytes)
         first, ahead = self._row(begin), self._ahead(begin)
 
         def body(_: list[Value]) -> list[Value]:

@@ -102,6 +102,7 @@ class _Verifier:
                         self._affine(form, inner)
                     plain = all(isinstance(x, (Let, Store)) for x in body)
                     _expect(plain or not within, "expected no loops in one with bounds")
+                    _expect(not (ordered and within), "expected no bounds of an ordered loop")
                 case Fold():
                     self._fold(s, scope)
         except _Problem as problem:
@@ -154,6 +155,10 @@ class _Verifier:
             _expect(
                 len(s.names) == width and len(s.values) == width and bool(s.axes),
                 f"'{s.combine}' combines {width} value{'s' * (width != 1)} over axes",
+            )
+            _expect(
+                not s.within or s.combine in ("sum", "max", "min"),
+                f"'{s.combine}' has no terms that may be left out",
             )
             inner = self._enter(s.axes, scope, True)
             for form in s.within:

@@ -14,8 +14,8 @@ who reads it computes it.
     }                                              yield %g
                                                  }
 
-So the backward pass of a normalisation reads the centred values alone. Less memory is written and
-read, and the arrays that live longer are no larger than the one that is gone, but for statistics.
+So the backward pass of a normalisation reads the centred values alone. In all, less memory is
+written and read.
 """
 
 from __future__ import annotations

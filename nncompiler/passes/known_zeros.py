@@ -42,12 +42,21 @@ from nncompiler.record import dataclass, field, replace
 
 #: Forms none of which is negative where something holds.
 Forms: TypeAlias = frozenset[Affine]
-Locals: TypeAlias = Mapping[str, Expr]
 Places: TypeAlias = tuple["str | None", ...]
 
 
+class _Locals(dict[str, Expr]):
+    """The values of a kernel's locals by name, and where these may differ from zero, as far as
+    that has been asked: a local may be used many times.
+    """
+
+    def __init__(self, body: tuple[Stmt, ...] = ()) -> None:
+        super().__init__((s.name, s.value) for s in statements(body) if isinstance(s, Let))
+        self.nonzero: dict[str, Forms] = {}
+
+
 def leave_out_zeros(plan: Plan) -> Plan:
-    """The plan with sums of products that say which of their terms may be left out."""
+    """The plan with folds and loops that say which of their points may be left out."""
     facts = _Facts(plan, _only_stores(plan))
     steps = tuple(_bounded(s, facts) if isinstance(s, Kernel) else s for s in plan.steps)
     return plan if steps == plan.steps else replace(plan, steps=steps)
@@ -60,7 +69,7 @@ class _Made:
 
     axes: Places
     value: Expr
-    locals: Locals
+    locals: _Locals
 
 
 def _only_stores(plan: Plan) -> dict[str, _Made]:
@@ -74,7 +83,7 @@ def _only_stores(plan: Plan) -> dict[str, _Made]:
                 name = table[name].base or name
             count[name] = count.get(name, 0) + 1
     for kernel in (s for s in plan.steps if isinstance(s, Kernel)):
-        sizes, locals = extents(kernel), _locals(kernel)
+        sizes, locals = extents(kernel), _Locals(kernel.body)
         for s in stores(kernel):
             buffer = table[s.buffer]
             if buffer.space == "arena" and count[s.buffer] == 1:
@@ -95,10 +104,6 @@ def _whole(store: Store, buffer: Buffer, sizes: Mapping[str, int]) -> Places | N
             return None
         axes.append(axis)
     return tuple(axes)
-
-
-def _locals(kernel: Kernel) -> Locals:
-    return {s.name: s.value for s in statements(kernel.body) if isinstance(s, Let)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +131,13 @@ class _Facts:
         for step in self._readers.get(name, ()):
             if not isinstance(step, Kernel):
                 return frozenset()
-            for forms in _Reads(self, name, _locals(step)).of(step):
+            for forms in _Reads(self, name, _Locals(step.body)).of(step):
                 found = forms if found is None else found & forms
                 if not found:
                     return found
         return found or frozenset()
 
-    def nonzero(self, value: Expr, locals: Locals) -> Forms:
+    def nonzero(self, value: Expr, locals: _Locals) -> Forms:
         """Where a value may differ from zero."""
         match value:
             case Apply("select", (condition, chosen, Const(0))):
@@ -142,7 +147,9 @@ class _Facts:
             case Apply("div", (a, _)) if value.dtype.is_float:
                 return self.nonzero(a, locals)
             case Ref(name) if name in locals:
-                return self.nonzero(locals[name], locals)
+                if name not in locals.nonzero:
+                    locals.nonzero[name] = self.nonzero(locals[name], locals)
+                return locals.nonzero[name]
             case Load(guard=None) if (made := self.made.get(value.buffer)) is not None:
                 if value.buffer not in self._nonzero:
                     self._nonzero[value.buffer] = self.nonzero(made.value, made.locals)
@@ -150,7 +157,7 @@ class _Facts:
             case _:
                 return frozenset()
 
-    def varying(self, value: Expr, locals: Locals) -> Forms:
+    def varying(self, value: Expr, locals: _Locals) -> Forms:
         """Where a value may differ from one that it has everywhere else."""
         match value:
             case Apply("select", (condition, _, Const())):
@@ -162,7 +169,7 @@ class _Facts:
             case _:
                 return frozenset()
 
-    def holding(self, condition: Expr, locals: Locals) -> Forms:
+    def holding(self, condition: Expr, locals: _Locals) -> Forms:
         """Forms that are not negative where a condition holds."""
         match condition:
             case Apply("and", (a, b)):
@@ -181,7 +188,7 @@ class _Facts:
             case _:
                 return frozenset()
 
-    def _integer(self, value: Expr, locals: Locals) -> Affine | None:
+    def _integer(self, value: Expr, locals: _Locals) -> Affine | None:
         """An integer as a form of the axes."""
         match value:
             case Iota(form):
@@ -205,7 +212,7 @@ class _Facts:
     def asked(self, form: Contraction, name: str) -> Forms | None:
         """Where anything that is stored depends on a local; None where nothing ever does."""
         users: dict[str, Forms | None] = {name: frozenset()}
-        locals = {s.name: s.value for s in form.body if isinstance(s, Let)}
+        locals = _Locals(form.body)
         stored: Forms | None = None
         for s in form.body:
             match s:
@@ -218,7 +225,7 @@ class _Facts:
         return stored
 
     def _uses(
-        self, value: Expr, users: Mapping[str, Forms | None], locals: Locals
+        self, value: Expr, users: Mapping[str, Forms | None], locals: _Locals
     ) -> Forms | None:
         """Where a value depends on any of the `users`, each used under conditions of its own."""
         match value:
@@ -239,7 +246,9 @@ class _Reads:
 
     facts: _Facts
     name: str
-    locals: Locals
+    locals: _Locals
+    #: Locals that were looked into, and where they were used: once is enough.
+    _seen: set[tuple[str, Forms]] = field(default_factory=set, init=False)
 
     def of(self, kernel: Kernel) -> Iterator[Forms]:
         for s in statements(kernel.body):
@@ -254,7 +263,9 @@ class _Reads:
                 known = [f for f in forms if axes.keys() >= set(f.axes)]
                 yield frozenset(f.rename({a: d for a, d in axes.items() if a}) for f in known)
             case Ref(name) if name in self.locals:
-                yield from self._expr(self.locals[name], forms)
+                if (name, forms) not in self._seen:
+                    self._seen.add((name, forms))
+                    yield from self._expr(self.locals[name], forms)
             case Apply("select", (condition, chosen, other)):
                 yield from self._expr(condition, forms)
                 yield from self._expr(chosen, forms | self.facts.holding(condition, self.locals))
@@ -286,13 +297,13 @@ def _bounded(kernel: Kernel, facts: _Facts) -> Step:
     """The kernel with what its sums, or else its loops, may leave out."""
     form = contraction(kernel)
     if form is None:
-        body = _Loops(facts, extents(kernel), _locals(kernel)).bounded(kernel.body)
+        body = _Loops(facts, extents(kernel), _Locals(kernel.body)).bounded(kernel.body)
         return replace(kernel, body=body)
     sizes, found = extents(kernel), {}
     for product in form.products:
         forms = facts.asked(form, product.fold.names[0]) or frozenset()
         for factor in (product.a, product.b):
-            forms |= facts.nonzero(factor, {}) if isinstance(factor, Load) else frozenset()
+            forms |= facts.nonzero(factor, _Locals()) if isinstance(factor, Load) else frozenset()
         forms = frozenset(f for f in forms if f.bounds(sizes)[0] < 0)
         if forms:
             within = tuple(sorted(forms, key=lambda f: (f.terms, f.const)))
@@ -306,7 +317,7 @@ class _Loops:
 
     facts: _Facts
     sizes: Mapping[str, int]
-    locals: Locals
+    locals: _Locals
 
     def bounded(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
         return tuple([self._statement(s) for s in body])

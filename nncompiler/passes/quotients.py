@@ -9,14 +9,16 @@ from its result alone.
     %y = mul %d, %e
 
 ``d * e`` is ``(d * s) * p``, and where `d` is made of quotients by `s` that nothing else reads, it
-is made of what they divide. And where one factor is zero unless a condition holds, the other may
-be: if memory holds a product's factor under that condition as well, it need not hold it without.
-Results are equal up to rounding.
+is made of what they divide: where `s` is the sum of `e`, so that `p` is a share of one. And where
+one factor is zero unless a condition holds, the other may be: if memory holds a product's factor
+under that condition as well, it need not hold it without. Results are equal up to rounding, as
+long as sums of what was divided are finite; what a condition takes out counts as zero, even where
+it is no number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, TypeAlias
 
 from nncompiler.ir.graph import Builder, Function, Node, Value
@@ -87,8 +89,7 @@ def _readers(function: Function) -> dict[str, list[str | None]]:
 
 def _undivided(function: Function) -> Function:
     """``(d * s) * p`` for ``d * e``, if that saves the divisions in `d`."""
-    divisions = [q for n in function.nodes if (q := lookup(n.op).quotient(n)) and q[1].shape]
-    if not divisions:
+    if not any(lookup(n.op).quotient(n) for n in function.nodes):
         return function
     definitions, readers = function.definitions(), _readers(function)
     b = Builder.extending(function)
@@ -103,8 +104,10 @@ def _undivided(function: Function) -> Function:
             for s, p in [q for v in same if v is not None for q in quotients.get(v.name, ())]:
                 times = _Times(b, definitions, s, new)
                 found = times.of(d)
+                if found is None or p.name in times.seen or not _alike(found[1], s.shape):
+                    continue
                 around = {r for name in times.seen for r in readers[name]}
-                if found is not None and around <= {*times.seen, node.output.name}:
+                if around <= {*times.seen, node.output.name}:
                     product = b.emit("mul", found[0], new.get(p.name, p))
                     return product if product.type == node.output.type else None
         return None
@@ -120,10 +123,18 @@ def _undivided(function: Function) -> Function:
         b.nodes.append(node)
         kept.see(node)
         parts = lookup(node.op).quotient(node)
-        if parts is not None and parts[1].shape:
+        if parts is not None and _is_sum(parts[1], parts[0], definitions):
             quotients.setdefault(parts[0].name, []).append((parts[1], node.output))
     results = [(name, new.get(v.name, v)) for name, v in function.results]
     return b.finish(results) if new else function
+
+
+def _is_sum(value: Value, whole: Value, definitions: Definitions) -> bool:
+    """Whether a value has the sums of another."""
+    node = definitions.get(value)
+    while node is not None and lookup(node.op).kind == "view":
+        node = definitions.get(node.inputs[0])
+    return node is not None and lookup(node.op).linear and node.inputs[0] == whole
 
 
 @dataclass(slots=True)
@@ -144,33 +155,49 @@ class _Times:
         node = self.definitions.get(value)
         if node is None or len(node.outputs) != 1:
             return None
-        found = next(self._ways(node), None)
+        found = self._made(node)
         if found is not None:
             self.seen[value.name] = found
         return found
 
-    def _ways(self, node: Node) -> Iterator[tuple[Value, Shape]]:
+    def _made(self, node: Node) -> tuple[Value, Shape] | None:
         operator = lookup(node.op)
         quotient = operator.quotient(node)
         if quotient is not None and quotient[1] == self.divisor:
-            if quotient[0].shape == node.output.shape:
-                yield self.new.get(quotient[0].name, quotient[0]), self.divisor.shape
-            return
+            if quotient[0].shape != node.output.shape:
+                return None
+            return self.new.get(quotient[0].name, quotient[0]), self.divisor.shape
         for group in operator.proportional:
-            inputs = [self.new.get(v.name, v) for v in node.inputs]
-            shapes = set[Shape]()
-            for k in group:
-                if constant_of(node.inputs[k], self.definitions) == 0:
-                    continue
-                part = self.of(node.inputs[k])
-                if part is None:
-                    break
-                inputs[k] = part[0]
-                shapes.add(_significant(part[1]))
-            else:
-                shape = _behind(node, shapes.pop()) if len(shapes) == 1 else None
-                if shape is not None:
-                    yield self.b.emit_many(node.op, inputs, dict(node.attrs))[0], shape
+            seen = dict(self.seen)
+            found = self._of_group(node, group)
+            if found is not None:
+                return found
+            self.seen = seen
+        return None
+
+    def _of_group(self, node: Node, group: tuple[int, ...]) -> tuple[Value, Shape] | None:
+        """What a node makes where these of its inputs are multiplied."""
+        inputs = [self.new.get(v.name, v) for v in node.inputs]
+        shapes = list[Shape]()
+        for k in group:
+            if constant_of(node.inputs[k], self.definitions) == 0:
+                continue
+            part = self.of(node.inputs[k])
+            if part is None:
+                return None
+            inputs[k] = part[0]
+            shapes.append(part[1])
+        if not shapes or not all(_alike(shape, shapes[0]) for shape in shapes):
+            return None
+        shape = _behind(node, shapes[0])
+        return None if shape is None else (
+            self.b.emit_many(node.op, inputs, dict(node.attrs))[0], shape
+        )  # fmt: skip
+
+
+def _alike(a: Shape, b: Shape) -> bool:
+    """Whether two shapes of the divisor are broadcast alike."""
+    return _significant(a) == _significant(b)
 
 
 def _significant(shape: Shape) -> Shape:

@@ -82,7 +82,7 @@ def _in_rounds(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> Kernel:
 
 def _halves(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> Kernel:
     """The kernel with its rows in two parts instead of its columns, where rows are the wider
-    side: two threads then copy all columns each, but every row is read, and copied, once.
+    side: each half then copies all columns, but every row is read, and copied, once.
     """
     for product, _ in _around(kernel, schedule):
         form, columns = contraction(kernel), schedule.vector[0]

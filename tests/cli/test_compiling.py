@@ -233,7 +233,7 @@ def test_compile_watching_passes(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     assert (folder / "08-infer-upstream.nnir").read_text().startswith("graph @infer")
     assert "// after upstream" in result.err and re.search(r"^total +\d", result.err, re.M)
     result = nnc("compile", line, "-o", out, "--stop-after", "bogus")
-    known = "simplify, cse, fold-affine, dce, quotients, factor, fuse, upstream"
+    known = "simplify, cse, fold-affine, dce, quotients, factor, fuse, upstream, downstream"
     assert result.code == 2 and known in result.err
 
 
