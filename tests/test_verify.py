@@ -174,6 +174,11 @@ def loop(*body, extent=4):
         (Fold(("s",), "mean", (Axis("k", 2),), (ONE,)), "no reduction is called 'mean'"),
         (Fold(("s",), "sum", (Axis("k", 2),), (ONE, ONE)), "'sum' combines 1 value over axes"),
         (Fold(("s",), "sum", (Axis("k", -1),), (ONE,)), "extent of at least 0"),
+        (
+            Fold(("s",), "prod", (Axis("k", 2),), (ONE,), within=(I,)),
+            "'prod' has no terms that may be left out",
+        ),
+        (For((Axis("k", 2),), (), True, (I,)), "no bounds of an ordered loop"),
         (For((), ()), "at least one axis"),
         (For((Axis("k", 2), Axis("k", 2)), ()), "'k' is already in use"),
     ],
