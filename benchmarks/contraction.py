@@ -110,10 +110,8 @@ class Measured:
         fastest = np.concatenate(times[0]).min(axis=0)
         met = np.array([*meetings(c.plans[function].steps, False)])
         starts = np.flatnonzero(met | (np.arange(met.size) == 0))
-        # medians: where the others have done a kernel already, a late worker finds it short
         groups = [
-            np.median(np.add.reduceat(np.concatenate(found), starts, axis=1), axis=0)
-            for found in times
+            np.add.reduceat(np.concatenate(found), starts, axis=1).min(axis=0) for found in times
         ]
         faster = np.repeat(groups[0] / groups[-1], np.diff([*starts, met.size]))
         machine = Machine(run.peak, run.bandwidth)
@@ -149,8 +147,7 @@ FUNCTIONS = {"train": "train_step", "infer": "infer"}
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A kernel: shares of the FMA peak and of the roofline on one thread, and how much faster
-    several threads are than one (medians), it and those that no meeting of threads divides from
-    it."""
+    several threads are than one, it and those that no meeting of threads divides from it."""
 
     cost: KernelCost
     points: int
