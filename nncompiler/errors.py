@@ -13,8 +13,8 @@ Each has a `code` such as ``NN0103`` (stable, documented in `docs/errors.md`) an
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from nncompiler.record import dataclass, field
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 EXIT_OK = 0
 EXIT_USER = 1
@@ -68,8 +68,7 @@ class Span:
         return f"{indent}{gutter}{text}\n{indent}{' ' * (len(gutter) - 2)}| {lead}{carets}"
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """A second place that helps to understand an error (where a shape came from, a first
     definition)."""
 

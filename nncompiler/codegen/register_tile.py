@@ -89,6 +89,7 @@ class RegisterTiles(Epilogues):
         if not tile.fills:
             size = {self.columns: tile.width, self.rows or "": tile.rows}
             loops = narrowed(loops, product.fold.within, size, self.vector)
+
         def step(acc: list[Value]) -> list[Value]:
             return [*acc[count:], *self.step(product, tile, across, acc[:count])]
 

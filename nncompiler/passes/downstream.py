@@ -26,7 +26,7 @@ from typing import ClassVar
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.grouping import expensive, find_frame
-from nncompiler.passes.regroup import body_of, fused, is_group
+from nncompiler.passes.regroup import CALLER, body_of, fused, is_group, readers_of
 from nncompiler.record import dataclass
 
 
@@ -39,23 +39,20 @@ class Downstream:
 
     def run(self, function: Function) -> Function:
         kernels = list(function.nodes)
-        # the numbers of the kernels that read each value, by name; -1 for who calls
-        readers: dict[str, list[int]] = {v.name: [-1] for _, v in function.results}
-        for k, node in enumerate(kernels):
-            for v in dict.fromkeys(node.inputs):
-                readers.setdefault(v.name, []).append(k)
-        changed = False
+        readers, changed = readers_of(function), False
         for k, node in enumerate(kernels):
             for value in node.outputs if is_group(node) else ():
-                by = readers.get(value.name, [-1])
-                moved = None if -1 in by else _left_to(kernels[k], value, [kernels[r] for r in by])
+                by = sorted(readers.get(value.name, {CALLER}))
+                if CALLER in by:
+                    continue
+                moved = _left_to(kernels[k], value, [kernels[r] for r in by])
                 if moved is None:
                     continue
                 changed = True
                 for r, new in zip((k, *by), moved, strict=True):
                     kernels[r] = new
                 for v in (v for r in by for v in kernels[r].inputs if v in kernels[k].outputs):
-                    readers[v.name] = list(dict.fromkeys([*readers.get(v.name, ()), *by]))
+                    readers.setdefault(v.name, set()).update(by)
         return function.with_nodes(kernels) if changed else function
 
 

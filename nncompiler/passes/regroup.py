@@ -11,6 +11,9 @@ from nncompiler.passes.grouping import is_loop
 from nncompiler.passes.groups import Group, Groups
 from nncompiler.record import replace
 
+#: Who reads the results of a function.
+CALLER = -1
+
 
 def regrouped(groups: Groups) -> Function:
     """The function with one node per group, in an order that respects every need."""
@@ -76,6 +79,15 @@ def fused(nodes: Sequence[Node], outputs: Sequence[Value]) -> Node:
 def is_group(kernel: Node) -> bool:
     """Whether a kernel is several nodes."""
     return kernel.body is not None and not is_loop(kernel)
+
+
+def readers_of(function: Function) -> dict[str, set[int]]:
+    """The numbers of the kernels that read each value, by name; `CALLER` for who calls."""
+    readers = {v.name: {CALLER} for _, v in function.results}
+    for k, node in enumerate(function.nodes):
+        for v in node.inputs:
+            readers.setdefault(v.name, set()).add(k)
+    return readers
 
 
 def body_of(group: Node) -> tuple[Node, ...]:

@@ -26,7 +26,7 @@ from typing import ClassVar
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.grouping import find_frame
-from nncompiler.passes.regroup import body_of, fused, is_group
+from nncompiler.passes.regroup import body_of, fused, is_group, readers_of
 from nncompiler.record import dataclass
 
 
@@ -40,12 +40,7 @@ class Upstream:
     def run(self, function: Function) -> Function:
         kernels = list(function.nodes)
         maker = {v: k for k, n in enumerate(kernels) for v in n.outputs}
-        # the numbers of the kernels that read each value, by name; -1 for who calls
-        readers: dict[str, set[int]] = {v.name: {-1} for _, v in function.results}
-        for k, node in enumerate(kernels):
-            for v in node.inputs:
-                readers.setdefault(v.name, set()).add(k)
-        changed = False
+        readers, changed = readers_of(function), False
         for k, node in enumerate(kernels):
             for p in dict.fromkeys(maker[v] for v in node.inputs if v in maker):
                 while moved := _handed_over(kernels[p], kernels[k], k, readers):

@@ -16,11 +16,11 @@ import sys
 import weakref
 import zlib
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from nncompiler.errors import Limitation, UserError, nearest
-from nncompiler.record import dataclass, field
 from nncompiler.runtime import elf
 from nncompiler.runtime.manifest import Manifest, parse
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from nncompiler.errors import CompilerBug, Limitation, UserError, nearest
-from nncompiler.record import dataclass
 from nncompiler.runtime import checks
 from nncompiler.runtime.artifact import Artifact, Native
 from nncompiler.runtime.call import ALIGNMENT, aligned
@@ -25,16 +24,14 @@ Compiler = Callable[[int], Artifact]
 _BUT_SHAPE = attrgetter("name", "kind", "dtype")
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """An entry point with its code."""
 
     entry: Entry
     native: Native
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Rows `start` to `stop` of a data set, for one call of a binding."""
 
     binding: Binding

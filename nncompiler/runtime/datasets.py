@@ -11,6 +11,7 @@ import os
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nncompiler.errors import UserError
-from nncompiler.record import dataclass
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]

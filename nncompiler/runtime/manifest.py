@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nncompiler.errors import UserError
-from nncompiler.record import dataclass, field, replace
 from nncompiler.runtime.reader import Reader, malformed
 
 ABI = 2
@@ -31,8 +31,7 @@ _KINDS = ("header", "param", "state", "slot")
 _ROLES = ("input", "target", "output")
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(NamedTuple):
     """An array an entry point reads or writes. `limit`: its integers index something that long."""
 
     name: str
@@ -72,8 +71,7 @@ class Entry:
         object.__setattr__(self, "results", results)
 
 
-@dataclass(frozen=True, slots=True)
-class StateEntry:
+class StateEntry(NamedTuple):
     """A tensor in the state; `kind` is header, param, state (of the model) or slot."""
 
     name: str
@@ -207,7 +205,7 @@ def _batch_outputs(entries: list[Entry]) -> tuple[Entry, ...]:
     }  # fmt: skip
     return tuple(
         replace(e, arguments=tuple(
-            replace(a, batched=True) if a.role == "output" and a.name not in fixed else a
+            a._replace(batched=True) if a.role == "output" and a.name not in fixed else a
             for a in e.arguments)) if e.function == "infer" else e
         for e in entries
     )  # fmt: skip

@@ -6,9 +6,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TextIO
-
-from nncompiler.record import dataclass
 
 _EVERY_LINE = 100  # epochs up to which each gets a line of its own
 _SECONDS = 1.0  # beyond that, and between plain lines, the time from one line to the next

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nncompiler.errors import UserError
-from nncompiler.record import dataclass, field
 
 
 class History(dict[str, list[float]]):

@@ -12,13 +12,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nncompiler.errors import UserError
-from nncompiler.record import dataclass
 from nncompiler.runtime import checks, evaluation
 from nncompiler.runtime.artifact import Native
 from nncompiler.runtime.call import check_code, pointer
