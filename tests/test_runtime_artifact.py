@@ -170,6 +170,7 @@ def test_what_is_refused_before_opening(
         ("NN0602", build(sections={}), "a shared library without one"),
         ("NN0603", build(sections={".nnmanifest": b"{"}), "not JSON"),
         ("NN0603", build(lambda r: r.pop("digest")), "no digest"),
+        ("NN0603", build(lambda r: r.update(digest="\ud800")), "no digest"),
         ("NN0605", library.replace(b'"line"', b'"life"', 1), "do not match their digest"),
         ("NN0662", library[:-1], "cut off"),
         ("NN0660", b"", "is empty"),

@@ -128,7 +128,7 @@ def _check_features(manifest: Manifest, features: Collection[str], where: str) -
 
 def _check_digest(data: bytes, manifest: Manifest, where: str) -> None:
     digest = manifest.record.get("digest")
-    if not isinstance(digest, str):
+    if not isinstance(digest, str) or not digest.isascii():
         raise UserError("NN0603", f"the manifest of {where} is malformed: it has no digest")
     # The digest is over the file with the digest itself blanked out.
     at = max(0, data.find(digest.encode()))
