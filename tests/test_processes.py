@@ -74,8 +74,25 @@ def test_every_object_is_told_once(started: Started) -> None:
     check_all_ended(started)
 
 
+def test_helpers_compile_while_texts_are_written(started: Started) -> None:
+    """What they made is taken whenever one more text is there."""
+    told: list[int] = []
+
+    def slowly() -> Iterator[str]:
+        for text in TEXTS * 150:
+            yield text
+            if told:
+                return
+            time.sleep(0.01)
+
+    made = compile_modules(slowly(), host(), lambda k, _: told.append(k))
+    assert told and len(made) < 150 * len(TEXTS)
+    check_all_ended(started)
+
+
 def _until_done(work: processes._Work) -> None:
     for _ in range(6_000):
+        work.share_out(1)
         if len(work.objects) == len(work.texts):
             return
         time.sleep(0.01)

@@ -3,9 +3,10 @@
 LLVM takes most of the time of a compilation, and llvmlite lets one thread of a process into it.
 Where there is enough to do, helpers are started that read modules from a pipe and answer with
 objects. All take the largest module that is left, so a slow or late helper costs nothing; the
-result does not depend on who made what. A helper has several modules in hand: the thread that
-talks to it waits its turn while this process writes texts. Nobody waits for a helper that did not
-report. One that fails loses its modules to this process, which then raises the error, if any.
+result does not depend on who made what. Between two modules, and whenever a text is there, this
+process takes what helpers made, and gives them what to do until the next time. Nobody waits for a
+helper that did not report. One that fails loses its modules to this process, which then raises
+the error, if any.
 
 NNCOMPILER_JOBS is the largest number of processes, this one included; without it, that of the
 processors this process may use.
@@ -18,11 +19,12 @@ import subprocess
 import sys
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Condition, Thread
+from select import POLLIN, poll
+from threading import Thread
 from typing import IO
 
 import llvmlite
@@ -34,8 +36,9 @@ from nncompiler.errors import UserError
 _HELPER_BYTES = 200_000  # so much text takes some 0.25 s: twice what starting a helper takes
 _HELPER_KERNELS = 8  # the same before there are texts, while nothing has to wait for it
 _MOST = 8
-_IN_HAND = 3  # modules that a helper has at a time
-_LONGEST = 2**32
+_AHEAD = 100_000  # so much text is compiled until the next one is written, or nearly always
+_HEAD = 8  # bytes in front of a message, its size
+_MOST_BYTES = 2**20  # more than a pipe holds
 _READY = b"ready"
 _START = (
     "import sys; sys.path += sys.argv[1:]; from nncompiler.codegen.processes import serve; serve()"
@@ -50,7 +53,7 @@ def compile_modules(
 ) -> list[bytes]:
     """An object for each module of LLVM text; helpers begin while texts are still to come.
 
-    `done` gets number and object of each module when it is there, in any order and thread.
+    `done` gets number and object of each module when it is there, in any order.
     """
     work = _Work(target, _jobs() - 1 if _startable() else 0, done)
     try:
@@ -123,15 +126,13 @@ class _Work:
         self, target: Target, most: int, done: Callable[[int, bytes], None] | None
     ) -> None:
         self.target, self.most, self.done = target, most, done
-        self.changed = Condition()
         self.texts: list[str] = []
         self.objects: dict[int, bytes] = {}
         self.helpers: list[_Helper] = []
         self.bytes = 0
-        self.complete = False
         self.left: list[tuple[int, int]] = []  # size and number, in order
         while _WAITING and len(self.helpers) < most:
-            self.helpers.append(_Helper(self, _WAITING.pop()))
+            self.helpers.append(_Helper(_WAITING.pop(), target))
 
     def add(self, text: str) -> None:
         """One more module, and one more helper where there is enough for it."""
@@ -143,32 +144,45 @@ class _Work:
             if process is None:
                 self.most = 0
             else:
-                self.helpers.append(_Helper(self, process))
+                self.helpers.append(_Helper(process, self.target))
+        self.share_out(_AHEAD)
 
     def put(self, k: int) -> None:
-        with self.changed:
-            insort(self.left, (len(self.texts[k]), k))
-            self.changed.notify()
-
-    def take(self, wait: bool = True) -> int | None:
-        """The largest module that is left; None where none is, and none will come or the caller
-        does not `wait` for it."""
-        with self.changed:
-            while wait and not self.left and not self.complete:
-                self.changed.wait()
-            return self.left.pop()[1] if self.left else None
+        insort(self.left, (len(self.texts[k]), k))
 
     def finish(self) -> None:
         """All texts are there: compile what is left together with the helpers."""
-        self.close()
         self.run()
-        for helper in self.helpers:
-            helper.finish()
-        self.run()  # what a helper gave back
+        while busy := [h for h in self.helpers if h.sent]:
+            _wait(busy)
+            self.share_out(0)
+            self.run()  # what a helper gave back
 
     def run(self) -> None:
-        while (k := self.take()) is not None:
+        """Compile the largest module until none is left."""
+        while self.left:
+            size, k = self.left.pop()
+            self.share_out(size)
             self.keep(k, compile_module(self.texts[k], self.target))
+
+    def share_out(self, size: int) -> None:
+        """Take what helpers have made; give each the largest modules, until it has as much to do
+        as `size` characters are."""
+        for helper in self.helpers:
+            for k, data in helper.receive():
+                self.keep(k, data)
+            while helper.gone and helper.sent:
+                self.put(helper.sent.pop())
+        for helper in self.helpers:
+            while self.left and helper.ready and not helper.gone and self.in_hand(helper) <= size:
+                k = self.left.pop()[1]
+                helper.sent.append(k)
+                helper.send(self.texts[k].encode())
+
+    def in_hand(self, helper: _Helper) -> float:
+        """Characters that a helper has to do, half of those of the module it is at."""
+        sizes = [len(self.texts[k]) for k in helper.sent]
+        return sum(sizes) - sizes[0] / 2 if sizes else 0
 
     def keep(self, k: int, data: bytes) -> None:
         """Module `k` is compiled."""
@@ -176,60 +190,63 @@ class _Work:
         if self.done is not None:
             self.done(k, data)
 
-    def close(self) -> None:
-        with self.changed:
-            self.complete = True
-            self.changed.notify_all()
-
     def end(self) -> None:
         """No helper is left after this."""
-        with self.changed:
-            self.left.clear()
-        self.close()
         for helper in self.helpers:
-            helper.kill()
+            _end(helper.process)
 
 
 class _Helper:
-    """A process that compiles, and the thread that talks to it."""
+    """A process that compiles: `sent` are the modules it has, in order. Once it has reported, it
+    is `ready`; when it is `gone`, nothing more will come of it."""
 
-    def __init__(self, work: _Work, process: subprocess.Popen[bytes]) -> None:
-        self.work, self.process = work, process
-        self.ready = False
-        self.thread = Thread(target=self._talk, daemon=True)
-        self.thread.start()
+    def __init__(self, process: subprocess.Popen[bytes], target: Target) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        self.process, self.texts, self.answers = process, process.stdin, process.stdout
+        self.sent: deque[int] = deque()
+        self.ready = self.gone = False
+        self.bytes = b""  # of an answer that is not whole
+        os.set_blocking(self.answers.fileno(), False)
+        self.send(target.cpu.encode())
 
-    def _talk(self) -> None:
-        to, answers = self.process.stdin, self.process.stdout
-        assert to is not None and answers is not None
-        sent: deque[int] = deque()
+    def send(self, data: bytes) -> None:
+        """Helpers read at once whatever is sent, so this does not wait."""
         try:
-            _send(to, self.work.target.cpu.encode())
-            self.ready = _receive(answers) == _READY
-            while self.ready:
-                while len(sent) < _IN_HAND and (k := self.work.take(not sent)) is not None:
-                    sent.append(k)
-                    _send(to, self.work.texts[k].encode())
-                if not sent:
-                    break
-                answer = _receive(answers)
-                self.work.keep(sent.popleft(), answer)
-        except (OSError, EOFError, ValueError):
-            pass  # it is gone
-        finally:
-            for k in sent:
-                self.work.put(k)
+            _send(self.texts, data)
+        except OSError:
+            self.gone = True
 
-    def finish(self) -> None:
-        """Wait until it has answered; at once where it has not even begun."""
-        if not self.ready:
-            self.process.kill()
-        self.thread.join()
+    def receive(self) -> list[tuple[int, bytes]]:
+        """Modules it has made by now, and their objects."""
+        with suppress(BlockingIOError):
+            new = os.read(self.answers.fileno(), _MOST_BYTES)
+            self.bytes += new
+            self.gone |= not new
+        found = []
+        while (data := self._message()) is not None:
+            if self.ready and self.sent:
+                found.append((self.sent.popleft(), data))
+            elif data == _READY:
+                self.ready = True
+            else:
+                self.gone = True
+        return found
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.thread.join()
-        _end(self.process)
+    def _message(self) -> bytes | None:
+        """The next answer, if it is whole."""
+        end = _HEAD + int.from_bytes(self.bytes[:_HEAD], "little")
+        if len(self.bytes) < end:
+            return None
+        data, self.bytes = self.bytes[_HEAD:end], self.bytes[end:]
+        return data
+
+
+def _wait(helpers: Sequence[_Helper]) -> None:
+    """Until one of them answers, or ends."""
+    some = poll()
+    for helper in helpers:
+        some.register(helper.answers, POLLIN)
+    some.poll()
 
 
 def serve() -> None:
@@ -253,16 +270,13 @@ def _read_all(source: IO[bytes], texts: SimpleQueue[bytes]) -> None:
 
 
 def _send(to: IO[bytes], data: bytes) -> None:
-    to.write(len(data).to_bytes(8, "little") + data)
+    to.write(len(data).to_bytes(_HEAD, "little") + data)
     to.flush()
 
 
 def _receive(source: IO[bytes]) -> bytes:
-    """The next message; `EOFError` where it is not whole, or is none of ours."""
-    size = int.from_bytes(_exactly(source, 8), "little")
-    if size > _LONGEST:
-        raise EOFError
-    return _exactly(source, size)
+    """The next message; `EOFError` where it is not whole."""
+    return _exactly(source, int.from_bytes(_exactly(source, _HEAD), "little"))
 
 
 def _exactly(source: IO[bytes], size: int) -> bytes:
