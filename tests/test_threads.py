@@ -31,7 +31,10 @@ from tests.model_support import MODELS, cache_of_run, compile_cache
 __all__ = ["cache_of_run", "compile_cache"]
 
 #: Models with products, convolutions, statistics of batches, recurrence and attention.
-ZOO = [("digits_mlp", 32), ("lenet", 16), ("digits_cnn", 8), ("char_lstm", 4), ("gpt", 1)]
+ZOO = [
+    ("digits_mlp", 32), ("lenet", 16), ("digits_cnn", 8), ("char_lstm", 4), ("char_lstm", 1),
+    ("gpt", 1),
+]  # fmt: skip
 
 
 def data(model: Any, function: str) -> dict[str, np.ndarray]:

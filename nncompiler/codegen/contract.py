@@ -60,12 +60,14 @@ class _Tiles(RegisterTiles):
     def __init__(self, form: Contraction, schedule: Schedule, emitter: Emitter) -> None:
         super().__init__(form, schedule, emitter)
         self.around = around_of(form, schedule, self.parallel)
+        self.alternate = schedule.alternate
 
     def run(self, split: Sequence[str]) -> None:
         """All tiles, or this worker's part of them where outermost loops are `split`."""
         if split:
             steps = ((a.name, -(-a.extent // self._step_of(a))) for a in self.parallel)
-            self.e.share = Share(self.w, dict([*steps][: len(split)]))
+            alternate = self.e.axes[self.alternate].base if self.alternate else ""
+            self.e.share = Share(self.w, dict([*steps][: len(split)]), alternate)
         self._outer(self.parallel, Tile(1, 0, At(), At()), self._tile)
 
     # --- loops over tiles ---

@@ -16,10 +16,15 @@ RANGE, PARTS = "%range", "%parts"
 
 
 class Share:
-    """`steps` are the split loops from the outside in, with the number of their steps."""
+    """`steps` are the split loops from the outside in, with the number of their steps. Where the
+    number `alternate` is odd, a call runs those of the first loop from the last one to the first.
+    """
 
-    def __init__(self, writer: Writer, steps: dict[str, int]) -> None:
+    def __init__(self, writer: Writer, steps: dict[str, int], alternate: str = "") -> None:
         self._w = writer
+        self._first, self._odd = next(iter(steps), ""), ""
+        if alternate:
+            self._odd = writer.assign(f"trunc i64 {alternate} to i1")
         self._inside: dict[str, int] = {}
         total = 1
         for name in reversed(steps):
@@ -55,6 +60,8 @@ class Share:
         end = self._either("umin", end, first + len(counters))
 
         def step(number: Counter, _: list[Value]) -> list[Value]:
+            if self._odd and axis == self._first:
+                number = self._mirrored(number, begin, end)
             self._range = "0", "1"
             if inside > 1:
                 start = w.assign(f"mul nuw nsw i64 {number}, {inside}")
@@ -82,6 +89,13 @@ class Share:
         end = self._either("umax", end, first)  # where none are, or else it would be negative
         since = [w.assign(f"sub nuw nsw i64 {x}, {first}") for x in (begin, end)]
         return since[0], since[1]
+
+    def _mirrored(self, number: Counter, begin: str, end: str) -> str:
+        """In odd rounds the step that is as far from the `end` as `number` is from `begin`."""
+        w = self._w
+        last = w.assign(f"add nsw i64 {w.assign(f'add nuw nsw i64 {begin}, {end}')}, -1")
+        mirror = w.assign(f"sub nsw i64 {last}, {number}")
+        return w.assign(f"select i1 {self._odd}, i64 {mirror}, i64 {number}")
 
     def _either(self, name: str, a: str, b: int) -> str:
         return self._w.intrinsic(f"llvm.{name}.i64", "i64", [("i64", a), ("i64", str(b))])

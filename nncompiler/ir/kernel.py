@@ -99,7 +99,8 @@ class Schedule:
     `parallel`: the outermost loops whose steps the workers of a step share out among them, from
     the outside in; without any, worker 0 runs the kernel alone. With `parts`, the steps fall into
     so many parts of equal size, which workers take as they go, each its own first; without, each
-    worker has one part.
+    worker has one part. With `alternate`, the counter of a plan loop around the kernel, whoever
+    runs some steps of the outermost of these loops does so backwards in every second round.
     """
 
     strategy: str = "loops"
@@ -111,6 +112,7 @@ class Schedule:
     unroll: int = 1
     parallel: tuple[str, ...] = ()
     parts: int = 0
+    alternate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

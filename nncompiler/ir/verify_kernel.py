@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.combine import COMBINES, highest, lowest
-from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
+from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store, loads
 from nncompiler.ir.scalar import (
     Affine,
     Apply,
@@ -20,6 +20,7 @@ from nncompiler.ir.scalar import (
     Load,
     Ref,
     apply,
+    axes_of,
     const,
 )
 from nncompiler.ir.types import BOOL, DType
@@ -51,7 +52,19 @@ def verify_kernel(
     if schedule.parts and not schedule.parallel:
         message = "the schedule has parts of what is not parallel"
         verifier.found.append(Diagnostic(message, kernel))
+    if schedule.alternate is not None and (problem := _alternation(kernel, counters)):
+        verifier.found.append(Diagnostic(problem, kernel))
     return verifier.found
+
+
+def _alternation(kernel: Kernel, counters: Collection[str]) -> str | None:
+    """Why the loop of a kernel cannot run to and fro as its schedule says, if it cannot."""
+    schedule, counter = kernel.schedule, kernel.schedule.alternate
+    if schedule.strategy != "contract" or not schedule.parallel:
+        return "the schedule alternates, but is no contraction with parallel loops"
+    if counter not in counters or not any(counter in axes_of(x) for x in loads(kernel)):
+        return f"the schedule alternates by '{counter}', which is no counter that it reads by"
+    return None
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from nncompiler.ir.graph import Function
 from nncompiler.ir.kernel import Buffer, Kernel, Plan, Schedule
 from nncompiler.ir.model import StateLayout
 from nncompiler.passes.ahead import ahead
+from nncompiler.passes.alternate import alternate
 from nncompiler.passes.known_zeros import leave_out_zeros
 from nncompiler.passes.layout import choose_layouts
 from nncompiler.passes.memory import place
@@ -45,4 +46,4 @@ def plan_function(
     plan = leave_out_zeros(plan)
     plan = tile_plan(plan, vector_bytes, registers)
     plan = place(plan)
-    return plan if function.name == "init" else share(plan)
+    return plan if function.name == "init" else alternate(share(plan))
