@@ -75,6 +75,36 @@ def padded_convolution(x: np.ndarray, w: np.ndarray, y: np.ndarray) -> Kernel:
     return kernel(For(axes(o=10, h=side, w=side), (fold, store)))
 
 
+@pytest.mark.parametrize("stride", [-3, -2, -1, 1, 2, 3, 4])
+@pytest.mark.parametrize("first", [-9, -4, -1, 0, 2, 7])
+@pytest.mark.parametrize("over", ["k", "j"])
+def test_steps_beyond_an_image_are_left_out(stride: int, first: int, over: str) -> None:
+    """The gradient of a window's weights: places `stride` apart, some or all of them outside of
+    an image in the middle of NaN; bounds of loops, or of rounds around the places in the window.
+    """
+    rng = np.random.default_rng(5)
+    x = np.full((4, 9 + 40, 8), np.nan, np.float32)[:, 20:29]
+    x[:] = rng.standard_normal(x.shape)
+    g = rng.standard_normal((3, 6, 8)).astype(np.float32)
+    y = np.zeros((3, 4, 3), np.float32)
+    place = Affine(tuple(sorted({"n": stride, "k": 1}.items())), first)
+    inside = apply(
+        "and", apply("ge", Iota(place), const(0, I32)), apply("lt", Iota(place), const(9, I32))
+    )
+    image = Load("x", (Affine.axis("j"), place, Affine.axis("m")), F32, inside, const(0.0, F32))
+    term = apply("mul", load("g", g, "i", "n", "m"), image)
+    fold = Fold(("acc",), "sum", axes(n=6, m=8), (term,))
+    store = Store("y", at("i", "j", "k"), Ref("acc", F32))
+    nest = kernel(For(axes(i=3, j=4, k=3), (fold, store)))
+    order = ("i", "j", "n", "k", "m") if over == "j" else ("i", "j", "k", "n", "m")
+    run(replace(nest, schedule=Schedule("contract", ("m",), "j", (2, 3), order)), x=x, g=g, y=y)
+    wanted = np.zeros_like(y)
+    for n, k in np.ndindex(6, 3):
+        if 0 <= (at_x := stride * n + k + first) < 9:
+            wanted[:, :, k] += np.einsum("im,jm->ij", g[:, n], x[:, at_x])
+    np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_certain_guards() -> None:
     """What the counters of loops reach decides a condition; where that is not known nothing does.
     """

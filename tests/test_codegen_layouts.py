@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nncompiler
-from nncompiler.codegen.clip import Bounds, clip
+from nncompiler.codegen.clip import Bounds, Edge, clip
 from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.target import host
 from nncompiler.driver import Compilation, Options, read_source
@@ -61,12 +61,16 @@ def test_guards_become_bounds():
     left = Load("a", index, F32, guard, const(0, F32))
     right = Load("b", index, F32, inside, const(0, F32))
     value, bounds = clip(apply("select", first, left, right), "m", {"h", "c"})
-    assert bounds == Bounds((), (Affine((("h", 1),), 1),))
+    assert bounds == Bounds((), (Edge(Affine((("h", 1),), 1)),))
     assert value.args[1].guard == first
     assert value.args[2].guard is None
     untouched, none = clip(apply("add", left, right), "m", {"h", "c"})
     assert none == Bounds()
     assert untouched.args[0].guard == guard
+    steps = apply("lt", Iota(Affine((("h", 1), ("m", 3)), -2)), const(8, I32))
+    value, bounds = clip(Load("a", index, F32, steps, const(0, F32)), "m", {"h", "c"})
+    assert value.guard is None
+    assert bounds == Bounds((), (Edge(Affine((("h", -1),), 12), 3),))
 
 
 @pytest.mark.parametrize("rows", [1, 5, 6, 13])

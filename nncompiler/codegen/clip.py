@@ -4,8 +4,8 @@
 
     for m from max(0, 1-h) to min(3, 31-h) { acc += x[h+m-1] * w[m] }
 
-A condition becomes a bound of a loop when it is affine in the loop's axis, with coefficient 1 or
--1, and otherwise in axes that have a value by then.
+A condition becomes a bound of a loop when it is affine in the loop's axis, and otherwise in axes
+that have a value by then.
 """
 
 from __future__ import annotations
@@ -19,17 +19,33 @@ from nncompiler.record import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
+class Edge:
+    """The value of `form` by `step`, rounded down; what is negative may be rounded up."""
+
+    form: Affine
+    step: int = 1
+
+    def at(self, w: Writer, value: Callable[[Affine], Counter]) -> Counter:
+        found = value(self.form)
+        if self.step == 1:
+            return found
+        if isinstance(found, int):
+            return found // self.step
+        return w.assign(f"sdiv i64 {found}, {self.step}")
+
+
+@dataclass(frozen=True, slots=True)
 class Bounds:
     """The axis runs from the largest of `low` (and 0) up to below the smallest of `high` (and its
     extent).
     """
 
-    low: tuple[Affine, ...] = ()
-    high: tuple[Affine, ...] = ()
+    low: tuple[Edge, ...] = ()
+    high: tuple[Edge, ...] = ()
 
     def axes(self) -> frozenset[str]:
         """The axes that must have a value by then."""
-        return frozenset(x for form in (*self.low, *self.high) for x in form.axes)
+        return frozenset(x for edge in (*self.low, *self.high) for x in edge.form.axes)
 
     def __add__(self, other: Bounds) -> Bounds:
         return Bounds(self.low + other.low, self.high + other.high)
@@ -40,10 +56,10 @@ class Bounds:
         """Where the loop over 0 .. `extent` starts and stops, by the `value` of a form."""
         start: Counter = 0
         stop: Counter = extent
-        for form in self.low:
-            start = extreme(w, "smax", start, value(form))
-        for form in self.high:
-            stop = extreme(w, "smin", stop, value(form))
+        for edge in self.low:
+            start = extreme(w, "smax", start, edge.at(w, value))
+        for edge in self.high:
+            stop = extreme(w, "smin", stop, edge.at(w, value))
         return start, stop
 
 
@@ -60,8 +76,8 @@ def clip(value: Expr, axis: str, known: Iterable[str]) -> tuple[Expr, Bounds]:
     """
     known = frozenset(known)
     found = {c: b for c in _needed(value) if (b := _bound(c, axis, known)) is not None}
-    low = tuple(dict.fromkeys(form for is_low, form in found.values() if is_low))
-    high = tuple(dict.fromkeys(form for is_low, form in found.values() if not is_low))
+    low = tuple(dict.fromkeys(edge for is_low, edge in found.values() if is_low))
+    high = tuple(dict.fromkeys(edge for is_low, edge in found.values() if not is_low))
 
     def change(e: Expr) -> Expr:
         if not isinstance(e, Load) or e.guard is None:
@@ -92,18 +108,18 @@ def _needed(value: Expr) -> tuple[Expr, ...]:
             return ()
 
 
-def _bound(condition: Expr, axis: str, known: frozenset[str]) -> tuple[bool, Affine] | None:
+def _bound(condition: Expr, axis: str, known: frozenset[str]) -> tuple[bool, Edge] | None:
     """The condition as a bound of `axis`: whether it is the lower one, and its value."""
     match condition:
         case Apply(("ge" | "lt") as op, (Iota(form), Const(value))):
             k = form.coefficient(axis)
             rest = form + Affine.axis(axis) * -k
-            if abs(k) != 1 or not set(rest.axes) <= known:
+            if not k or not set(rest.axes) <= known:
                 return None
-            # k * axis + rest >= value, or < value
-            edge = (rest * -k) + int(value) * k
-            if k == 1:
-                return op == "ge", edge
-            return op == "lt", edge + 1
+            # k * axis >= value - rest, or < that; rounded up, of a negative k to what is beyond
+            short = rest * -1 + int(value)
+            if k > 0:
+                return op == "ge", Edge(short + (k - 1), k)
+            return op == "lt", Edge(short * -1 + -k, -k)
         case _:
             return None

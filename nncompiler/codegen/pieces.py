@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from nncompiler.codegen.blocks import Counter
-from nncompiler.codegen.clip import Bounds, extreme
+from nncompiler.codegen.clip import Bounds, Edge, extreme
 from nncompiler.codegen.writer import Writer
 from nncompiler.ir.scalar import Affine
 from nncompiler.record import dataclass
@@ -39,7 +39,9 @@ class Piece:
             k = form.coefficient(axis)
             edge = (form + Affine.axis(axis) * -k) * -k
             if abs(k) == 1 and all(x in known for x in edge.axes):
-                bounds += Bounds(low=(edge,)) if k == 1 else Bounds(high=(edge + 1,))
+                bounds += (
+                    Bounds(low=(Edge(edge),)) if k == 1 else Bounds(high=(Edge(edge + 1),))
+                )
         if bounds == Bounds():
             return None
         start, stop = bounds.ends(self.stop, w, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from nncompiler.codegen.clip import Bounds, clip
+from nncompiler.codegen.clip import Bounds, Edge, clip
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, Schedule
 from nncompiler.ir.nests import Product
@@ -90,11 +90,11 @@ def narrowed(
         axis = names[inside[-1]]
         match largest.coefficient(axis.name):
             case 0:
-                bounds = Bounds(high=((largest + 1) * axis.extent,))
+                bounds = Bounds(high=(Edge((largest + 1) * axis.extent),))
             case 1:
-                bounds = Bounds(low=((largest + Affine.axis(axis.name) * -1) * -1,))
+                bounds = Bounds(low=(Edge((largest + Affine.axis(axis.name) * -1) * -1),))
             case -1:
-                bounds = Bounds(high=(largest + Affine.axis(axis.name) + 1,))
+                bounds = Bounds(high=(Edge(largest + Affine.axis(axis.name) + 1),))
             case _:
                 continue
         found[axis] = found[axis] + bounds
