@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,10 @@ class Measured:
             for one, found in zip(clocked, times, strict=True):
                 found.append(one.rounds(SECONDS))
         fastest = np.concatenate(times[0]).min(axis=0)
-        met = np.array([*meetings(c.plans[function].steps, False)])
-        starts = np.flatnonzero(met | (np.arange(met.size) == 0))
-        groups = [
-            np.add.reduceat(np.concatenate(found), starts, axis=1).min(axis=0) for found in times
-        ]
-        faster = np.repeat(groups[0] / groups[-1], np.diff([*starts, met.size]))
+        stretch = np.array(stretches(c.plans[function].steps))
+        same = stretch[:, None] == stretch
+        together = [undisturbed(np.concatenate(found)) @ same for found in times]
+        faster = together[0] / together[-1]
         machine = Machine(run.peak, run.bandwidth)
         every = zip(
             clocked[0].costs.kernels, c.plans[function].kernels(), fastest, faster, strict=True
@@ -127,17 +126,42 @@ class Measured:
         ]  # fmt: skip
 
 
-def meetings(steps: Iterable[Step], before: bool) -> Iterator[bool]:
-    """Of every kernel whether threads meet before it; from one meeting to the next, those that are
-    done with a kernel begin the next, and only the time of all of them together says something.
+def undisturbed(calls: Any) -> Any:
+    """The time of each kernel, the median of the twentieth of the calls that took least time as a
+    whole: in others a thread came late, and some kernels were done before it began.
     """
-    for step in steps:
-        before = before or step.barrier
-        if isinstance(step, Loop):
-            yield from meetings(step.body, before)
-        else:
-            yield before
-        before = False
+    order = np.argsort(calls.sum(axis=1))
+    return np.median(calls[order[: -(-len(order) // 20)]], axis=0)
+
+
+def stretches(steps: Iterable[Step]) -> list[int]:
+    """Of every kernel the number of its stretch, from one meeting of the threads to the next: who
+    is done with a kernel begins the next one of it, so only the time of all of it says something.
+    """
+    found, numbers = list[int](), count()
+    here = next(numbers)
+
+    def visit(steps: Iterable[Step]) -> None:
+        nonlocal found, here
+        for step in steps:
+            here = next(numbers) if step.barrier else here
+            if isinstance(step, Kernel):
+                found.append(here)
+                continue
+            first = len(found)
+            visit(step.body)
+            if not meets_first(step.body):  # what a round ends with goes on in the next one
+                last, here = here, found[first]
+                found = [here if n == last else n for n in found]
+
+    visit(steps)
+    return found
+
+
+def meets_first(steps: tuple[Step, ...]) -> bool:
+    """Whether threads meet before anything else."""
+    first = steps[0]
+    return first.barrier or (isinstance(first, Loop) and meets_first(first.body))
 
 
 #: What of a workload is looked at; its other cases run the same contractions.
@@ -247,7 +271,7 @@ def main() -> None:
     text += "by both is bold.\n\n"
     if options.threads > 1:
         text += "How much faster several threads are is told of all kernels from one meeting of "
-        text += "the threads to the next.\n\n"
+        text += "the threads to the next, by the twentieth of the calls that took least time.\n\n"
     text += "Products with padding are counted, though a kernel may leave them out: of the three "
     text += "sizes of convolution they are 4, 8 and 16 %.\n\n"
     text += single(run) + "\n## In the workloads\n\n" + workloads(run)

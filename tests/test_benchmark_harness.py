@@ -51,14 +51,29 @@ def test_wrong_options_are_told(script: str, words: str, message: str) -> None:
 
 
 def test_kernels_between_meetings_belong_together() -> None:
-    """A barrier before a loop is one before its first kernel; what follows has none again."""
-    from contraction import meetings
+    """A barrier before a loop is one before its first kernel, in its first round only: there a
+    later round goes on with what the one before ended with.
+    """
+    from contraction import stretches
 
     from nncompiler.ir.kernel import Kernel, Loop
 
     one, met = Kernel("k", ()), Kernel("k", (), barrier=True)
-    steps = one, Loop("t", 2, (one, met, one), barrier=True), one, met
-    assert [*meetings(steps, False)] == [False, True, True, False, False, True]
+    assert stretches((one, Loop("t", 2, (met, one, met)), one, met)) == [0, 1, 1, 2, 2, 3]
+    assert stretches((one, Loop("t", 2, (one, met, one)), one, met)) == [0, 0, 0, 0, 0, 2]
+    inside = Loop("u", 2, (one, met), barrier=True)
+    assert stretches((one, Loop("t", 2, (inside, met, one)), met)) == [0, 1, 1, 3, 3, 4]
+
+
+def test_calls_with_a_late_thread_say_nothing_of_kernels() -> None:
+    """In one the first kernel took long and the others did the second meanwhile."""
+    import numpy as np
+    from contraction import undisturbed
+
+    calls = np.full((40, 2), 2.0)
+    calls[7] = 9.0, 0.001
+    calls[[3, 30]] = (1.0, 1.5), (1.0, 1.3)
+    assert undisturbed(calls).tolist() == [1.0, 1.4]
 
 
 def result(seconds: dict[str, list[float]], model: str = "mlp", kind: str = "train") -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import pytest
 from nncompiler.cli import main
 from nncompiler.cli.limits import FMA_STEPS, LEVELS, LONGER, Limits
 from nncompiler.cli.profile import prepared, profile
-from nncompiler.driver import Compilation, Options, build_artifact
+from nncompiler.codegen.module import lower
+from nncompiler.codegen.target import host
+from nncompiler.driver import Compilation, Options, build_artifact, read_source
+from nncompiler.driver.artifact import program
 from nncompiler.errors import Source
 from nncompiler.report import accounts, timing
 from nncompiler.report.cost import KernelCost, Profile, Work
@@ -75,6 +79,18 @@ def test_kernel_times_add_up():
         call()
         fastest = min(fastest, time.perf_counter() - start)
     assert 0.1 * fastest < found.fastest < 2 * fastest
+
+
+def test_waiting_counts_to_the_kernel_before():
+    """Whenever workers have met, worker 0 looks at its clock."""
+    path = TINY.with_name("digits_mlp.nn")
+    options = Options(functions=("init", "train_step"))
+    whole = program([Compilation(read_source(path), {"batch": 32}, options)])
+    parts = [lower(whole, host(), timed=timed).parts["entries"] for timed in (False, True)]
+    met = r"call void @nn.meet\(ptr %me\)\n"
+    read = met + r".*load i64, ptr %me.*\n.*icmp eq i64 .*, 0\n.*br .*\n.*:\n  call void @nn.met\("
+    assert len(re.findall(met, parts[1])) == len(re.findall(read, parts[1])) > 5
+    assert "@nn.met" not in parts[0]
 
 
 def test_clocks_change_no_bit():

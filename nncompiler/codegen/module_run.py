@@ -128,6 +128,9 @@ class Run:
     def _meet(self) -> None:
         self.f.line("call void @nn.meet(ptr %me)")
         self.f.forget()
+        if self.timed:
+            with self._alone():
+                self.f.line("call void @nn.met()")
 
     def _steps(
         self,
