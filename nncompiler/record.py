@@ -2,7 +2,8 @@
 
 The same as that of the standard library for what is used here: `frozen`, `slots` and `eq`. That
 one compiles six functions for each class, and its frozen objects set their fields by name; here
-only `__init__` is compiled, and it sets slots directly. Both took a tenth of a compilation.
+only `__init__` is compiled, once for all classes of one form, and it sets slots directly. Both
+took a tenth of a compilation.
 `dataclasses.fields` and what builds on it know these classes too.
 """
 
@@ -12,7 +13,9 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import field as field
+from functools import cache
 from operator import attrgetter
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -99,30 +102,47 @@ def _slotted(cls: type, fields: dict[str, Any]) -> Any:
 def _initialiser(cls: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Callable[..., None]:
     """A function that takes the fields in order and sets each slot."""
     known: dict[str, Any] = {"_none": dataclasses.MISSING}
-    parameters, keywords, lines = ["_self"], ["*"], []
-    for f in fields:
-        value, given = f.name, f.name
-        known[f"_set_{f.name}"] = getattr(cls, f.name).__set__
+    parameters: list[str] = []
+    keywords: list[str] = []
+    lines, names = [], {}
+    for k, f in enumerate(fields):  # numbers for names: classes of one form have one text
+        value, given = f"_{k}", f"_{k}"
+        known[f"_set{k}"] = getattr(cls, f.name).__set__
         if f.default_factory is not dataclasses.MISSING:
-            known[f"_new_{f.name}"] = f.default_factory
-            value, given = f"_new_{f.name}()", f"{f.name}=_none"
-            value = f"{value} if {f.name} is _none else {f.name}" if f.init else value
+            known[f"_new{k}"] = f.default_factory
+            value, given = f"_new{k}()", f"_{k}=_none"
+            value = f"{value} if _{k} is _none else _{k}" if f.init else value
         elif f.default is not dataclasses.MISSING:
-            known[f"_default_{f.name}"] = f.default
-            given = f"{f.name}=_default_{f.name}"
-            value = value if f.init else f"_default_{f.name}"
+            known[f"_default{k}"] = f.default
+            given = f"_{k}=_default{k}"
+            value = value if f.init else f"_default{k}"
         elif not f.init:
             continue  # `__post_init__` sets it
         if f.init:
             (keywords if f.kw_only else parameters).append(given)
-        lines.append(f"    _set_{f.name}(_self, {value})\n")
+            names[f"_{k}"] = f.name
+        lines.append(f"    _set{k}(_self, {value})\n")
     if hasattr(cls, "__post_init__"):
         lines.append("    _self.__post_init__()\n")
-    parameters += keywords if len(keywords) > 1 else []
-    code = f"def __init__({', '.join(parameters)}):\n{''.join(lines) or '    pass'}"
-    exec(code, known)
+    parameters += ["*", *keywords] if keywords else []
+    code = f"def __init__({', '.join(['_self', *parameters])}):\n{''.join(lines) or '    pass'}"
+    exec(_compiled(code), known)
     known["__init__"].__qualname__ = f"{cls.__qualname__}.__init__"
-    return known["__init__"]  # type: ignore[no-any-return]
+    return _renamed(known["__init__"], names)  # type: ignore[no-any-return]
+
+
+@cache
+def _compiled(code: str) -> CodeType:
+    return compile(code, "<record>", "exec")
+
+
+def _renamed(function: Any, names: dict[str, str]) -> Any:
+    """A function whose parameters bear other names."""
+    code, keywords = function.__code__, function.__kwdefaults__ or {}
+    variables = tuple([names.get(n, n) for n in code.co_varnames])
+    function.__code__ = code.replace(co_varnames=variables)
+    function.__kwdefaults__ = {names[n]: v for n, v in keywords.items()}
+    return function
 
 
 def _values(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
