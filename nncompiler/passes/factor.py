@@ -27,6 +27,9 @@ from nncompiler.passes.cse import CommonSubexpressions
 from nncompiler.passes.dce import DeadCode
 from nncompiler.record import dataclass, field, replace
 
+#: Factors of a product that are looked at together.
+_MOST = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Factor:
@@ -45,9 +48,9 @@ class Factor:
 
 @dataclass(slots=True)
 class _Facts:
-    """Of a function: what makes each value, how many nodes and results read it, and its level:
-    how many kernels at least lie between it and the inputs. The latter two by name, whose hash is
-    there already."""
+    """Of a function: what makes each value, which nodes and results read it (twice, if both of
+    its inputs are this value), and its level: how many kernels at least lie between it and the
+    inputs. The latter two by name, whose hash is there already."""
 
     nodes: dict[Value, Node] = field(default_factory=dict)
     readers: dict[str, list[Node | None]] = field(default_factory=dict)
@@ -58,9 +61,9 @@ class _Facts:
         facts = cls(function.definitions())
         for node in function.nodes:
             level = 0
-            for name in dict.fromkeys([v.name for v in node.inputs]):
-                facts.readers.setdefault(name, []).append(node)
-                level = max(level, facts.levels.get(name, 0))
+            for v in node.inputs:
+                facts.readers.setdefault(v.name, []).append(node)
+                level = max(level, facts.levels.get(v.name, 0))
             level += lookup(node.op).kind not in ("map", "view")
             for v in node.outputs:
                 facts.levels[v.name] = level
@@ -81,8 +84,16 @@ class _Facts:
     def alone(self, value: Value) -> bool:
         return len(self.readers.get(value.name, ())) <= 1
 
-    def factors(self, value: Value, into: Callable[[Value], bool]) -> _Product:
-        """Number and values whose product `value` is, looking `into` factors as well."""
+    def factors(
+        self, value: Value, into: Callable[[Value], bool],
+        known: dict[str, _Product] | None = None,
+    ) -> _Product:  # fmt: skip
+        """Number and values whose product `value` is, looking `into` factors as well while the
+        values are few: a square of a square has four, and so on. `known` are those found so far.
+        """
+        known = {} if known is None else known
+        if value.name in known:
+            return known[value.name]
         found = self.parts(value)
         assert found is not None
         number, values = 1.0 * found[0], list[Value]()
@@ -91,13 +102,15 @@ class _Facts:
             constant = constant_of(v, self.nodes)
             if isinstance(constant, float):
                 number, numbers = number * constant, numbers + 1
-            elif self.parts(v) and into(v):
-                inner = self.factors(v, into)
+                continue
+            inner = self.factors(v, into, known) if self.parts(v) and into(v) else None
+            if inner is not None and len(values) + len(inner.values) <= _MOST:
                 number, numbers = number * inner.number, numbers + inner.numbers
                 values += inner.values
             else:
                 values.append(v)
-        return _Product(number, tuple(values), numbers)
+        product = known[value.name] = _Product(number, tuple(values), numbers)
+        return product
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nncompiler.driver import Compilation, decode_source
 from nncompiler.errors import Source
-from nncompiler.ir.graph import Builder, Node
+from nncompiler.ir.graph import Builder, Function, Node
+from nncompiler.ir.interp import run
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import F32, TensorType
 from nncompiler.lang.elaborate import network, scope
+from nncompiler.passes.factor import Factor
 from nncompiler.passes.fuse import Fuse
 
 MODEL = """model m {
@@ -55,6 +58,27 @@ def test_fusion_asks_for_dimensions_once(monkeypatch: pytest.MonkeyPatch) -> Non
     after = Fuse().run(b.finish([("y", value)]))
     assert len(after.nodes) == 1
     assert len(asked) == 80
+
+
+@pytest.mark.parametrize("twice", [True, False])
+@pytest.mark.parametrize("total", [True, False])
+def test_a_power_has_few_factors(total: bool, twice: bool) -> None:
+    """Of squares of squares, the sum of forty has as many factors as two has to the fortieth."""
+
+    def power(times: int) -> Function:
+        b = Builder("power")
+        x, a = (b.param("input", n, TensorType(F32, s)) for n, s in (("x", (4, 5)), ("a", (5,))))
+        for _ in range(times):
+            x = b.emit("mul", x, x) if twice else b.emit("mul", b.emit("mul", x, a), x)
+        x = b.emit("reduce_sum", x, axes=(0,), keepdims=False) if total else x
+        return b.finish([("y", x)])
+
+    assert len(Factor().run(power(40)).nodes) < 200
+    rng = np.random.default_rng(0)
+    given = {"x": rng.uniform(0.9, 1.1, (4, 5)), "a": rng.uniform(0.9, 1.1, 5)}
+    for times in (2, 6, 7):
+        before, after = (run(f, given)["y"] for f in (power(times), Factor().run(power(times))))
+        assert np.allclose(after, before, 1e-5)
 
 
 @pytest.mark.parametrize(("text", "runs"), [(MODEL, 2), (STEPS, 3)])
