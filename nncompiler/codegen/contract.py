@@ -9,6 +9,7 @@ reduction loops.
   of `b` and spreads one scalar of `a` per row.
 - vector axis reduced: lanes are partial sums. A tile is rows x columns; each step loads vectors of
   both, and at the end transposing additions turn the sums of a row into one vector of columns.
+  Packed, `b` is turned to lines along the vector axis.
 
 Where the order puts a reduction axis before parallel ones, its loop runs around theirs: of few
 elements of the factors, still in cache, all tiles inside take their share, and the accumulators

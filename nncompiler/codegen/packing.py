@@ -1,7 +1,8 @@
 """Fill panels: copies of what varies along the columns of a block of tiles.
 
 Where neighbours in memory are columns, vectors are copied as they are. Where they follow each
-other along a reduction axis, squares are loaded along that and turned in registers.
+other along a reduction axis, squares are loaded along that and turned in registers. Where lanes
+are partial sums, it is columns that are turned, to lines along the reduction axis.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def packed(tiles: RegisterTiles, block: Tile, inside: int) -> Tile:
     for (_, panel), product in zip(block.panels, tiles.products.values(), strict=True):
         loops = product.loops_of_b[inside:]
         along = _along(tiles, product, loops)
-        if along is None or tiles.lanes_of(block) < tiles.lanes:
+        if along is None or not tiles.reduced and tiles.lanes_of(block) < tiles.lanes:
             _copy(tiles, product, block, panel, loops)
         else:
             _turn(tiles, product, block, panel, along, tuple(x for x in loops if x[0] != along))
@@ -36,10 +37,14 @@ def with_panels(tiles: RegisterTiles, block: Tile, inside: int) -> Tile:
     """The block with panels that are still to be filled."""
     panels = []
     for n, (key, product) in enumerate(tiles.products.items()):
-        lanes = tiles.lanes_of(block)
-        width = -(-min(tiles.tile[1], block.width) // lanes) * lanes
+        lanes, width = tiles.lanes_of(block), min(tiles.tile[1], block.width)
         axes = tuple(a for a, _ in product.loops[inside:])
-        panel = Panel(tiles.e, f"<panel {n}>", axes, width)
+        if tiles.reduced:
+            length = -(-axes[-1].extent // tiles.lanes) * tiles.lanes
+            axes = (*axes[:-1], Axis(axes[-1].name, length))
+        else:
+            width = -(-width // lanes) * lanes
+        panel = Panel(tiles.e, f"<panel {n}>", axes, width, tiles.reduced)
         panel.place(-(-block.width // width), tiles.dtype)
         panels.append((key, panel))
     return replace(block, panels=tuple(panels))
@@ -63,7 +68,11 @@ def _copy(tiles: RegisterTiles, product: Roles, block: Tile, panel: Panel, loops
 
 
 def _along(tiles: RegisterTiles, product: Roles, loops: Loops) -> Axis | None:
-    """The reduction axis along which `b` is contiguous, if its columns are not."""
+    """The reduction axis along which `b` is contiguous, if its columns are not; where lanes are
+    partial sums, their axis.
+    """
+    if tiles.reduced:
+        return next(axis for axis, _ in loops if axis.name == tiles.vector)
     loads = [x for x in walk(product.b) if isinstance(x, Load)]
     if {stride_along(tiles, x, tiles.columns) for x in loads} <= {0, 1}:
         return None
@@ -96,8 +105,17 @@ def _turn(
     def square(number: Counter, column: int, at: At, count: int) -> None:
         lines = [literal(tiles.zero, n)] * n
         left = block.width - whole * width if number == whole else width
-        first = tiles.column_at(block, number) + column
-        for c in range(min(n, left - column)):
+        first, across = tiles.column_at(block, number) + column, min(n, left - column)
+        if panel.lines:
+            for k in range(count):
+                over = Lanes(tiles.columns, n, across)
+                with e.scope({tiles.columns: first, along.name: at + k}, over):
+                    lines[k] = e.w.splat(e.value(product.b), n)
+            for c, line in enumerate(turned(e.w, lines)[:across]):
+                with e.scope({along.name: at}):
+                    panel.store(number, column + c, line)
+            return
+        for c in range(across):
             with e.scope({tiles.columns: first + c, along.name: at}, Lanes(along.name, n, count)):
                 lines[c] = e.w.splat(e.value(product.b), n)
         for k, line in enumerate(turned(e.w, lines)[:count]):

@@ -16,22 +16,27 @@ from nncompiler.record import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """For each tile of a block and each point of the reduction `axes`, `width` columns."""
+    """For each tile of a block and each point of the reduction `axes`, `width` columns; or in
+    `lines`, for each of the columns all points, vectors along the last axis.
+    """
 
     e: Emitter
     name: str
     axes: tuple[Axis, ...]
     width: int
+    lines: bool = False
 
     def place(self, tiles: int, dtype: DType, between: int = 0) -> None:
         """Reserve stack for so many tiles, once, with so many elements `between` them."""
         if self.name not in self.e.places:
-            first, *strides = row_major((1, *(a.extent for a in self.axes), self.width))
+            sizes = {self.name: self.width, **{a.name: a.extent for a in self.axes}}
+            first, *strides = row_major((1, *(sizes[x] for x in self._dims)))
             pointer = self.e.w.scratch(tiles * (first + between) * dtype.bytes)
             self.e.places[self.name] = Place(pointer, 0, dtype, (first + between, *strides))
 
     def load(self, tile: Counter, column: int, lanes: int) -> Value:
-        with self.e.scope(self._at(tile, column), Lanes(self.name, lanes, lanes)):
+        over = Lanes(self._dims[-1], lanes, lanes)
+        with self.e.scope(self._at(tile, column), over):
             return self.e.value(Load(self.name, self._index(), self._dtype))
 
     def scalar(self, tile: Counter, column: int) -> Value:
@@ -39,9 +44,16 @@ class Panel:
             return self.e.value(Load(self.name, self._index(), self._dtype))
 
     def store(self, tile: Counter, column: int, value: Value) -> None:
-        with self.e.scope(self._at(tile, column), Lanes(self.name, value.lanes, value.lanes)):
+        over = Lanes(self._dims[-1], value.lanes, value.lanes)
+        with self.e.scope(self._at(tile, column), over):
             self.e.locals[self.name] = value
             self.e.store(self.name, self._index(), Ref(self.name, self._dtype))
+
+    @property
+    def _dims(self) -> tuple[str, ...]:
+        """What the panel of a tile is indexed by."""
+        axes = tuple(a.name for a in self.axes)
+        return (self.name, *axes) if self.lines else (*axes, self.name)
 
     @property
     def _dtype(self) -> DType:
@@ -51,5 +63,4 @@ class Panel:
         return {self.name: At("", column), f"{self.name} tile": At.of(tile)}
 
     def _index(self) -> tuple[Affine, ...]:
-        places = (f"{self.name} tile", *(a.name for a in self.axes), self.name)
-        return tuple(Affine.axis(x) for x in places)
+        return tuple(Affine.axis(x) for x in (f"{self.name} tile", *self._dims))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import product as combined
 
-from nncompiler.ir.kernel import Schedule
-from nncompiler.ir.scalar import Expr, axes_of
+from nncompiler.ir.kernel import Axis, Schedule
+from nncompiler.ir.scalar import Expr, Load, axes_of
 from nncompiler.passes.accesses import loads_below
 from nncompiler.passes.guards import besides
 from nncompiler.passes.tile_choice import Best, Choice
@@ -47,6 +47,8 @@ _FAR = 0.02
 _GUARD, _MASK = 0.75, 0.5
 #: The same for partial sums, which have more of them; and of what a factor reads besides one load.
 _GUARD_REDUCED, _CHOSEN = 2.0, 3.0
+#: Cycles of a load of a step of partial sums beside the arithmetic: of lines, and where it is.
+_LINES, _PARTIAL_SUMS = 0.1, 0.2
 #: Cycles of a round: for each accumulator, for each tile; and of a step in a round whose factors
 #: fill the first-level cache.
 _SLOT, _ROUND, _LONG = 0.5, 5.0, 1.0
@@ -199,12 +201,26 @@ class ContractionTiles(Order):
         """
         (whole,), ((a, b),) = self.form.products, pair.products
         for k in whole.reduction:
-            if self.stride(a, k.name) == 1 and self.stride(b, k.name) == 1:
+            turned = self.stride(b, k.name) != 1
+            if self.stride(a, k.name) == 1 and (not turned or self.turns(pair, k)):
                 steps = self.size(whole.reduction) / k.extent * -(-k.extent // self.lanes)
-                yield from self.partial_sums(best, steps, pair, k.name)
+                yield from self.partial_sums(best, steps, pair, k.name, turned)
 
-    def partial_sums(self, best: Best, steps: float, pair: Pair, k: str) -> Iterable[Choice]:
-        """Lanes along a reduction axis `k`, in so many steps."""
+    def turns(self, pair: Pair, k: Axis) -> bool:
+        """Whether lines of the columns' factor along `k` can be copied in front of the tiles."""
+        ((a, b),), n = pair.products, self.extent(pair.columns)
+        plain = isinstance(b, Load) and b.guard is None
+        plain = plain and not self.shifted(a) and not self.shifted(b)
+        size = self.size(self.form.products[0].reduction) * n * b.dtype.bytes
+        fits = size <= PANEL_BYTES and _sums(1, n) <= self.limit
+        return plain and fits and k.extent >= self.lanes and self.stride(b, pair.columns) == 1
+
+    def partial_sums(
+        self, best: Best, steps: float, pair: Pair, k: str, turned: bool
+    ) -> Iterable[Choice]:
+        """Lanes along a reduction axis `k`, in so many steps; tiles of all columns where their
+        factor is `turned`.
+        """
         ((a, b),), columns, row = pair.products, pair.columns, pair.row
         m, n = self.extent(row), self.extent(columns)
         others = self.size(self.form.parallel) / (m * n)
@@ -213,6 +229,8 @@ class ContractionTiles(Order):
 
         read = sum({x.buffer: self.buffers[x.buffer].nbytes for x in loads_below(a)}.values())
         far = read / LINE * _FAR * (read > NEAR)
+        near = _LINES if turned else _PARTIAL_SUMS
+        sharing = self.size(x for x in self.form.parallel if x.name not in (*axes_of(b), row))
 
         def flow(r: int, c: int) -> float:
             return max(r * c / 2, (r + c) / 2, _LATENCY)
@@ -222,16 +240,18 @@ class ContractionTiles(Order):
 
         def choice(rows: int, cols: int) -> Choice:
             guards = masks * rows + masked * cols
+            copy = turned * _TURNED_LANE * self.lanes / (sharing * -(-m // rows))
 
             def step(r: int, c: int) -> float:
                 shuffles = r * (1.5 * (-(-c // 4) * 4) + 4) / steps
-                return flow(r, c) + shuffles + 0.2 * (r + c) + guards
+                return flow(r, c) + shuffles + near * (r + c) + copy * c + guards
 
             cycles = steps * others * _over_tiles(m, rows, n, cols, step)
             return Choice(cycles + far * -(-n // cols), k, columns, row, (rows, cols))
 
         tiles = _fitting(_sums, self.limit, min(m, _WIDEST), min(n, _WIDEST))
-        return best.of([(r, c) for r, c in tiles if c <= 4 or not c % 4], least, choice)
+        wanted = [t for t in tiles if turned and t[1] == n or not turned and _joins(t[1])]
+        return best.of(wanted, least, choice)
 
     def waiting(self, apart: bool, around: str | None, vectors: int, panel: int) -> float:
         """What a step waits for memory: in rounds, a tile's accumulators come from there and go
@@ -254,6 +274,11 @@ def _pressure(rows: int, across: int) -> float:
 def _registers(rows: int, vectors: int) -> int:
     """Accumulators and operands; a vector that only one row needs is an operand in memory."""
     return rows * vectors + (vectors if rows > 1 else 0) + 1
+
+
+def _joins(columns: int) -> bool:
+    """Whether sums of so many columns are joined to vectors without many empty lanes."""
+    return columns <= 4 or not columns % 4
 
 
 def _sums(rows: int, columns: int) -> int:

@@ -18,6 +18,8 @@ from nncompiler.record import dataclass
 PANEL_READERS = 4
 PANEL_BYTES = 64 * 1024
 BLOCK_BYTES, BLOCK = 128 * 1024, 4
+#: Vectors of partial sums that are taken at a time, of columns in lines.
+LINE_STEPS = 2
 #: Bytes of the sums of a block that may wait between rounds, on the stack.
 SLOT_BYTES = 512 * 1024
 #: Rows run around the tiles of larger blocks where so many tiles of rows read them.
@@ -61,7 +63,12 @@ class Order(Reads):
             else:
                 order = (*outer, choice.columns, first, *inner, *inside)
         order, pack = self.packed(choice, products, order)
-        unroll = unrolled(self.form, order[-1], self.lanes if choice.vector == order[-1] else 1)
+        if pack and choice.vector != choice.columns:
+            unroll = LINE_STEPS
+        else:
+            unroll = unrolled(
+                self.form, order[-1], self.lanes if choice.vector == order[-1] else 1
+            )
         roles = (choice.vector,), choice.rows, choice.tile
         return Schedule("contract", *roles, order, pack, unroll)
 
@@ -82,9 +89,11 @@ class Order(Reads):
         around = order[place + 1] if order[place + 1] not in names else None
         size = self.panel_bytes(choice) * len(products)
         size //= next((k.extent for k in self.form.products[0].reduction if k.name == around), 1)
-        reduced = choice.vector != choice.columns
+        if choice.vector != choice.columns:
+            turned = any(self.stride(b, choice.vector) != 1 for _, b in products)
+            return order, choice.tile[1] * turned
         as_is = self.as_is(products, choice.columns, choice.tile[1], around)
-        if reduced or varies or as_is or readers < PANEL_READERS or size > PANEL_BYTES:
+        if varies or as_is or readers < PANEL_READERS or size > PANEL_BYTES:
             return order, 0
         every, tiles = -(-self.extent(choice.columns) // choice.tile[1]), BLOCK_BYTES // size
         turned = any(self.stride(b, choice.columns) != 1 for _, b in products)
