@@ -663,6 +663,65 @@ def test_cross_entropy_in_one_nest(rng, classes):
     agrees(nest, rtol=1e-5, z=z, y=y, loss=loss)
 
 
+def causal_rows(x: np.ndarray, y: np.ndarray, bounded: bool) -> tuple[For, ...]:
+    """Softmax of the lower half of every row, and the first place of its maximum."""
+    n, width = x.shape
+    seen = apply("ge", Iota(ROW), Iota(COLUMN))
+    x_at, y_at = load("x", x, "i", "j"), load("y", y, "i", "j")
+    within = (ROW + COLUMN * -1,) if bounded else ()
+    before = (ROW + COLUMN * -1 + 1,) if bounded else ()
+    score = apply("select", seen, x_at, const(-1e30, F32))
+    power = apply("select", seen, apply("exp", apply("sub", score, Ref("m", F32))), const(0, F32))
+    weight = apply("select", seen, apply("div", y_at, Ref("s", F32)), const(0, F32))
+    row = (
+        Fold(("m",), "max", axes(j=width), (score,), within=before),
+        Let("scale", apply("mul", Ref("m", F32), const(2.0, F32))),
+        For(axes(j=width), (Let("p", power), Store("y", at("i", "j"), Ref("p", F32))), False,
+            within),  # fmt: skip
+        Fold(("s",), "sum", axes(j=width), (y_at,), within=within),
+        Fold(("v", "at"), "argmax", axes(j=width), (score, Iota(COLUMN))),
+        For(axes(j=width), (Store("y", at("i", "j"), weight),), within=within),
+        Store("first", at("i"), Ref("at", I32)),
+        Store("sums", at("i"), apply("add", Ref("s", F32), Ref("scale", F32))),
+    )
+    return (For(axes(i=n), row),)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width"), [(8, 64), (64, 64), (8, 8), (12, 37), (4, 3), (8, 600)]
+)
+@pytest.mark.parametrize("bounded", [False, True])
+def test_rows_side_by_side_give_the_same_bits(rng, rows, width, bounded):
+    """Loops that rows share, bounds and all, leave what one row after the other does."""
+    x = rng.standard_normal((rows, width)).astype(np.float32)
+    results = []
+    for unroll in (1, 2, 4):
+        arrays = {
+            "x": x.copy(), "y": np.full_like(x, np.nan), "first": np.zeros(rows, np.int32),
+            "sums": np.zeros(rows, np.float32),
+        }  # fmt: skip
+        nest = kernel(
+            *causal_rows(x, arrays["y"], bounded), vector=("j",), register="i", unroll=unroll
+        )
+        agrees(nest, rtol=1e-5, **arrays)
+        results.append(arrays)
+    for name in ("y", "first", "sums"):
+        for other in results[1:]:
+            np.testing.assert_array_equal(other[name], results[0][name])
+
+
+def test_short_rows_stand_side_by_side(rng):
+    """Chosen for rows of a few whole vectors; not for longer ones, nor for single elements."""
+    for width, found in ((64, ("i", 2)), (16, ("i", 2)), (256, (None, 1)), (10, (None, 1))):
+        x = rng.standard_normal((32, width)).astype(np.float32)
+        arrays = {
+            "x": x, "y": np.zeros_like(x), "first": np.zeros(32, np.int32),
+            "sums": np.zeros(32, np.float32),
+        }  # fmt: skip
+        chosen = scheduled(kernel(*causal_rows(x, arrays["y"], True)), **arrays).schedule
+        assert (chosen.register, chosen.unroll) == found
+
+
 # --- loads and stores ---
 
 

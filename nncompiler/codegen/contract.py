@@ -51,7 +51,7 @@ def emit_contraction(kernel: Kernel, emitter: Emitter) -> None:
     schedule, form = kernel.schedule, contraction(kernel)
     if form is None or len(schedule.vector) != 1 or schedule.tile is None:
         raise CompilerBug("NN0594", f"kernel '{kernel.name}' is not a scheduled sum of products")
-    Nest(emitter, ()).run(form.before)
+    Nest(emitter).run(form.before)
     _Tiles(form, schedule, emitter).run(schedule.parallel)
 
 

@@ -125,7 +125,7 @@ class Epilogues:
         if self.rows:
             at[self.rows] = row
         with self.e.scope(at, over):
-            nest = Nest(self.e, ())
+            nest = Nest(self.e)
             for statement in self.body:
                 if isinstance(statement, Fold):
                     self.e.locals[statement.names[0]] = sums[id(statement)]

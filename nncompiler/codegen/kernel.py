@@ -124,8 +124,7 @@ def _emit_body(
     emitter.axes = {name: At(f"%c{n}") for n, name in enumerate(counters)}
     match schedule.strategy:
         case "loops":
-            nest = Nest(emitter, schedule.vector, schedule.order)
-            nest.run(kernel.body, frozenset(schedule.parallel))
+            Nest(emitter, schedule).run(kernel.body, frozenset(schedule.parallel))
         case "contract":
             emit_contraction(kernel, emitter)
         case "turn":

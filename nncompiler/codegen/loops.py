@@ -5,16 +5,17 @@ each, which hides latencies and gives a fold independent partial results), one o
 registers, and a masked last one. A fold keeps one vector of partial results per piece and combines
 their lanes at the end by halves: a fixed order, so the same bits on every run. Other axes are
 plain loops; under a vector axis a fold's partial results are whole vectors. Long sums of floats
-run in blocks (`cascade`).
+run in blocks (`cascade`). Steps of an outer loop may stand side by side (`beside`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from nncompiler.codegen.address import At, Lanes
+from nncompiler.codegen.beside import Beside
 from nncompiler.codegen.blocks import Body, Counter
 from nncompiler.codegen.cascade import is_one_block, sum_loop, terms_of
 from nncompiler.codegen.emitter import Emitter
@@ -25,7 +26,7 @@ from nncompiler.codegen.share import Share
 from nncompiler.codegen.value import Value, active_mask, literal
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.combine import COMBINES, Combine
-from nncompiler.ir.kernel import Axis, Fold, For, Let, Stmt, Store
+from nncompiler.ir.kernel import Axis, Fold, For, Let, Schedule, Stmt, Store
 from nncompiler.ir.scalar import Affine, Apply, Expr, const
 from nncompiler.record import replace
 
@@ -36,6 +37,8 @@ _SIMPLE = ((12, 4), (40, 2))
 _WIDE, _LONG = (8, 4), 64
 #: Most points of a loop that is written out.
 _SHORT = 9
+#: One element at a time.
+_PLAIN = Schedule()
 
 Leaf = Callable[[list[Value], "Piece | None"], list[Value]]
 
@@ -56,13 +59,12 @@ def _zeros(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
 class Nest:
     """Writes statements through an `Emitter`."""
 
-    def __init__(
-        self, emitter: Emitter, vector: Iterable[str], order: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, emitter: Emitter, schedule: Schedule = _PLAIN) -> None:
         self.e = emitter
         self.w = emitter.w
-        self.vector = frozenset(vector)
-        self.place = {name: n for n, name in enumerate(order)}
+        self.vector = frozenset(schedule.vector)
+        self.place = {name: n for n, name in enumerate(schedule.order)}
+        self.beside = Beside(emitter, schedule)
 
     def run(self, body: Iterable[Stmt], parallel: frozenset[str] = frozenset()) -> None:
         """Emit statements in order; those are outermost loops whose `parallel` axes are split."""
@@ -71,9 +73,11 @@ class Nest:
                 self.e.share = Share(self.w, self._steps(statement, parallel))
             match statement:
                 case Let(name, value):
-                    self.e.locals[name] = self.e.value(value)
+                    values = [[self.e.value(value)] for _ in self.beside.each()]
+                    self.beside.bind((name,), values)
                 case Store(buffer, index, value):
-                    self.e.store(buffer, index, value)
+                    for _ in self.beside.each():
+                        self.e.store(buffer, index, value)
                 case For():
                     self._for(statement)
                 case Fold():
@@ -82,10 +86,12 @@ class Nest:
     # --- loops ---
 
     def _for(self, s: For) -> None:
-        axes, inner = s.axes, s.body
+        axes, inner, shared = s.axes, s.body, bool(self.beside)
 
         def leaf(carried: list[Value], piece: Piece | None) -> list[Value]:
-            self.run(_zeros(inner) if piece is not None and piece.outside else inner)
+            body = _zeros(inner) if piece is not None and piece.outside else inner
+            for _ in self.beside.each() if shared else (0,):
+                self.run(body)
             return carried
 
         if s.ordered:
@@ -93,7 +99,8 @@ class Nest:
         elif _short(axes, inner) and self.e.lanes is not None:
             self._unrolled(self._sorted(axes), [], leaf)
         else:
-            self._nest(self._sorted(axes), self._cut(axes, inner, (), s.within), [], leaf)
+            within = () if any(a.name == self.beside.axis for a in axes) else s.within
+            self._nest(self._sorted(axes), self._cut(axes, inner, (), within), [], leaf)
 
     def _unrolled(self, axes: tuple[Axis, ...], carried: list[Value], leaf: Leaf) -> list[Value]:
         """Every point of a short loop written out, with its axes as numbers."""
@@ -138,7 +145,7 @@ class Nest:
             # at least two steps, for two threads
             wide = (n for n in _WIDE if extent % (n * lanes) == 0 and extent >= 2 * n * lanes)
             interleave = next(wide, interleave)
-        return pieces(extent, lanes, interleave, within)
+        return pieces(extent, lanes, interleave, self.beside.all_outside(within))
 
     def _sums_columns(self, s: Stmt) -> bool:
         """Whether this is a long fold of little per step."""
@@ -160,6 +167,8 @@ class Nest:
         if not axes:
             return leaf(carried, None)
         axis, rest = axes[0], axes[1:]
+        if axis.name == self.beside.axis:
+            return self._side_by_side(axis, rest, cut, carried, leaf)
         if not (cut and axis.name in self.vector):
 
             def body(at: Counter, inside: list[Value]) -> list[Value]:
@@ -179,6 +188,26 @@ class Nest:
             found += self._piece(axis, piece, first, rest, mine, leaf, blocks)
             first += piece.trips
         return found
+
+    def _side_by_side(
+        self,
+        axis: Axis,
+        rest: tuple[Axis, ...],
+        cut: tuple[Piece, ...],
+        carried: list[Value],
+        leaf: Leaf,
+    ) -> list[Value]:
+        """A loop whose steps stand side by side."""
+        counters = range(0, axis.extent, self.beside.most)
+
+        def body(at: Counter, inside: list[Value]) -> list[Value]:
+            with self.e.scope({axis.name: At.of(at, counters)}):
+                self.beside.begin()
+                inside = self._nest(rest, cut, inside, leaf)
+                self.beside.end()
+            return inside
+
+        return self._loop(axis, 0, counters, carried, body)
 
     def _piece(
         self,
@@ -231,7 +260,8 @@ class Nest:
             if axis.name not in parallel:
                 return found
             over_lanes = cut and axis.name in self.vector
-            found[axis.name] = sum(p.trips for p in cut) if over_lanes else axis.extent
+            steps = axis.extent // (self.beside.most if axis.name == self.beside.axis else 1)
+            found[axis.name] = sum(p.trips for p in cut) if over_lanes else steps
         match loop.body:
             case (For() as inner,):
                 return found | self._steps(inner, parallel)
@@ -254,28 +284,40 @@ class Nest:
         cut = self._cut(fold.axes, fold.body, fold.values, fold.within)
         start = identity if cut or fold.init is None else fold.init
         widths = [p.lanes for p in cut] or [self._lanes_of(fold)]
-        carried = [literal(c, lanes) for lanes in widths for c in start]
+        steps, width = self.beside.count, combine.width
+        carried = [literal(c, lanes) for lanes in widths for _ in range(steps) for c in start]
 
         def leaf(before: list[Value], piece: Piece | None) -> list[Value]:
-            self.run(fold.body)
-            renewed = self._accumulate(combine, before, fold.values)
-            if piece is None or piece.active == piece.lanes:
-                return renewed
-            mask = active_mask(piece.active, piece.lanes)
-            return [
-                self.w.choose(mask, new, old) for new, old in zip(renewed, before, strict=True)
-            ]
+            found = []
+            for n in self.beside.each():
+                mine = before[n * width : (n + 1) * width]
+                found += self._renewed(fold, mine, piece)
+            return found
 
         if not cut and _short(fold.axes, fold.body) and self.e.lanes is not None:
             found = self._unrolled(self._sorted(fold.axes), carried, leaf)
         else:
             blocks = fold.combine == "sum" and dtypes[0].is_float
             found = self._nest(self._sorted(fold.axes), cut, carried, leaf, blocks)
-        if cut:
-            found = gathered(self.e, combine, cut, found)
-            if fold.init is not None and fold.init != identity:
-                found = combined(self.e, combine, [literal(c) for c in fold.init], found)
-        self.e.locals.update(zip(fold.names, found, strict=True))
+        each = []
+        for n in range(steps):
+            first = range(n * width, len(found), steps * width)
+            mine = [v for k in first for v in found[k : k + width]]
+            if cut:
+                mine = gathered(self.e, combine, cut, mine)
+                if fold.init is not None and fold.init != identity:
+                    mine = combined(self.e, combine, [literal(c) for c in fold.init], mine)
+            each.append(mine)
+        self.beside.bind(fold.names, each)
+
+    def _renewed(self, fold: Fold, before: list[Value], piece: Piece | None) -> list[Value]:
+        """The partial results with one more point."""
+        self.run(fold.body)
+        renewed = self._accumulate(COMBINES[fold.combine], before, fold.values)
+        if piece is None or piece.active == piece.lanes:
+            return renewed
+        mask = active_mask(piece.active, piece.lanes)
+        return [self.w.choose(mask, new, old) for new, old in zip(renewed, before, strict=True)]
 
     def _lanes_of(self, fold: Fold) -> int:
         """Under a vector axis, the width of a fold's partial results: 0 when they do not depend on
@@ -285,7 +327,8 @@ class Nest:
         if lanes is None:
             return 0
         seen = footprint(fold.body, fold.values, self.e.expand)
-        varying = any(n in self.e.locals and self.e.locals[n].lanes for n in seen.names)
+        known = self.beside.known()
+        varying = any(n in known and known[n].lanes for n in seen.names)
         return lanes.count if varying or lanes.axis in seen.axes else 0
 
     def _accumulate(

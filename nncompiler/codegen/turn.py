@@ -19,7 +19,7 @@ from nncompiler.codegen.pieces import Piece
 from nncompiler.codegen.value import Value, literal
 from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.kernel import Axis, For, Kernel, Store
+from nncompiler.ir.kernel import Axis, For, Kernel, Schedule, Store
 from nncompiler.ir.scalar import Const, Ref
 
 _NAME = "<turned>"
@@ -45,7 +45,7 @@ class _Turn(Nest):
     def __init__(
         self, emitter: Emitter, store: Store, turned: tuple[Axis, Axis], order: tuple[str, ...]
     ) -> None:
-        super().__init__(emitter, (), order)
+        super().__init__(emitter, Schedule(order=order))
         self.statement = store
         self.rows, self.columns = turned
         self.count = emitter.target.vector_bytes // store.value.dtype.bytes

@@ -82,7 +82,8 @@ Stmt: TypeAlias = Let | Store | For | Fold
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How a nest is run. `loops`: the axes in `vector` run over SIMD lanes (at most one on each
-    path of nesting).
+    path of nesting). So many steps as `unroll` says of loops over `register` stand side by side:
+    each statement inside runs for all of them before the next one does.
 
     `contract`: the kernel is one sum of products under a `For`; `vector` and `register` are the
     axes of the register tile of `tile` = (rows, columns); `order` lists the parallel axes, then

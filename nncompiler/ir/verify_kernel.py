@@ -7,7 +7,18 @@ from collections.abc import Collection, Mapping, Sequence
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.combine import COMBINES, highest, lowest
-from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store, loads
+from nncompiler.ir.kernel import (
+    Axis,
+    Buffer,
+    Fold,
+    For,
+    Kernel,
+    Let,
+    Stmt,
+    Store,
+    loads,
+    statements,
+)
 from nncompiler.ir.scalar import (
     Affine,
     Apply,
@@ -44,11 +55,8 @@ def verify_kernel(
         if name not in verifier.extents:
             message = f"the schedule names '{name}', which is no axis"
             verifier.found.append(Diagnostic(message, kernel))
-    last = verifier.extents.get(schedule.order[-1], 0) if schedule.order else 0
-    lanes = schedule.order[-1:] == schedule.vector  # vectors are unrolled, the rest is not
-    if schedule.unroll < 1 or schedule.unroll > 1 and last % schedule.unroll and not lanes:
-        message = f"the schedule unrolls {schedule.unroll} steps of an axis of {last}"
-        verifier.found.append(Diagnostic(message, kernel))
+    if (wrong := _unrolled(kernel, verifier.extents)) is not None:
+        verifier.found.append(Diagnostic(wrong, kernel))
     if schedule.parts and not schedule.parallel:
         message = "the schedule has parts of what is not parallel"
         verifier.found.append(Diagnostic(message, kernel))
@@ -64,6 +72,24 @@ def _alternation(kernel: Kernel, counters: Collection[str]) -> str | None:
         return "the schedule alternates, but is no contraction with parallel loops"
     if counter not in counters or not any(counter in axes_of(x) for x in loads(kernel)):
         return f"the schedule alternates by '{counter}', which is no counter that it reads by"
+    return None
+
+
+def _unrolled(kernel: Kernel, extents: Mapping[str, int]) -> str | None:
+    """What is wrong with the steps that the schedule takes at a time."""
+    schedule = kernel.schedule
+    axis = schedule.order[-1] if schedule.order else ""
+    if schedule.strategy == "loops":
+        axis = schedule.register or ""
+        for s in statements(kernel.body):
+            independent = isinstance(s, For) and not s.ordered
+            if isinstance(s, (For, Fold)) and not independent and axis in (a.name for a in s.axes):
+                return f"the steps of '{axis}' depend on each other and cannot stand side by side"
+    lanes = schedule.strategy != "loops" and schedule.order[-1:] == schedule.vector
+    extent = extents.get(axis, 0)
+    left = 0 if lanes else extent % max(1, schedule.unroll)  # of lanes, vectors are unrolled
+    if schedule.unroll < 1 or schedule.unroll > 1 and (left or not extent):
+        return f"the schedule unrolls {schedule.unroll} steps of an axis of {extent}"
     return None
 
 

@@ -152,7 +152,7 @@ def _split(kernel: Kernel, work: float, buffers: Mapping[str, Buffer]) -> _Split
 
 def _sizes(axes: tuple[Axis, ...], schedule: Schedule) -> list[tuple[Axis, int]]:
     """About how much of each axis one step of its loop takes."""
-    rows, columns = schedule.tile or (1, 16)
+    rows, columns = schedule.tile or (schedule.unroll, 16)
     columns = max(columns, schedule.pack)
     others = [a.name for a in axes if a.name != schedule.register]
     over = [n for n in others if n in schedule.vector] or others[-1:] * (schedule.tile is not None)

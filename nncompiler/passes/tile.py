@@ -27,6 +27,7 @@ from nncompiler.ir.kernel import (
 from nncompiler.ir.nests import contraction
 from nncompiler.passes.tile_contract import ContractionTiles
 from nncompiler.passes.tile_loops import LoopLanes, loop_order, transposition
+from nncompiler.passes.together import side_by_side
 from nncompiler.record import replace
 
 Buffers: TypeAlias = Mapping[str, Buffer]
@@ -90,4 +91,6 @@ def _search(
         widest = max([widest, *(e.dtype.bytes for e in expressions(s))])
     cost, names = LoopLanes(buffers, vector_bytes // widest).best(kernel.body, None)
     vector = tuple(dict.fromkeys(names))
-    return cost, Schedule(vector=vector, order=loop_order(kernel, buffers))
+    order = loop_order(kernel, buffers)
+    rows, together = side_by_side(kernel.body, vector, order, vector_bytes // widest)
+    return cost, Schedule(vector=vector, register=rows, order=order, unroll=together)
