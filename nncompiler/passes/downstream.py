@@ -1,5 +1,5 @@
-"""Downstream: what follows cheaply from other arrays that a kernel stores is not stored as well;
-who reads it computes it.
+"""Downstream: what follows cheaply from other arrays that a kernel reads or stores is not stored
+as well; who reads it computes it.
 
     %c, %r, %n, %y = fused %x {                  %c, %r, %y = fused %x {
       ...                                          ...
@@ -14,15 +14,16 @@ who reads it computes it.
     }                                              yield %g
                                                  }
 
-So the backward pass of a normalisation reads the centred values alone. In all, less memory is
-written and read.
+So the backward pass of a normalisation reads the centred values alone, and one gradient where that
+of its output is needed with and without the gain. In all, less memory is written and read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
+from nncompiler.ir.analysis import UPDATE
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.op import lookup
 from nncompiler.passes.grouping import expensive, find_frame
@@ -40,32 +41,44 @@ class Downstream:
     def run(self, function: Function) -> Function:
         kernels = list(function.nodes)
         readers, changed = readers_of(function), False
+        maker = {v.name: k for k, n in enumerate(kernels) for v in n.outputs}
+        written = {
+            name.removeprefix(UPDATE): maker.get(v.name, 0)
+            for name, v in function.results
+            if name.startswith(UPDATE)
+        }
         for k, node in enumerate(kernels):
             for value in node.outputs if is_group(node) else ():
                 by = sorted(readers.get(value.name, {CALLER}))
                 if CALLER in by:
                     continue
-                moved = _left_to(kernels[k], value, [kernels[r] for r in by])
+                old = {name for name, writer in written.items() if writer <= by[-1]}
+                moved = _left_to(kernels[k], value, [kernels[r] for r in by], old)
                 if moved is None:
                     continue
                 changed = True
                 for r, new in zip((k, *by), moved, strict=True):
                     kernels[r] = new
-                for v in (v for r in by for v in kernels[r].inputs if v in kernels[k].outputs):
-                    readers.setdefault(v.name, set()).update(by)
+                    for v in new.inputs:
+                        readers.setdefault(v.name, set()).add(r)
         return function.with_nodes(kernels) if changed else function
 
 
-def _left_to(first: Node, value: Value, readers: Sequence[Node]) -> list[Node] | None:
+def _left_to(
+    first: Node, value: Value, readers: Sequence[Node], overwritten: Collection[str]
+) -> list[Node] | None:
     """The first kernel without `value`, then the readers, which compute it; None where they
-    cannot, or where that spares no memory traffic."""
+    cannot, as operands are `overwritten` by then, or where that spares no memory traffic."""
     made = next(n for n in body_of(first) if value in n.outputs)
     operator = lookup(made.op)
     if operator.kind != "map" or operator.leaf_only(made) or expensive(made):
         return None
-    if not made.inputs or not all(v in first.outputs for v in made.inputs):
+    if not made.inputs or any(v.name in overwritten for v in made.inputs):
         return None
     if not all(map(is_group, readers)):
+        return None
+    given = {*first.outputs, *first.inputs}
+    if not all(v in given for v in made.inputs):
         return None
     spared = value.type.nbytes
     for reader in readers:

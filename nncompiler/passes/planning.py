@@ -14,6 +14,7 @@ from nncompiler.passes.layout import choose_layouts
 from nncompiler.passes.memory import place
 from nncompiler.passes.panels import pack_panels
 from nncompiler.passes.parallel import share
+from nncompiler.passes.partial_sums import begin_sums
 from nncompiler.passes.schedule import schedule
 from nncompiler.passes.split_rounds import split_rounds
 from nncompiler.passes.stacks import stack_steps
@@ -39,7 +40,7 @@ def plan_function(
         return best(kernel, buffers)[0]
 
     plan = stack_steps(schedule(function, layout))
-    plan = choose_layouts(plan, cost)
+    plan = begin_sums(choose_layouts(plan, cost))
     plan = pack_panels(plan, cost, vector_bytes)
     plan = plan if direct else winograd(plan, cost)
     plan = split_rounds(ahead(plan), best)
