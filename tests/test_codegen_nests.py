@@ -284,6 +284,27 @@ def test_weights_beyond_the_first_cache_are_read_by_narrow_tiles():
     assert nest.schedule.tile == (4, 16)
 
 
+def test_gathered_rows_have_tiles_as_others(rng):
+    """Where a row is, is known before its sums; where an element is, only in each step of them."""
+    table, b, c = matrices(rng, 40, 128, 64, np.float32)
+    rows = rng.permutation(40)[:24].astype(np.int32)
+    places, c = rng.permutation(64).astype(np.int32), c[:24]
+    nests = []
+    for one, other in ((load("p", rows, "i"), "k"), ("i", load("p", places, "k"))):
+        term = apply("mul", load("a", table, one, other), load("b", b, "k", "j"))
+        fold = Fold(("acc",), "sum", axes(k=64), (term,))
+        done = Store("c", at("i", "j"), Ref("acc", F32))
+        nests.append(kernel(For(axes(i=24, j=128), (fold, done))))
+    arrays = {"a": table, "b": b, "c": c}
+    by_row, by_place = (
+        scheduled(nest, p=p, **arrays) for nest, p in zip(nests, (rows, places), strict=True)
+    )
+    assert by_row.schedule.tile == (6, 16)
+    assert by_place.schedule.tile is not None and by_place.schedule.tile[0] < 6
+    for nest, p in ((by_row, rows), (by_place, places)):
+        agrees(nest, p=p, **arrays)
+
+
 @pytest.mark.parametrize("order", ["ij", "ji"])
 def test_larger_factor_has_the_columns(order):
     """The rows' factor is read again for each tile of columns: the smaller one, where tiles are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from nncompiler.ir.scalar import Apply, Const, Expr, Iota, axes_of, conjuncts
 from nncompiler.passes.accesses import loads_below
@@ -16,9 +16,12 @@ def edges(expr: Expr, axis: str, width: int, extents: Mapping[str, int]) -> floa
     return looked / len(starts)
 
 
-def besides(expr: Expr) -> int:
-    """How many loads an operand has beside one: one of several is chosen by selects."""
-    return max(0, len(loads_below(expr)) - 1)
+def besides(expr: Expr, reduced: Collection[str]) -> int:
+    """How many loads an operand has beside one, in each step of the `reduced` axes: one of several
+    is chosen by selects. Which row a gather reads is known before.
+    """
+    moving = [x for x in loads_below(expr) if not axes_of(x).isdisjoint(reduced)]
+    return max(0, len(moving) - 1)
 
 
 def _conditions(expr: Expr) -> list[Expr]:

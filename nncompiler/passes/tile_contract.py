@@ -139,12 +139,13 @@ class ContractionTiles(Order):
         steps = sum(self.size(p.reduction) for p in self.form.products)
         read_by = {x for _, b in products for x in axes_of(b)}
         sharing = self.size(a for a in self.form.parallel if a.name not in (*read_by, row))
+        reduced = {k.name for p in self.form.products for k in p.reduction}
         masked = sum(
-            _MASK * self.edges(b, columns, self.lanes) + _CHOSEN * besides(b)
+            _MASK * self.edges(b, columns, self.lanes) + _CHOSEN * besides(b, reduced)
             for _, b in products
         ) / len(products)
         masks = sum(
-            _GUARD * self.edges(a, row) + _CHOSEN * besides(a) for a, _ in products
+            _GUARD * self.edges(a, row) + _CHOSEN * besides(a, reduced) for a, _ in products
         ) / len(products)
         panel = max(self.size(p.reduction) for p in self.form.products) * len(products)
         turned = all(
