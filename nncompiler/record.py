@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import field as field
 from functools import cache
 from operator import attrgetter
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -102,47 +102,49 @@ def _slotted(cls: type, fields: dict[str, Any]) -> Any:
 def _initialiser(cls: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Callable[..., None]:
     """A function that takes the fields in order and sets each slot."""
     known: dict[str, Any] = {"_none": dataclasses.MISSING}
-    parameters: list[str] = []
-    keywords: list[str] = []
-    lines, names = [], {}
-    for k, f in enumerate(fields):  # numbers for names: classes of one form have one text
-        value, given = f"_{k}", f"_{k}"
+    names, keywords = ["_self"], list[str]()
+    defaults, keyword_defaults = [], {}
+    forms = []
+    for k, f in enumerate(fields):
         known[f"_set{k}"] = getattr(cls, f.name).__set__
-        if f.default_factory is not dataclasses.MISSING:
-            known[f"_new{k}"] = f.default_factory
-            value, given = f"_new{k}()", f"_{k}=_none"
-            value = f"{value} if _{k} is _none else _{k}" if f.init else value
-        elif f.default is not dataclasses.MISSING:
-            known[f"_default{k}"] = f.default
-            given = f"_{k}=_default{k}"
-            value = value if f.init else f"_default{k}"
-        elif not f.init:
-            continue  # `__post_init__` sets it
+        made = f.default_factory is not dataclasses.MISSING
+        known[f"_get{k}"] = f.default_factory if made else f.default
+        optional = made or f.default is not dataclasses.MISSING
+        forms.append((f.init, f.kw_only, made, f.init or optional))
         if f.init:
-            (keywords if f.kw_only else parameters).append(given)
-            names[f"_{k}"] = f.name
-        lines.append(f"    _set{k}(_self, {value})\n")
-    if hasattr(cls, "__post_init__"):
-        lines.append("    _self.__post_init__()\n")
-    parameters += ["*", *keywords] if keywords else []
-    code = f"def __init__({', '.join(['_self', *parameters])}):\n{''.join(lines) or '    pass'}"
-    exec(_compiled(code), known)
-    known["__init__"].__qualname__ = f"{cls.__qualname__}.__init__"
-    return _renamed(known["__init__"], names)  # type: ignore[no-any-return]
+            (keywords if f.kw_only else names).append(f.name)
+            if optional and f.kw_only:
+                keyword_defaults[f.name] = f.default
+            elif optional:
+                defaults.append(f.default)
+            elif defaults and not f.kw_only:
+                raise TypeError(f"expected a default for {f.name}, but found none")
+    code = _code(tuple(forms), hasattr(cls, "__post_init__"))
+    code = code.replace(co_varnames=(*names, *keywords))
+    function = FunctionType(code, known, "__init__", tuple(defaults))
+    function.__kwdefaults__ = keyword_defaults
+    function.__qualname__ = f"{cls.__qualname__}.__init__"
+    return function
 
 
 @cache
-def _compiled(code: str) -> CodeType:
-    return compile(code, "<record>", "exec")
-
-
-def _renamed(function: Any, names: dict[str, str]) -> Any:
-    """A function whose parameters bear other names."""
-    code, keywords = function.__code__, function.__kwdefaults__ or {}
-    variables = tuple([names.get(n, n) for n in code.co_varnames])
-    function.__code__ = code.replace(co_varnames=variables)
-    function.__kwdefaults__ = {names[n]: v for n, v in keywords.items()}
-    return function
+def _code(forms: tuple[tuple[bool, bool, bool, bool], ...], post: bool) -> CodeType:
+    """What `_initialiser` runs for fields of these forms, with numbers for their names: whether
+    they are given, only by keyword, made by a factory, optional."""
+    parameters, keywords, lines = ["_self"], ["*"], []
+    for k, (init, keyword, made, here) in enumerate(forms):
+        if not here:
+            continue  # `__post_init__` sets it
+        default = f"_get{k}()" if made else f"_get{k}"
+        if init:
+            (keywords if keyword else parameters).append(f"_{k}")
+            default = f"{default} if _{k} is _none else _{k}" if made else f"_{k}"
+        lines.append(f"    _set{k}(_self, {default})\n")
+    lines += ["    _self.__post_init__()\n"] if post else []
+    parameters += keywords if len(keywords) > 1 else []
+    text = f"def __init__({', '.join(parameters)}):\n{''.join(lines) or '    pass'}"
+    module = compile(text, "<record>", "exec")
+    return next(c for c in module.co_consts if isinstance(c, CodeType))
 
 
 def _values(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:

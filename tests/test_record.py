@@ -120,6 +120,17 @@ def test_a_default_that_can_change_is_refused() -> None:
                 items: list[int] = []  # noqa: RUF012
 
 
+@pytest.mark.parametrize("dataclass", [record.dataclass, dataclasses.dataclass])
+def test_a_default_in_front_of_a_field_without_is_refused(dataclass: Decorator) -> None:
+    """Positional arguments could not say which field they are for."""
+    with pytest.raises(TypeError, match="y"):
+
+        @dataclass(slots=True)
+        class Late:
+            x: int = 1
+            y: int  # type: ignore[misc]
+
+
 def test_what_a_class_defines_itself_stays() -> None:
     """Its own comparison, hash and text."""
 

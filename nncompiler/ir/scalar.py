@@ -9,10 +9,9 @@ themselves integer expressions (a gather).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from ctypes import c_float
 from operator import is_not
 from typing import TypeAlias
-
-import numpy as np
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.affine import Affine
@@ -163,8 +162,7 @@ def const(value: float | int | bool, dtype: DType) -> Const:
     """A literal, its Python type made to fit `dtype`; f32 literals are rounded to f32."""
     match dtype.kind:
         case "float":
-            with np.errstate(over="ignore"):
-                return Const(float(dtype.numpy.type(value)), dtype)
+            return Const(float(value) if dtype == F64 else c_float(value).value, dtype)
         case "bool":
             return Const(bool(value), dtype)
         case _:
