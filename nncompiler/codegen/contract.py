@@ -6,7 +6,8 @@ reduction loops.
 `b` varies along the vector axis; `a` does not mention the columns, `b` not the rows. Two forms:
 
 - vector axis parallel: lanes are columns. A tile is rows x vectors; each step loads the vectors
-  of `b` and spreads one scalar of `a` per row.
+  of `b` and spreads one scalar of `a` per row. The epilogue runs over the same lanes, or where a
+  second vector axis is named, the rows, over those.
 - vector axis reduced: lanes are partial sums. A tile is rows x columns; each step loads vectors of
   both, and at the end transposing additions turn the sums of a row into one vector of columns.
   Packed, `b` is turned to lines along the vector axis.
@@ -36,6 +37,7 @@ from nncompiler.codegen.rounds import Around, Rounds, around_of
 from nncompiler.codegen.row_panels import collide, packs_rows, row_groups
 from nncompiler.codegen.share import Share
 from nncompiler.codegen.tile import Tile, evenly
+from nncompiler.codegen.turned_sums import TurnedSums
 from nncompiler.codegen.value import Value
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Kernel, Schedule
@@ -49,7 +51,7 @@ Visit: TypeAlias = Callable[[Tile], None]
 def emit_contraction(kernel: Kernel, emitter: Emitter) -> None:
     """Emit a kernel whose schedule says ``contract``."""
     schedule, form = kernel.schedule, contraction(kernel)
-    if form is None or len(schedule.vector) != 1 or schedule.tile is None:
+    if form is None or not 1 <= len(schedule.vector) <= 2 or schedule.tile is None:
         raise CompilerBug("NN0594", f"kernel '{kernel.name}' is not a scheduled sum of products")
     Nest(emitter).run(form.before)
     _Tiles(form, schedule, emitter).run(schedule.parallel)
@@ -62,6 +64,7 @@ class _Tiles(RegisterTiles):
         super().__init__(form, schedule, emitter)
         self.around = around_of(form, schedule, self.parallel)
         self.alternate = schedule.alternate
+        self.turned = schedule.vector[1:] == (self.rows,)
 
     def run(self, split: Sequence[str]) -> None:
         """All tiles, or this worker's part of them where outermost loops are `split`."""
@@ -80,6 +83,10 @@ class _Tiles(RegisterTiles):
         """
         if self.around and axes == self.around.inside:
             self._rounds(self.around, tile)
+        elif self.turned and [a.name for a in axes] == [self.rows]:
+            sums = TurnedSums(self, tile)
+            self._inner(axes, tile, sums.add)
+            sums.finish()
         else:
             self._inner(axes, tile, visit)
 

@@ -76,7 +76,7 @@ class Epilogues:
             for v in range(across):
                 column = self.column_of(tile, v, lanes)
                 over = Lanes(self.columns, lanes, min(lanes, tile.width - column))
-                self._epilogue(
+                self.epilogue(
                     tile, tile.row + r, over, column,
                     {k: s[r * across + v] for k, s in sums.items()},
                 )  # fmt: skip
@@ -101,23 +101,29 @@ class Epilogues:
 
         def body(row: Counter, _: list[Value]) -> list[Value]:
             found = {k: s.several(row, tile.width // s.lanes) for k, s in sums.items()}
-            self._epilogue(tile, self.row_at(tile, row), over, 0, found)
+            self.epilogue(tile, self.row_at(tile, row), over, 0, found)
             return []
 
         self.w.loop(0, tile.rows, 1, [], body)
 
     def row_at(self, tile: Tile, row: Counter) -> At:
         """Where a row of a tile is."""
-        if not tile.row.base:
-            return At.of(row) + tile.row.plus
-        return At(self.w.assign(f"add nuw nsw i64 {tile.row.base}, {row}"), tile.row.plus)
+        return self.moved(tile.row, row)
+
+    def moved(self, at: At, steps: Counter) -> At:
+        """So many steps further on."""
+        if isinstance(steps, int):
+            return at + steps
+        if not at.base:
+            return At(steps, at.plus)
+        return At(self.w.assign(f"add nuw nsw i64 {at.base}, {steps}"), at.plus)
 
     def column_of(self, tile: Tile, number: int, lanes: int) -> int:
         """The first column of an accumulator of a tile."""
         column = number if self.reduced else number * lanes
         return min(column, tile.width - lanes) if self.repeats and tile.width > lanes else column
 
-    def _epilogue(
+    def epilogue(
         self, tile: Tile, row: At, over: Lanes, first: int, sums: dict[int, Value]
     ) -> None:
         """Every statement in its order, for a vector of columns of one row."""

@@ -43,16 +43,11 @@ class RegisterTiles(Epilogues):
     def _tile(self, tile: Tile) -> None:
         """All sums of a tile, then its epilogue."""
         self.expect(tile)
-        self.finish(tile, {k: self._sums(product, tile) for k, product in self.products.items()})
+        self.finish(tile, {k: self.sums(product, tile) for k, product in self.products.items()})
 
     def column_at(self, block: Tile, number: Counter) -> At:
         """Where the first column of a tile of a block is."""
-        first, base = self.w.times(number, self.tile[1]), block.column
-        if isinstance(first, int):
-            return base + first
-        if not base.base:
-            return At(first, base.plus)
-        return At(self.w.assign(f"add nuw nsw i64 {base.base}, {first}"), base.plus)
+        return self.moved(block.column, self.w.times(number, self.tile[1]))
 
     def _column(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
         """One vector of `b`, from its panel if there is one."""
@@ -80,7 +75,7 @@ class RegisterTiles(Epilogues):
         with self.e.scope({self.columns: tile.column + first}, over):
             return self._operand(product.b, lanes)
 
-    def _sums(self, product: Roles, tile: Tile) -> list[Value]:
+    def sums(self, product: Roles, tile: Tile) -> list[Value]:
         """The finished sums by row and vector of columns."""
         lanes, across = self.lanes_of(tile), self.vectors_of(tile)
         count, chains = tile.rows * across, self._chains(product, tile)

@@ -14,6 +14,7 @@ from nncompiler.ir.kernel import (
     For,
     Kernel,
     Let,
+    Schedule,
     Stmt,
     Store,
     loads,
@@ -60,9 +61,22 @@ def verify_kernel(
     if schedule.parts and not schedule.parallel:
         message = "the schedule has parts of what is not parallel"
         verifier.found.append(Diagnostic(message, kernel))
+    if schedule.strategy == "contract" and (problem := _turned_sums(schedule)):
+        verifier.found.append(Diagnostic(problem, kernel))
     if schedule.alternate is not None and (problem := _alternation(kernel, counters)):
         verifier.found.append(Diagnostic(problem, kernel))
     return verifier.found
+
+
+def _turned_sums(schedule: Schedule) -> str | None:
+    """Why the sums of a contraction cannot be turned as its second vector axis says, if so."""
+    first, *second = schedule.vector or ("",)
+    if second and (second != [schedule.register] or schedule.pack):
+        return "the schedule turns sums, but not to the register axis, or with packed columns"
+    parallel = schedule.order[: schedule.order.index(second[0]) + 1] if second else ()
+    if second and first not in parallel:
+        return "the schedule turns sums of columns whose loop is inside that of the rows"
+    return None
 
 
 def _alternation(kernel: Kernel, counters: Collection[str]) -> str | None:

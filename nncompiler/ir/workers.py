@@ -99,7 +99,8 @@ def _overlap(some: tuple[Stretch, ...], others: tuple[Stretch, ...]) -> bool:
 
 def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:
     """The axes of a loop and those directly nested in it, as they run from the outside in; in a
-    contraction those outside of all reductions, in a turned copy not those inside its squares.
+    contraction those outside of all reductions and of turned sums, in a turned copy not those
+    inside its squares.
     """
     place = {name: n for n, name in reversed([*enumerate(schedule.order)])}
     axes = tuple(sorted(loop.axes, key=lambda a: place.get(a.name, 0)))
@@ -114,6 +115,7 @@ def chain(loop: For, schedule: Schedule) -> tuple[Axis, ...]:
         names = {a.name for a in axes}
         inside = next((n for n, x in enumerate(schedule.order) if x not in names), len(place))
         axes = tuple(a for a in axes if place.get(a.name, -1) < inside)
+        axes = tuple(a for a in axes if a.name not in schedule.vector[1:])
         return tuple(sorted(axes, key=lambda a: place.get(a.name, -1)))
     return axes
 

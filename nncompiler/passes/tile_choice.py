@@ -11,7 +11,7 @@ from nncompiler.record import dataclass
 @dataclass(frozen=True, slots=True)
 class Choice:
     """`columns` is the vector axis, or with a reduced vector axis the axis its sums are gathered
-    along.
+    along. Where they are `turned`, the epilogue's lanes are rows.
     """
 
     cycles: float
@@ -19,6 +19,7 @@ class Choice:
     columns: str
     rows: str | None
     tile: tuple[int, int]
+    turned: bool = False
 
 #: A bound is added up in another order than the cycles, and may be rounded up.
 _ROUNDED = 1 - 1e-9

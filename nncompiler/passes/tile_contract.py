@@ -57,13 +57,14 @@ _SLOT, _ROUND, _LONG = 0.5, 5.0, 1.0
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Columns and rows to choose tiles for. Of each product, the second factor has the columns;
-    so many accesses of the epilogue are `scattered` along them.
+    so many accesses of the epilogue are `scattered` along them, or none where sums are `turned`.
     """
 
     products: list[tuple[Expr, Expr]]
     columns: str
     row: str | None
     scattered: int
+    turned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,16 @@ class ContractionTiles(Order):
             ]
             scattered = self.scattered(columns)
             for row in rows or (None,):
-                yield Pair(products, columns, row, scattered)
+                turned = scattered > 0 and self.turns_sums(row)
+                yield Pair(products, columns, row, 0 if turned else scattered, turned)
+
+    def turns_sums(self, row: str | None) -> bool:
+        """Whether the epilogue can run over these rows instead of the columns: so few that the
+        sums of all of them can wait.
+        """
+        if row is None or len(self.form.products) > 1 or self.extent(row) > _WIDEST:
+            return False
+        return not self.scattered(row)
 
     def least(self, pair: Pair) -> float:
         """No tile of these rows and columns takes fewer cycles, lanes over columns."""
@@ -121,7 +131,8 @@ class ContractionTiles(Order):
 
     def stored(self, pair: Pair) -> float:
         """The cycles of all stores."""
-        return self.size(self.form.parallel) * (1 / self.lanes + pair.scattered * _SCATTERED)
+        lane = pair.scattered * _SCATTERED + pair.turned * _TURNED_LANE
+        return self.size(self.form.parallel) * (1 / self.lanes + lane)
 
     @property
     def limit(self) -> int:
@@ -161,6 +172,8 @@ class ContractionTiles(Order):
         def copied(vectors: int) -> tuple[int, str | None, bool]:
             """Of panels of so many columns: the bytes, the axis of rounds, whether copies pay."""
             size = panel * vectors * self.vector_bytes
+            if pair.turned:
+                return size, None, False
             around = self.round_of(products, size, row, columns)
             as_is = self.as_is(products, columns, vectors * self.lanes, around)
             return size, around, not as_is and (size <= PANEL_BYTES or around is not None)
@@ -189,9 +202,11 @@ class ContractionTiles(Order):
                 return _flow(r, v) + _pressure(r, v) + copy * v + guards
 
             cycles = steps * others * _over_tiles(m, rows, across, vectors, step) + stored
-            if n % self.lanes and self.registers <= 16:
-                cycles += others * m * _PARTIAL * self.stores
-            return Choice(cycles, columns, columns, row, (rows, vectors * self.lanes))
+            stored_along, lines = (m, n) if pair.turned else (n, m)
+            if stored_along % self.lanes and self.registers <= 16:
+                cycles += others * lines * _PARTIAL * self.stores
+            tile = rows, vectors * self.lanes
+            return Choice(cycles, columns, columns, row, tile, pair.turned)
 
         tiles = _fitting(_registers, self.limit, min(m, _WIDEST), min(across, _WIDEST))
         return best.of(tiles, least, choice)

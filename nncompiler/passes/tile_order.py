@@ -54,7 +54,7 @@ class Order(Reads):
         order = (*outer, choice.columns, *inner, *rows, *dict.fromkeys(reduction))
         if (around := self.around(choice, shifted, reduction)) is not None:
             order = around
-        elif choice.vector == choice.columns and (
+        elif choice.vector == choice.columns and not choice.turned and (
             first := self.round_of(products, self.panel_bytes(choice), choice.rows, choice.columns)
         ):
             inside = *rows, *(x for x in reduction if x != first)
@@ -69,7 +69,8 @@ class Order(Reads):
             unroll = unrolled(
                 self.form, order[-1], self.lanes if choice.vector == order[-1] else 1
             )
-        roles = (choice.vector,), choice.rows, choice.tile
+        lanes = choice.vector, *(rows if choice.turned else ())
+        roles = lanes, choice.rows, choice.tile
         return Schedule("contract", *roles, order, pack, unroll)
 
     def packed(
@@ -80,6 +81,8 @@ class Order(Reads):
         and where the rows' factor comes from further than the second-level cache, once a block.
         Where few rows read a panel it is of one tile, which the first rows fill as they read.
         """
+        if choice.turned:
+            return order, 0
         names = [a.name for a in self.form.parallel]
         place = order.index(choice.columns)
         inside = [x for x in order[place + 1 :] if x in names]
