@@ -89,6 +89,27 @@ def test_own_parts_come_first(claim: Claim) -> None:
     assert claim(first.ctypes.data, 16) == 0 | 4 << 32
 
 
+@pytest.mark.parametrize("parts", [9, 16, 255])
+def test_negative_parts_are_taken_in_the_opposite_order(claim: Claim, parts: int) -> None:
+    """Each worker's own parts, and another's, are those of the usual order mirrored."""
+    for worker in range(2):
+        found: list[list[tuple[int, int]]] = []
+        for given in (parts, -parts):
+            lines = aligned(2 * claims.LINE)
+            lines[:] = 0
+            me, answers = myself(worker, 2, lines), list[tuple[int, int]]()
+            while (got := claim(me.ctypes.data, given)) >= 0:
+                answers.append((got & 0xFFFFFFFF, got >> 32))
+            found.append(answers)
+        half = parts // 2
+        ends = [(0, half) if end <= half else (half, parts) for _, end in found[0]]
+        mirrored = [
+            (sum(ends) - end, sum(ends) - begin)
+            for (begin, end), ends in zip(found[0], ends, strict=True)
+        ]
+        assert found[1] == mirrored
+
+
 def test_nobody_waits_for_a_slow_worker(claim: Claim) -> None:
     """Who is late finds that the others have done most of its parts."""
     fast, _ = taken(claim, 64, 1, (0.0, 0.2))

@@ -6,6 +6,7 @@ what is left of its own, from the front, again and again, then of the others', f
 first each runs what it ran before and has in its cache, in the end nobody waits for a slower one.
 All workers go to the same kernels in the same order, so a line that speaks of an earlier kernel
 than the taker's belongs to a worker who has not come so far yet: all of its parts are left.
+Where P is given as -P, the parts of each are taken in the opposite order: its own from the back.
 
     kernel 7 << 16 | first left << 8 | behind the last left        of the owner's parts, from 0
     kernels the owner has been to
@@ -21,8 +22,11 @@ DECLARATIONS = "declare hidden i64 @nn.claim(ptr, i64)\n"
 HELPERS = """
 ; the parts to run, from | behind the last << 32, or -1 where none is left; `me` has the answer
 ; before, -1 at first
-define hidden i64 @nn.claim(ptr %me, i64 %parts) ATTRIBUTES {
+define hidden i64 @nn.claim(ptr %me, i64 %given) ATTRIBUTES {
 entry:
+  %backwards = icmp slt i64 %given, 0
+  %negative = sub i64 0, %given
+  %parts = select i1 %backwards, i64 %negative, i64 %given
   %workers.at = getelementptr i8, ptr %me, i64 8
   %pool.at = getelementptr i8, ptr %me, i64 16
   %last.at = getelementptr i8, ptr %me, i64 24
@@ -102,8 +106,12 @@ nothing:
   store i64 -1, ptr %last.at, align 8
   ret i64 -1
 done:
-  %begin.all = add i64 %low, %begin
-  %end.all = add i64 %low, %end
+  %from.low = add i64 %low, %begin
+  %to.low = add i64 %low, %end
+  %from.high = sub i64 %high, %end
+  %to.high = sub i64 %high, %begin
+  %begin.all = select i1 %backwards, i64 %from.high, i64 %from.low
+  %end.all = select i1 %backwards, i64 %to.high, i64 %to.low
   %upper = shl i64 %end.all, 32
   %answer = or i64 %begin.all, %upper
   store i64 %answer, ptr %last.at, align 8

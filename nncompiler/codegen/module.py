@@ -128,5 +128,5 @@ class _KernelModules:
         pointers = tuple(group[0] for group in code.pointers)
         return Call(
             name, kernel.name, kernel.nodes, pointers, code.counters, code.split,
-            kernel.schedule.parts, kernel.barrier,
+            kernel.schedule.parts, kernel.barrier, kernel.schedule.alternate,
         )  # fmt: skip

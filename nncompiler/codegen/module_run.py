@@ -22,7 +22,8 @@ from nncompiler.record import dataclass
 class Call:
     """One kernel of a plan: the function, the buffer whose address each parameter takes, and the
     counters behind; whether workers share it, in how many `parts` if they take them as they go,
-    and whether they meet before it."""
+    and whether they meet before it. Where the counter `alternate` is odd, they take their parts
+    in the opposite order."""
 
     function: str
     name: str
@@ -32,6 +33,7 @@ class Call:
     split: bool = False
     parts: int = 0
     barrier: bool = False
+    alternate: str | None = None
 
     @property
     def parameters(self) -> list[str]:
@@ -166,7 +168,7 @@ class Run:
             with f.span(first, behind) as value:
                 yield value
 
-    def _claimed(self, parts: int) -> AbstractContextManager[str]:
+    def _claimed(self, parts: int | str) -> AbstractContextManager[str]:
         """What is written inside runs for the parts that this worker takes, as often as it takes
         some.
         """
@@ -179,7 +181,7 @@ class Run:
         f.line(f"; {call.name}")
         if call.barrier and self.crew:
             self._meet()
-        with self._parts(call, shared) as part:
+        with self._parts(call, counters, shared) as part:
             values = [f"ptr {self._address(name)}" for name in call.buffers]
             values += [f"i64 {counters[c]}" for c in call.counters]
             values += [f"i64 {n}" for n in part]
@@ -189,7 +191,9 @@ class Run:
                 f.line(f"call void @nn.tick(i64 {slots[call.name]})")
 
     @contextmanager
-    def _parts(self, call: Call, shared: bool) -> Iterator[tuple[object, ...]]:
+    def _parts(
+        self, call: Call, counters: Mapping[str, str], shared: bool
+    ) -> Iterator[tuple[object, ...]]:
         """What is written inside runs for this worker's parts of a kernel: it is given them, and
         the number of all.
         """
@@ -202,8 +206,15 @@ class Run:
             f = self.f
             yield f.assign("load i64, ptr %own, align 8"), WORKERS
         else:
-            with self._claimed(call.parts) as got:
+            with self._claimed(self._ordered(call, counters)) as got:
                 yield got, call.parts
+
+    def _ordered(self, call: Call, counters: Mapping[str, str]) -> int | str:
+        """The number of parts, negative where they are taken in the opposite order."""
+        if call.alternate is None:
+            return call.parts
+        odd = self.f.assign(f"trunc i64 {counters[call.alternate]} to i1")
+        return self.f.assign(f"select i1 {odd}, i64 {-call.parts}, i64 {call.parts}")
 
     def _address(self, name: str) -> str:
         f, shift = self.f, 0
