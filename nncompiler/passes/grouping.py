@@ -76,6 +76,9 @@ class Spaces:
         self.kinds = [o.kind for o in operators]
         self.cheap = [o.cheap for o in operators]
         self.leaf_only = [o.leaf_only(n) for o, n in zip(operators, nodes, strict=True)]
+        self.moving = {k for k, only in enumerate(self.leaf_only) if only}
+        self.contracts = {k for k, kind in enumerate(self.kinds) if kind == "contract"}
+        self.folds = {k for k, kind in enumerate(self.kinds) if kind == "fold"}
         # values by name, whose hash is there already
         self.inputs = [[v.name for v in n.inputs] for n in nodes]
         self.outputs = [[v.name for v in n.outputs] for n in nodes]
@@ -106,12 +109,11 @@ class Spaces:
         self, group: Sequence[int], outputs: Sequence[str], labels: AxisLabels
     ) -> Found | None:
         """What `find_frame` finds for a group with these `labels`."""
-        contracts = [k for k in group if self.kinds[k] == "contract"]
-        folds = [k for k in group if self.kinds[k] == "fold"]
+        inside = set(group)
+        contracts, folds = sorted(inside & self.contracts), sorted(inside & self.folds)
         if len(contracts) > 1 or (contracts and folds):
             return None
-        inside = set(group)
-        if any(self.leaf_only[k] and self._reads_computed(k, inside) for k in group):
+        if any(self._reads_computed(k, inside) for k in sorted(inside & self.moving)):
             return None
         if contracts and self._reads_computed(contracts[0], inside):
             return None

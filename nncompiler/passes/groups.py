@@ -155,15 +155,18 @@ class Groups:
         True where a cheap node that reads the old value was copied into a group that needs the
         new one: such nodes are then stored, and the groups must be made again.
         """
-        readers: dict[str, set[int]] = {}
+        replaced = updates(self.function)
+        readers: dict[str, set[int]] = {old.name: set() for old in replaced.values()}
+        read = [[v for v in self._roots(k) if v in readers] for k in range(len(self.nodes))]
         for g, group in self.groups.items():
-            for value in {v for k in group.nodes for v in self._roots(k)}:
-                readers.setdefault(value, set()).add(g)
-        for new, old in updates(self.function).items():
+            for k in group.nodes:
+                for value in read[k]:
+                    readers[value].add(g)
+        for new, old in replaced.items():
             writer = self.group_of.get(self.position[new.name], -1)
             if writer not in self.groups:
                 continue
-            for reader in readers.get(old.name, set()) - {writer}:
+            for reader in readers[old.name] - {writer}:
                 if self.reaches(self.groups[reader].needs, writer):
                     self.stored |= self._copied(self.groups[reader])
                     return True
