@@ -22,7 +22,7 @@ from harness.tables import facts, parser, publish, table, threads
 from harness.workload import find, names
 
 from nncompiler.cli.limits import Limits
-from nncompiler.cli.profile import Clocked
+from nncompiler.cli.profile import Clocked, undisturbed
 from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.errors import Source
 from nncompiler.ir.kernel import For, Kernel, Loop, Step
@@ -124,14 +124,6 @@ class Measured:
             )
             for cost, kernel, one, speedup in every if cost.work.multiply_adds
         ]  # fmt: skip
-
-
-def undisturbed(calls: Any) -> Any:
-    """The time of each kernel, the median of the twentieth of the calls that took least time as a
-    whole: in others a thread came late, and some kernels were done before it began.
-    """
-    order = np.argsort(calls.sum(axis=1))
-    return np.median(calls[order[: -(-len(order) // 20)]], axis=0)
 
 
 def stretches(steps: Iterable[Step]) -> list[int]:

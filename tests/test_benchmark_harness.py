@@ -68,7 +68,8 @@ def test_kernels_between_meetings_belong_together() -> None:
 def test_calls_with_a_late_thread_say_nothing_of_kernels() -> None:
     """In one the first kernel took long and the others did the second meanwhile."""
     import numpy as np
-    from contraction import undisturbed
+
+    from nncompiler.cli.profile import undisturbed
 
     calls = np.full((40, 2), 2.0)
     calls[7] = 9.0, 0.001
