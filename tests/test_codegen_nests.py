@@ -733,7 +733,7 @@ def test_rows_side_by_side_give_the_same_bits(rng, rows, width, bounded):
 
 def test_short_rows_stand_side_by_side(rng):
     """Chosen for rows of a few whole vectors; not for longer ones, nor for single elements."""
-    for width, found in ((64, ("i", 2)), (16, ("i", 2)), (256, (None, 1)), (10, (None, 1))):
+    for width, found in ((64, ("i", 4)), (16, ("i", 4)), (256, (None, 1)), (10, (None, 1))):
         x = rng.standard_normal((32, width)).astype(np.float32)
         arrays = {
             "x": x, "y": np.zeros_like(x), "first": np.zeros(32, np.int32),
