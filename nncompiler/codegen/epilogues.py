@@ -37,7 +37,7 @@ class Epilogues:
         self.vector, self.rows = schedule.vector[0], schedule.register
         self.reduced = all(a.name != self.vector for a in self.parallel)
         first = self.products[id(form.products[0].fold)]
-        self.columns = column_axis(self.parallel, first) if self.reduced else self.vector
+        self.columns = column_axis(self.parallel, first, schedule) if self.reduced else self.vector
         self.extents = {a.name: a.extent for a in (*self.parallel, *first.reduction)}
         self.dtype: DType = first.a.dtype
         self.lanes = emitter.target.vector_bytes // self.dtype.bytes

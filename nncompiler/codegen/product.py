@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import TypeAlias
 
 from nncompiler.codegen.clip import Bounds, Edge, clip
@@ -53,7 +54,7 @@ def roles_of(product: Product, parallel: tuple[Axis, ...], schedule: Schedule) -
         )
     reduction = ordered(product.reduction, schedule)
     roles = Roles(product.fold, reduction, a, b)
-    columns = column_axis(parallel, roles) if reduced else vector
+    columns = column_axis(parallel, roles, schedule) if reduced else vector
     return _clipped(roles, {p.name for p in parallel} - {columns, register}, vector)
 
 
@@ -101,14 +102,18 @@ def narrowed(
     return tuple(found.items())
 
 
-def column_axis(parallel: tuple[Axis, ...], roles: Roles) -> str:
-    """Where the vector axis is reduced: the last parallel axis that only `b` mentions."""
+def column_axis(parallel: tuple[Axis, ...], roles: Roles, schedule: Schedule) -> str:
+    """Where the vector axis is reduced: the last parallel axis that only `b` mentions, of those
+    whose loops stand outside of all reductions, as loops over places in a window may not.
+    """
     found = [p.name for p in parallel if p.name in axes_of(roles.b) - axes_of(roles.a)]
     if not found:
         raise CompilerBug(
             "NN0594", "a reduced vector axis needs a parallel axis in one factor only"
         )
-    return found[-1]
+    summed = {k.name for k in roles.reduction}
+    outside = [*takewhile(lambda x: x not in summed, schedule.order)]
+    return ([x for x in found if x in outside] or found)[-1]
 
 
 def ordered(axes: tuple[Axis, ...], schedule: Schedule) -> tuple[Axis, ...]:

@@ -88,8 +88,9 @@ class Schedule:
     `contract`: the kernel is one sum of products under a `For`; `vector` and `register` are the
     axes of the register tile of `tile` = (rows, columns); `order` lists the parallel axes, then
     the reduction axes, both from the outside in. When `vector` is a reduction axis, lanes are
-    partial sums added up at the end. A second name in `vector`, that of the register axis, says
-    that sums are turned: the epilogue's lanes run along it. A reduction axis before parallel ones
+    partial sums added up at the end, and columns the last axis of one factor alone in front of all
+    sums. A second name in `vector`, that of the register axis, says that sums are turned: the
+    epilogue's lanes run along it. A reduction axis before parallel ones
     runs around their tiles, whose accumulators then wait in memory. With `pack`, the factor that
     varies along the columns is copied for so many columns at a time, turned to lines along a
     reduced vector axis; if `order` names the columns twice, these blocks run at the first place
