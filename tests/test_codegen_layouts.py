@@ -384,3 +384,16 @@ def test_rounds_stay_where_they_are_right(rng):
         plan, _ = rounds_of(rng, batch, time)
         (nest,) = plan.kernels()
         assert [a.name for a in nest.body[0].body[0].axes] == ["k", "l"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "steps", "order", "pack"),
+    [(256, 10, "jijk", 128), (128, 16, "jijk", 64), (96, 10, "jik", 16), (256, 17, "jik", 16)],
+)
+def test_short_sums_go_along_lines(columns, steps, order, pack):
+    """Where sums are short, epilogues of many columns go along lines of memory, by halves."""
+    arrays = {"a": (64, steps), "b": (columns, steps), "c": (64, columns)}
+    zeros = {name: np.zeros(s, np.float32) for name, s in arrays.items()}
+    table = {name: buffer(name, array) for name, array in zeros.items()}
+    found = choose_schedule(product_of(*zeros.values(), "jk"), table, 32, 16)
+    assert (found.order, found.pack) == (tuple(order), pack)

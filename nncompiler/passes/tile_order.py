@@ -22,8 +22,9 @@ BLOCK_BYTES, BLOCK = 128 * 1024, 4
 LINE_STEPS = 2
 #: Bytes of the sums of a block that may wait between rounds, on the stack.
 SLOT_BYTES = 512 * 1024
-#: Rows run around the tiles of larger blocks where so many tiles of rows read them.
-BLOCK_READERS = 32
+#: Rows run around the tiles of larger blocks where so many tiles of rows read them, or where sums
+#: have so few steps that epilogues, which then go along lines of memory, take as long.
+BLOCK_READERS, SHORT = 32, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,11 @@ class Order(Reads):
         every, tiles = -(-self.extent(choice.columns) // choice.tile[1]), BLOCK_BYTES // size
         turned = any(self.stride(b, choice.columns) != 1 for _, b in products)
         far = every > BLOCK and max(self.bytes_of(a) for a, _ in products) > NEAR
+        short = every >= 2 * BLOCK and self.size(self.form.products[0].reduction) <= SHORT
         many = tiles > BLOCK and not turned or tiles > 1 and far
-        if around is None and many and every > 1 and readers >= BLOCK_READERS:
-            blocks = -(-every // tiles)
+        many = short or many and readers >= BLOCK_READERS
+        if around is None and many and every > 1:
+            blocks = max(-(-every // tiles), 1 + short)  # of few rows, a half for each thread
             last = place + 1 + len(inside)
             order = (*order[:last], choice.columns, *order[last:])
             return order, choice.tile[1] * -(-every // blocks)
