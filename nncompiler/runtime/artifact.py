@@ -16,9 +16,8 @@ import sys
 import weakref
 import zlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from nncompiler.errors import Limitation, UserError, nearest
 from nncompiler.runtime import elf
@@ -31,8 +30,7 @@ _MAX_TEXT = 2**30
 Native = Callable[..., int]
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(NamedTuple):
     """A checked and opened library. `lookup` gives the native function of a symbol.
 
     `image` is the file itself.
@@ -40,7 +38,10 @@ class Artifact:
 
     manifest: Manifest
     lookup: Callable[[str], Native]
-    image: bytes = field(default=b"", repr=False)
+    image: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"<Artifact {self.manifest.name}: {len(self.image)} bytes>"
 
     def text(self, stage: str, function: str | None = None) -> str:
         """The embedded text of a stage of the compiler, of one function or of all of them."""

@@ -85,8 +85,7 @@ class StateEntry(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """A manifest whose parts have been checked; `record` is the JSON it came from."""
 
     name: str
@@ -105,8 +104,8 @@ class Manifest:
     outputs: tuple[str, ...]
     losses: tuple[str, ...]
     metrics: tuple[str, ...]
-    train: dict[str, Any] = field(repr=False)
-    record: dict[str, Any] = field(repr=False)
+    train: dict[str, Any]
+    record: dict[str, Any]
     initialises: bool = True
 
     @property
