@@ -22,6 +22,11 @@ def test_compiled_equals_interpreted(first: int) -> None:
     assert sweep(first, 50, OPTIMISE, gradients=True) == []
 
 
+def test_a_state_that_is_read_under_another_shape_is_not_written_over() -> None:
+    """A regression: one kernel wrote a state row by row and read what it had been by columns."""
+    assert sweep(883170, 1, OPTIMISE, gradients=False) == []
+
+
 @pytest.mark.parametrize("name", [p.name for p in OPTIMISE])
 def test_every_pass_can_be_left_out(name: str) -> None:
     """A pass changes how fast results come, not what they are."""

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nncompiler.errors import Span
 from nncompiler.ir.graph import Node, Value
-from nncompiler.ir.kernel import Axis, Buffer, For, Kernel, Step, Store
+from nncompiler.ir.kernel import Axis, Buffer, For, Kernel, Step, Store, reads_and_writes
 from nncompiler.ir.op import lookup
 from nncompiler.ir.scalar import Affine, Expr, Index, Load
 from nncompiler.passes.grouping import has_nest
 from nncompiler.passes.hazards import may_overwrite
 from nncompiler.passes.lower_once import lowered
 from nncompiler.passes.nest_names import AXIS_NAMES
-from nncompiler.passes.order import best_order
+from nncompiler.passes.order import best_order, root_name
 from nncompiler.passes.place import Place
 from nncompiler.record import dataclass, field
 
@@ -97,9 +97,7 @@ class Block:
             places |= {v: self.at(written[v]) if v in written else self.at(v) for v in outputs}
             body, scratch = lowered(nodes, outputs, places, self._scratch)
             kernel = Kernel("k", body, nodes=tuple(v.name for v in outputs), spans=_spans(nodes))
-            unsafe = [
-                v for v, old in written.items() if not may_overwrite(kernel, old.name, old.name)
-            ]
+            unsafe = [v for v, old in written.items() if not self._in_place(kernel, old.name)]
             if not unsafe:
                 break
             refused += [(written.pop(v), v) for v in unsafe]
@@ -110,6 +108,13 @@ class Block:
         reads = frozenset(self.root(v) for v in operands)
         self.items.append(Item(kernel, reads, frozenset(outputs), frozenset(written.values())))
         return refused
+
+    def _in_place(self, kernel: Kernel, name: str) -> bool:
+        """Whether what is stored to a buffer disturbs no read of it, under another shape neither.
+        """
+        reads = reads_and_writes(kernel)[0].intersection(self.buffers) - {name}
+        viewed = any(root_name(self.buffers, x) == name for x in reads)
+        return not viewed and may_overwrite(kernel, name, name)
 
     def _add_nest(self, node: Node, in_place: Mapping[Value, Value]) -> list[tuple[Value, Value]]:
         """The kernel that an operator writes itself; it never writes over what others read."""
