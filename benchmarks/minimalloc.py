@@ -7,7 +7,7 @@ import csv
 import time
 from pathlib import Path
 
-from nncompiler.passes.allocation import (
+from nncompiler.passes.memory.allocation import (
     DEFAULT_BUDGET,
     Greedy,
     Interval,

@@ -160,7 +160,7 @@ def kept_objects(store: Cache) -> Compile:
     """Compiles modules to objects, but for those that are in the cache: models share bundles of
     kernels.
     """
-    from nncompiler.codegen.processes import compile_modules
+    from nncompiler.codegen.objects.processes import compile_modules
 
     def objects(texts: Iterable[str], target: Target) -> Sequence[bytes]:
         fixed = [b"object", repr(target).encode(), *environment(target.cpu)]

@@ -10,8 +10,8 @@ from threading import Thread
 
 import numpy as np
 
-from nncompiler.codegen.abi import is_parallel
 from nncompiler.codegen.emit import build
+from nncompiler.codegen.module.abi import is_parallel
 from nncompiler.codegen.target import Target, host
 from nncompiler.ir.graph import Function, Value
 from nncompiler.ir.interp import retype, run
@@ -20,18 +20,18 @@ from nncompiler.ir.model import EntryPoint, Program, StateLayout, lay_out
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import F32, F64, Array, DType
 from nncompiler.ir.verify_workers import verify_workers
-from nncompiler.passes.ahead import ahead
-from nncompiler.passes.known_zeros import leave_out_zeros
-from nncompiler.passes.layout import choose_layouts
+from nncompiler.passes.arithmetic.ahead import ahead
+from nncompiler.passes.arithmetic.known_zeros import leave_out_zeros
+from nncompiler.passes.arithmetic.winograd import convolution, winograd
+from nncompiler.passes.layout.images import choose_layouts
+from nncompiler.passes.layout.panels import pack_panels
+from nncompiler.passes.layout.stacks import stack_steps
+from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import Pass, run_passes
-from nncompiler.passes.memory import place
-from nncompiler.passes.panels import pack_panels
+from nncompiler.passes.memory.arena import place
 from nncompiler.passes.parallel import share
 from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.passes.schedule import schedule
-from nncompiler.passes.stacks import stack_steps
-from nncompiler.passes.tile import tile_plan
-from nncompiler.passes.winograd import convolution, winograd
+from nncompiler.passes.tiling.tile import tile_plan
 from tests.networks import fill_state, read_state
 
 

@@ -18,7 +18,7 @@ from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.types import F64
-from nncompiler.passes.fuse import Fuse
+from nncompiler.passes.fusion.fuse import Fuse
 from nncompiler.passes.manager import Pass
 from nncompiler.passes.pipelines import OPTIMISE
 from tests.differential import Compiled, differences

@@ -22,7 +22,7 @@ import numpy as np
 from nncompiler.ir.graph import Function, Value
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.types import F64
-from nncompiler.passes.autodiff import differentiate
+from nncompiler.passes.training.autodiff import differentiate
 from tests.random_graphs import random_function
 
 ROOT = Path(__file__).resolve().parents[1]

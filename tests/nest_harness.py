@@ -9,7 +9,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from nncompiler.codegen.kernel import KernelCode, emit_kernel
-from nncompiler.codegen.object_code import optimised
+from nncompiler.codegen.objects.object_code import optimised
 from nncompiler.codegen.target import TRIPLE, Target, host, machine
 from nncompiler.ir.kernel import Axis, Buffer, Kernel, Schedule
 from nncompiler.ir.scalar import Affine, Load

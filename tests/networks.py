@@ -13,7 +13,7 @@ from nncompiler.ir.kernel import Plan
 from nncompiler.ir.model import Network, StateLayout, lay_out
 from nncompiler.ir.train import OptimizerSpec, TrainSpec
 from nncompiler.ir.types import F32, I32, Array, DType, TensorType
-from nncompiler.passes.optimizer import slot_types
+from nncompiler.passes.training.optimizer import slot_types
 
 MOMENTUM = OptimizerSpec("momentum", (("lr", 0.1), ("momentum", 0.9)))
 MATMUL = "i j k: i k, k j -> i j"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from nncompiler.ir.graph import Builder, Function, Value
 from nncompiler.ir.ops.scan import emit_scan
 from nncompiler.ir.types import F32, I32, DType, TensorType, broadcast_shapes, scalar
-from nncompiler.passes.autodiff import differentiate
+from nncompiler.passes.training.autodiff import differentiate
 
 EXTENTS = (1, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33)
 SMOOTH = ("tanh", "sigmoid", "sin", "cos", "erf", "neg", "abs", "exp", "log", "sqrt", "rsqrt")

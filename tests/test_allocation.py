@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nncompiler.errors import CompilerBug, Limitation
-from nncompiler.passes.allocation import (
+from nncompiler.passes.memory.allocation import (
     Interval,
     Problem,
     Solution,
@@ -24,8 +24,8 @@ from nncompiler.passes.allocation import (
     live_bound,
     validate,
 )
-from nncompiler.passes.allocation_search import Skyline, sections
-from nncompiler.passes.memory_svg import svg
+from nncompiler.passes.memory.picture import svg
+from nncompiler.passes.memory.search import Skyline, sections
 
 DATA = Path(__file__).parent / "data" / "minimalloc"
 SMALL_BUDGET = 300

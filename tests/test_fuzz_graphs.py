@@ -6,11 +6,11 @@ from __future__ import annotations
 import pytest
 
 from nncompiler.ir.types import F32
-from nncompiler.passes.layout import choose_layouts
+from nncompiler.passes.arithmetic.winograd import winograd
+from nncompiler.passes.layout.images import choose_layouts
+from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import run_passes
 from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.passes.schedule import schedule
-from nncompiler.passes.winograd import winograd
 from tests.differential import row_major, state_of, untransformed
 from tests.fuzz_graphs import sweep, without
 from tests.random_graphs import random_function

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nncompiler import driver
-from nncompiler.passes.fuse import Fuse
+from nncompiler.passes.fusion.fuse import Fuse
 from nncompiler.passes.manager import run_passes
 from tests import fuzz_texts
 from tests.fuzz_texts import KINDS, PRINTED, READERS, ROOT, corpus, examine, outcome

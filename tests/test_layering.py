@@ -7,6 +7,7 @@
   all but these two may import it; the package itself imports rooms only inside functions, so that
   importing it stays cheap. Imports inside functions, under TYPE_CHECKING, or by
   `import_module("...")` count too.
+- The folders within `passes`, and those within `codegen`, import each other one way.
 - `codegen` does not import the operators (`ir.op`, `ir.ops`) and does not name one, neither as an
   identifier nor as a string. Two kinds of name are exempt. An operator that shares its name with a
   scalar primitive (`add`, `exp`) means the primitive there, which is the vocabulary of code
@@ -26,6 +27,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,21 @@ def violations(root: Path) -> list[str]:
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle"
             and not (isinstance(node.value, ast.Constant) and node.value.value is False)
         ]
+    return found
+
+
+def folder_imports(root: Path, room: str) -> dict[str, set[str]]:
+    """Which folders of a room each of its folders imports; files beside the folders may import
+    any, and be imported."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((root / room).glob("*/*.py")):
+        package = [PACKAGE, *path.relative_to(root).parts[:-1]]
+        own = found.setdefault(path.parent.name, set())
+        for entry in _imports(ast.parse(path.read_text(encoding="utf-8")), package):
+            parts = entry.name.split(".")
+            if parts[:2] == [PACKAGE, room] and (root / room / parts[2]).is_dir():
+                own.add(parts[2])
+        own.discard(path.parent.name)
     return found
 
 
@@ -282,7 +299,7 @@ def house(tmp_path: Path) -> Path:
         "ir/op.py": "from ..errors import CompilerBug\nimport numpy as np\n",
         "ir/text.py": "import lark\n",
         "lang/parse.py": "import lark\nfrom nncompiler.ir.graph import Graph\n",
-        "passes/fuse.py": "def legal():\n    import networkx\n    return networkx\n",
+        "passes/fusion/fuse.py": "def legal():\n    import networkx\n    return networkx\n",
         "codegen/emit.py": "import llvmlite.ir\nfrom nncompiler.ir import scalar\n",
         "runtime/model.py": "import ctypes\nimport numpy\nfrom ..errors import UserError\n",
         "driver/a.py": "from nncompiler import lang, passes, codegen, __version__\n",
@@ -296,6 +313,21 @@ def test_a_sound_tree_passes(house):
     """The tree the breaches are planted in has none of its own."""
     assert violations(house) == []
     assert operator_mentions(house, {"reshape"}) == []
+
+
+def test_folders_of_a_room_import_one_way():
+    """Within passes, and within codegen, no two folders need each other."""
+    for room in ("passes", "codegen"):
+        order = [*TopologicalSorter(folder_imports(REPOSITORY / PACKAGE, room)).static_order()]
+        assert len(order) > 5
+
+
+def test_a_circle_of_folders_is_found(house):
+    """Planted, it stops the sort."""
+    _plant(house, "passes/front/a.py", "from nncompiler.passes.back.b import go")
+    _plant(house, "passes/back/b.py", "def go():\n    import nncompiler.passes.front.a")
+    with pytest.raises(CycleError):
+        TopologicalSorter(folder_imports(house, "passes")).prepare()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from nncompiler.cli import main
 from nncompiler.cli.limits import FMA_STEPS, LEVELS, LONGER, Limits
 from nncompiler.cli.profile import prepared, profile
-from nncompiler.codegen.module import lower
+from nncompiler.codegen.module.program import lower
 from nncompiler.codegen.target import host
 from nncompiler.driver import Compilation, Options, build_artifact, read_source
 from nncompiler.driver.artifact import program

@@ -12,7 +12,7 @@ from nncompiler.cli import main
 from nncompiler.driver import Compilation, Options
 from nncompiler.errors import Source
 from nncompiler.ir.text import parse_plan
-from nncompiler.passes.allocation import live_bound, validate
+from nncompiler.passes.memory.allocation import live_bound, validate
 from nncompiler.report import accounts, cost, picture, text
 from nncompiler.report.cost import NOWHERE, Work
 from nncompiler.report.traffic import traffic

@@ -10,7 +10,7 @@ from tests.model_support import REPOSITORY
 #: Prints a digest for each model: of every text and every LLVM module; of one, the library too.
 DIGESTS = """
 import hashlib
-from nncompiler.codegen.module import lower
+from nncompiler.codegen.module.program import lower
 from nncompiler.driver import Compilation, Options, compile_artifact, program, read_source
 
 def told(what):

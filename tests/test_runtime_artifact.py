@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import nncompiler
-from nncompiler.codegen.elf import link
+from nncompiler.codegen.elf.link import link
 from nncompiler.errors import Limitation, UserError
 from nncompiler.runtime import artifact as artifact_module
 from nncompiler.runtime.artifact import cpu_features, load_artifact, open_artifact

@@ -411,6 +411,6 @@ def test_fork(tmp_path: Any) -> None:
 
 def test_limit_is_that_of_the_code() -> None:
     """The runtime refuses what native code would."""
-    from nncompiler.codegen.abi import MOST_THREADS
+    from nncompiler.codegen.module.abi import MOST_THREADS
 
     assert crew.MOST == MOST_THREADS

@@ -13,13 +13,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from nncompiler.codegen import abi
-from nncompiler.codegen.elf import link
-from nncompiler.codegen.header import header_text
-from nncompiler.codegen.manifest import NO_DIGEST, kernel_texts, manifest
-from nncompiler.codegen.module import Modules, lower, lowering
-from nncompiler.codegen.object_code import assembly_of
-from nncompiler.codegen.processes import compile_modules
+from nncompiler.codegen.elf.link import link
+from nncompiler.codegen.module import abi
+from nncompiler.codegen.module.header import header_text
+from nncompiler.codegen.module.manifest import NO_DIGEST, kernel_texts, manifest
+from nncompiler.codegen.module.program import Modules, lower, lowering
+from nncompiler.codegen.objects.object_code import assembly_of
+from nncompiler.codegen.objects.processes import compile_modules
 from nncompiler.codegen.target import Target
 from nncompiler.ir.model import Network, Program
 from nncompiler.record import dataclass, field

@@ -11,15 +11,15 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeAlias
 
-from nncompiler.codegen.address import At, Place
-from nncompiler.codegen.contract import emit_contraction
-from nncompiler.codegen.emitter import Emitter
-from nncompiler.codegen.expand import Expansion
-from nncompiler.codegen.loops import Nest
-from nncompiler.codegen.share import PARTS, RANGE
+from nncompiler.codegen.contractions.contract import emit_contraction
+from nncompiler.codegen.instructions.address import At, Place
+from nncompiler.codegen.instructions.emitter import Emitter
+from nncompiler.codegen.instructions.share import PARTS, RANGE
+from nncompiler.codegen.instructions.writer import Writer
+from nncompiler.codegen.math.expand import Expansion
+from nncompiler.codegen.nests.loops import Nest
+from nncompiler.codegen.nests.turn import emit_turn
 from nncompiler.codegen.target import Target
-from nncompiler.codegen.turn import emit_turn
-from nncompiler.codegen.writer import Writer
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.fingerprint import alike, fingerprint, signature
 from nncompiler.ir.kernel import (

@@ -7,9 +7,9 @@ again and again. Both are one loop of explicit vectors, as wide as the target's.
 
 from __future__ import annotations
 
-from nncompiler.codegen.bundles import module_text
-from nncompiler.codegen.elf import link
-from nncompiler.codegen.object_code import compile_module
+from nncompiler.codegen.elf.link import link
+from nncompiler.codegen.objects.bundles import module_text
+from nncompiler.codegen.objects.object_code import compile_module
 from nncompiler.codegen.target import Target
 
 #: Enough to hide the latency (4 cycles on 2 units); with both operands they fit 16 registers.

@@ -65,7 +65,7 @@ def build_artifact(
     """
     from nncompiler import __version__
     from nncompiler.codegen.emit import build
-    from nncompiler.codegen.processes import helpers_ahead
+    from nncompiler.codegen.objects.processes import helpers_ahead
 
     first = compilations[0]
     image = None if weights is None else pack(first.layout, weights)

@@ -14,8 +14,8 @@ from nncompiler.ir.kernel import Plan
 from nncompiler.ir.model import EntryPoint, Network, StateLayout, lay_out
 from nncompiler.ir.text import print_function, print_plan
 from nncompiler.ir.types import DTYPES
-from nncompiler.passes.initial import apart, writing
 from nncompiler.passes.manager import run_passes
+from nncompiler.passes.training.initial import apart, writing
 
 if TYPE_CHECKING:
     from nncompiler.codegen.target import Target
@@ -81,7 +81,7 @@ class Compilation:
 
     @cached_property
     def layout(self) -> StateLayout:
-        from nncompiler.passes.optimizer import slot_types
+        from nncompiler.passes.training.optimizer import slot_types
 
         n = self.network
         return lay_out(n.dtype, n.parameters, slot_types(n), n.states)
@@ -119,7 +119,7 @@ class Compilation:
     @cached_property
     def graphs(self) -> dict[str, Function]:
         """Every function before optimisation, the backward pass and the optimizer written out."""
-        from nncompiler.passes import autodiff, optimizer
+        from nncompiler.passes.training import autodiff, optimizer
 
         network = self.network
         makers = {

@@ -17,17 +17,17 @@ from typing import ClassVar, Protocol
 from nncompiler.errors import UserError, nearest
 from nncompiler.ir.graph import Function, Node
 from nncompiler.ir.op import lookup
-from nncompiler.passes.autodiff import Autodiff
-from nncompiler.passes.cse import CommonSubexpressions
-from nncompiler.passes.dce import DeadCode
-from nncompiler.passes.downstream import Downstream
-from nncompiler.passes.factor import Factor
-from nncompiler.passes.fold_affine import FoldAffine
-from nncompiler.passes.fuse import Fuse
-from nncompiler.passes.quotients import Quotients
-from nncompiler.passes.recompute import Recompute
-from nncompiler.passes.simplify import Simplify
-from nncompiler.passes.upstream import Upstream
+from nncompiler.passes.fusion.downstream import Downstream
+from nncompiler.passes.fusion.fuse import Fuse
+from nncompiler.passes.fusion.upstream import Upstream
+from nncompiler.passes.graph.cse import CommonSubexpressions
+from nncompiler.passes.graph.dce import DeadCode
+from nncompiler.passes.graph.factor import Factor
+from nncompiler.passes.graph.fold_affine import FoldAffine
+from nncompiler.passes.graph.quotients import Quotients
+from nncompiler.passes.graph.simplify import Simplify
+from nncompiler.passes.training.autodiff import Autodiff
+from nncompiler.passes.training.recompute import Recompute
 from nncompiler.record import dataclass, replace
 
 

@@ -15,7 +15,7 @@ takes long falls into more parts than there are workers, so that nobody waits lo
 core does something else. A loop whose rounds are independent is shared as a whole. What is too
 small to share is left to worker 0; a barrier stands only where a kernel touches bytes that another
 worker may have written or still needs since the last one. Needs the places of all buffers
-(`memory`).
+(`memory/`).
 """
 
 from __future__ import annotations

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from nncompiler.ir.graph import Function
 from nncompiler.ir.kernel import Buffer, Kernel, Plan, Schedule
 from nncompiler.ir.model import StateLayout
-from nncompiler.passes.ahead import ahead
-from nncompiler.passes.alternate import alternate
-from nncompiler.passes.known_zeros import leave_out_zeros
-from nncompiler.passes.layout import choose_layouts
-from nncompiler.passes.memory import place
-from nncompiler.passes.panels import pack_panels
+from nncompiler.passes.arithmetic.ahead import ahead
+from nncompiler.passes.arithmetic.known_zeros import leave_out_zeros
+from nncompiler.passes.arithmetic.partial_sums import begin_sums
+from nncompiler.passes.arithmetic.winograd import winograd
+from nncompiler.passes.layout.images import choose_layouts
+from nncompiler.passes.layout.panels import pack_panels
+from nncompiler.passes.layout.stacks import stack_steps
+from nncompiler.passes.lowering.schedule import schedule
+from nncompiler.passes.memory.arena import place
 from nncompiler.passes.parallel import share
-from nncompiler.passes.partial_sums import begin_sums
-from nncompiler.passes.schedule import schedule
-from nncompiler.passes.split_rounds import split_rounds
-from nncompiler.passes.stacks import stack_steps
-from nncompiler.passes.tile import choose, tile_plan
-from nncompiler.passes.winograd import winograd
+from nncompiler.passes.tiling.alternate import alternate
+from nncompiler.passes.tiling.split_rounds import split_rounds
+from nncompiler.passes.tiling.tile import choose, tile_plan
 
 
 def plan_function(

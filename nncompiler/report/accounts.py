@@ -21,10 +21,10 @@ from nncompiler.errors import Span
 from nncompiler.ir.analysis import UPDATE
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Stmt
-from nncompiler.passes.fuse import Fuse
-from nncompiler.passes.grouping import is_view
+from nncompiler.passes.fusion.fuse import Fuse
+from nncompiler.passes.fusion.grouping import is_view
+from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import run_passes
-from nncompiler.passes.schedule import schedule
 from nncompiler.report.cost import (
     NOWHERE,
     FunctionCost,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from nncompiler.passes.memory_svg import human_bytes
+from nncompiler.passes.memory.picture import human_bytes
 from nncompiler.report import graph_svg
 from nncompiler.report.calls import calls
 from nncompiler.report.cost import NOWHERE, FunctionCost, LineCost, Profile, Report

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nncompiler.ir.kernel import Plan
 from nncompiler.ir.model import align
-from nncompiler.passes.allocation import Interval, Problem, Solution
-from nncompiler.passes.memory_svg import svg
+from nncompiler.passes.memory.allocation import Interval, Problem, Solution
+from nncompiler.passes.memory.picture import svg
 
 
 def memory_svg(plan: Plan, title: str) -> str:

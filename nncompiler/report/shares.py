@@ -16,7 +16,7 @@ from nncompiler.ir.nests import contraction
 from nncompiler.ir.op import lookup
 from nncompiler.ir.ops.scan import scan_parts
 from nncompiler.ir.scalar import Load
-from nncompiler.passes.grouping import is_loop
+from nncompiler.passes.fusion.grouping import is_loop
 from nncompiler.record import dataclass, replace
 from nncompiler.report.cost import Work
 from nncompiler.report.traffic import traffic

@@ -15,7 +15,7 @@ import pytest
 import nncompiler
 from nncompiler.errors import Limitation, UserError
 from nncompiler.ir.graph import Function
-from nncompiler.passes.dce import DeadCode
+from nncompiler.passes.graph.dce import DeadCode
 from tests.cli.conftest import LINE, MODELS, REPOSITORY, Nnc
 
 TINY = MODELS / "tiny.nn"

@@ -11,7 +11,7 @@ from nncompiler.ir.interp import run
 from nncompiler.ir.types import F64
 from nncompiler.lang.elaborate import elaborate
 from nncompiler.lang.parse import parse
-from nncompiler.passes.optimizer import train_step
+from nncompiler.passes.training.optimizer import train_step
 
 RNG = np.random.default_rng(0)
 MIXED = """

@@ -16,7 +16,7 @@ from nncompiler.ir.verify import verify
 from nncompiler.lang.elaborate import elaborate, free_sizes
 from nncompiler.lang.elaborate.init import fans
 from nncompiler.lang.parse import parse
-from nncompiler.passes import optimizer
+from nncompiler.passes.training import optimizer
 
 ROOT = Path(__file__).parents[2]
 MODELS = sorted((ROOT / "models").glob("*.nn"))

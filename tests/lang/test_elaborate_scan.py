@@ -10,7 +10,7 @@ from nncompiler.ir.types import F64
 from nncompiler.ir.verify import verify
 from nncompiler.lang.elaborate import elaborate
 from nncompiler.lang.parse import parse
-from nncompiler.passes.autodiff import differentiate
+from nncompiler.passes.training.autodiff import differentiate
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 5, 3))

@@ -10,7 +10,7 @@ from nncompiler.ir.types import F32, F64
 from nncompiler.ir.verify import verify
 from nncompiler.lang.elaborate import elaborate
 from nncompiler.lang.parse import parse
-from nncompiler.passes.optimizer import train_step
+from nncompiler.passes.training.optimizer import train_step
 
 SEED = np.array([3, 0], np.uint32)
 RNG = np.random.default_rng(0)

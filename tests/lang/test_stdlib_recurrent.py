@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nncompiler.ir.interp import run
-from nncompiler.passes.autodiff import differentiate
+from nncompiler.passes.training.autodiff import differentiate
 from tests.lang.test_elaborate_scan import check_gradients, network, numpy_lstm, sigmoid
 
 RNG = np.random.default_rng(1)

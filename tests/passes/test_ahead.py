@@ -12,11 +12,11 @@ from nncompiler.ir.interp import run
 from nncompiler.ir.kernel import step_reads_and_writes
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.verify_plan import verify_plan
-from nncompiler.passes.ahead import ahead
+from nncompiler.passes.arithmetic.ahead import ahead
+from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import run_passes
-from nncompiler.passes.memory import place
+from nncompiler.passes.memory.arena import place
 from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.passes.schedule import schedule
 from tests.networks import layout_of, run_planned
 
 MODELS = Path(__file__).resolve().parents[2] / "models"

@@ -15,8 +15,8 @@ from nncompiler.ir.interp import run
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import F32, TensorType
 from nncompiler.lang.elaborate import network, scope
-from nncompiler.passes.factor import Factor
-from nncompiler.passes.fuse import Fuse
+from nncompiler.passes.fusion.fuse import Fuse
+from nncompiler.passes.graph.factor import Factor
 
 MODEL = """model m {
     input x : f32[batch, 6]

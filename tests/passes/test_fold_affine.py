@@ -12,8 +12,8 @@ from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.types import F64
-from nncompiler.passes.dce import DeadCode
-from nncompiler.passes.fold_affine import FoldAffine
+from nncompiler.passes.graph.dce import DeadCode
+from nncompiler.passes.graph.fold_affine import FoldAffine
 from nncompiler.passes.manager import run_passes
 from nncompiler.passes.pipelines import OPTIMISE
 

@@ -10,9 +10,9 @@ from nncompiler.ir.graph import Builder, Function
 from nncompiler.ir.interp import run
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.types import F32, F64, TensorType
-from nncompiler.passes.autodiff import differentiate
-from nncompiler.passes.dce import DeadCode
-from nncompiler.passes.simplify import Simplify
+from nncompiler.passes.graph.dce import DeadCode
+from nncompiler.passes.graph.simplify import Simplify
+from nncompiler.passes.training.autodiff import differentiate
 from tests.networks import mlp
 
 

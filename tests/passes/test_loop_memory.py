@@ -14,9 +14,9 @@ from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text.plan import parse_plan
 from nncompiler.ir.types import F32, TensorType
 from nncompiler.ir.verify_plan import check_plan
-from nncompiler.passes.autodiff import differentiate
-from nncompiler.passes.fuse import Fuse
-from nncompiler.passes.hazards import may_overwrite_stepwise
+from nncompiler.passes.fusion.fuse import Fuse
+from nncompiler.passes.lowering.hazards import may_overwrite_stepwise
+from nncompiler.passes.training.autodiff import differentiate
 from tests.differential import Compiled, differences
 from tests.networks import MATMUL, run_planned
 

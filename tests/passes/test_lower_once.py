@@ -14,14 +14,15 @@ from nncompiler.ir.graph import Builder, Function
 from nncompiler.ir.kernel import Plan
 from nncompiler.ir.text import print_plan
 from nncompiler.ir.types import F32, TensorType
-from nncompiler.passes import lower_once, winograd
-from nncompiler.passes.batch_last import batch_last
-from nncompiler.passes.fuse import Fuse
-from nncompiler.passes.layout import regions
-from nncompiler.passes.lower import lower_group
+from nncompiler.passes.arithmetic import winograd
+from nncompiler.passes.fusion.fuse import Fuse
+from nncompiler.passes.layout.batch_last import batch_last
+from nncompiler.passes.layout.images import regions
+from nncompiler.passes.lowering import lower_once
+from nncompiler.passes.lowering.lower import lower_group
+from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import run_passes
 from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.passes.schedule import schedule
 from tests.differential import state_of, untransformed
 from tests.networks import layout_of
 from tests.random_graphs import random_function

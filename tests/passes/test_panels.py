@@ -16,11 +16,11 @@ from nncompiler.ir.kernel import Kernel, Loop, Plan, loads
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.types import F64
 from nncompiler.ir.verify_plan import verify_plan
+from nncompiler.passes.layout.panels import pack_panels
+from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import run_passes
-from nncompiler.passes.memory import place
-from nncompiler.passes.panels import pack_panels
+from nncompiler.passes.memory.arena import place
 from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.passes.schedule import schedule
 from tests.differential import unpacked
 from tests.networks import layout_of, run_planned
 from tests.passes.test_scan import gradient_of, rnn

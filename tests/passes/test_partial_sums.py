@@ -13,11 +13,11 @@ from nncompiler.ir.interp import run
 from nncompiler.ir.kernel import Fold, For, Plan
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.verify_plan import verify_plan
+from nncompiler.passes.arithmetic.partial_sums import begin_sums
+from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import run_passes
-from nncompiler.passes.memory import place
-from nncompiler.passes.partial_sums import begin_sums
+from nncompiler.passes.memory.arena import place
 from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.passes.schedule import schedule
 from tests.networks import layout_of, run_planned
 
 NETWORK = """

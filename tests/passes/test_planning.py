@@ -13,12 +13,12 @@ from nncompiler.ir.model import Network
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.train import OptimizerSpec
 from nncompiler.ir.types import F32, TensorType
-from nncompiler.passes import optimizer
-from nncompiler.passes.fuse import Fuse
+from nncompiler.passes.fusion.fuse import Fuse
+from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import run_passes
-from nncompiler.passes.memory import place
+from nncompiler.passes.memory.arena import place
 from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.passes.schedule import schedule
+from nncompiler.passes.training import optimizer
 from tests.networks import MATMUL, layout_of, mlp, run_planned
 
 ADAM = OptimizerSpec("adam", (("lr", 0.01), ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8)))

@@ -15,7 +15,7 @@ from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import parse_plan, print_plan
 from nncompiler.ir.types import F32, F64, DType
 from nncompiler.passes.manager import run_pass
-from nncompiler.passes.recompute import Recompute
+from nncompiler.passes.training.recompute import Recompute
 from nncompiler.report.accounts import analyse
 from nncompiler.report.text import render
 from tests.differential import Compiled, differences

@@ -14,8 +14,8 @@ from nncompiler.ir.model import EntryPoint, Program
 from nncompiler.ir.ops.scan import emit_scan
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.types import F32, F64, I32, DType, TensorType
-from nncompiler.passes.autodiff import differentiate
 from nncompiler.passes.pipelines import OPTIMISE
+from nncompiler.passes.training.autodiff import differentiate
 from tests.differential import Compiled, differences
 from tests.networks import MATMUL, run_planned
 from tests.passes.test_gradient import check_by_differences

@@ -16,14 +16,14 @@ from nncompiler.ir.kernel import Plan
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import parse_plan, print_plan
 from nncompiler.ir.verify_plan import verify_plan
-from nncompiler.passes import winograd_kernels
-from nncompiler.passes.channels_last import channels_last
-from nncompiler.passes.layout import choose_layouts, regions
+from nncompiler.passes.arithmetic import winograd_kernels
+from nncompiler.passes.arithmetic.winograd import winograd
+from nncompiler.passes.layout.channels_last import channels_last
+from nncompiler.passes.layout.images import choose_layouts, regions
+from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import run_passes
-from nncompiler.passes.memory import place
+from nncompiler.passes.memory.arena import place
 from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.passes.schedule import schedule
-from nncompiler.passes.winograd import winograd
 from tests.differential import row_major, untransformed
 from tests.networks import layout_of, run_planned
 

@@ -1,0 +1,1 @@
+"""The strategy for sums of products: register tiles, packed copies, rounds."""

@@ -1,0 +1,51 @@
+"""What the epilogue of a register tile reads and writes, asked for before its sums are added up:
+rows lie far apart, so that no prefetch of hardware would bring them in time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from nncompiler.codegen.instructions.emitter import Emitter
+from nncompiler.ir.kernel import Fold, Stmt, Store, expressions
+from nncompiler.ir.scalar import Affine, Index, Load, axes_of, walk
+
+#: Bytes of a cache line, and how many of all that is touched stay in the second-level cache.
+LINE, _NEAR = 64, 192 * 1024
+#: Steps of a reduction that hide the request for a line of each row.
+_STEPS = 20
+
+
+def expected(
+    body: Sequence[Stmt],
+    tile: tuple[str, str | None],
+    extents: Mapping[str, int],
+    steps: int,
+    emitter: Emitter,
+) -> tuple[tuple[Load, bool], ...]:
+    """One element each of what is contiguous along the columns of a `tile` and differs from row
+    to row, and whether it is written; nothing where that is little or sums have few `steps`.
+    """
+    found: dict[tuple[str, tuple[Index, ...]], tuple[Load, bool]] = {}
+    for s in body:
+        if isinstance(s, Fold):
+            continue
+        if isinstance(s, Store):
+            dtype = emitter.places[s.buffer].dtype
+            found[s.buffer, s.index] = Load(s.buffer, s.index, dtype), True
+        for x in (x for e in expressions(s) for x in walk(e)):
+            if isinstance(x, Load) and x.guard is None:
+                found.setdefault((x.buffer, x.index), (x, False))
+    chosen = [(x, w) for x, w in found.values() if _suits(x, *tile, emitter)]
+    size = sum(math.prod(extents.get(a, 1) for a in axes_of(x)) * x.dtype.bytes for x, _ in chosen)
+    return tuple(chosen) if size > _NEAR and steps >= _STEPS * len(chosen) else ()
+
+
+def _suits(load: Load, columns: str, rows: str | None, emitter: Emitter) -> bool:
+    place, step = emitter.places[load.buffer], 0
+    for index, stride in zip(load.index, place.strides, strict=True):
+        if not isinstance(index, Affine):
+            return False
+        step += index.coefficient(columns) * stride
+    return step == 1 and (rows is None or rows in axes_of(load))

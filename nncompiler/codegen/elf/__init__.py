@@ -1,0 +1,1 @@
+"""Shared objects, written without a linker."""

@@ -1,0 +1,1 @@
+"""LLVM instructions on typed values, and where elements are."""

@@ -1,0 +1,1 @@
+"""What a program consists of besides kernels: entry points, threads, header, manifest."""

@@ -1,0 +1,1 @@
+"""From the text of modules to object code."""

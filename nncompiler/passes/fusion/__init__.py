@@ -1,0 +1,1 @@
+"""Graph -> Graph: nodes in groups, one for each kernel."""

@@ -1,0 +1,1 @@
+"""Graph -> Graph: the same values by fewer or cheaper nodes."""

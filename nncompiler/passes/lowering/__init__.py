@@ -1,0 +1,1 @@
+"""Graph -> Plan: each group as a loop nest, in order."""

@@ -1,0 +1,1 @@
+"""Plan -> Plan: where buffers lie in the arena."""

@@ -1,0 +1,1 @@
+"""Plan -> Plan: how each nest runs: vectors, register tiles, rounds, the order of loops."""

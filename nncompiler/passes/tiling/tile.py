@@ -1,0 +1,96 @@
+"""Choose how every kernel of a plan runs: which axis goes over SIMD lanes, and the register tile
+of a contraction.
+
+    schedule loops      ──▶      schedule contract: vector j, register i, tile 6x16, order j i | k
+
+`contract` (with loops in the order of `order`) and `loops` compare the candidates.
+Only schedules are changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TypeAlias
+
+from nncompiler.ir.fingerprint import fingerprint
+from nncompiler.ir.kernel import (
+    Buffer,
+    Kernel,
+    Loop,
+    Plan,
+    Schedule,
+    Step,
+    expressions,
+    local_types,
+    statements,
+)
+from nncompiler.ir.nests import contraction
+from nncompiler.passes.tiling.contract import ContractionTiles
+from nncompiler.passes.tiling.loops import LoopLanes, loop_order, transposition
+from nncompiler.passes.tiling.together import side_by_side
+from nncompiler.record import replace
+
+Buffers: TypeAlias = Mapping[str, Buffer]
+
+#: The choices for kernels seen before, whatever their names were.
+_CHOSEN: dict[Hashable, tuple[float, Schedule]] = {}
+_CHOSEN_MOST = 4096
+
+
+def tile_plan(plan: Plan, vector_bytes: int, registers: int) -> Plan:
+    """The plan with a schedule for every kernel that has none yet."""
+    buffers = plan.table()
+
+    def visit(step: Step) -> Step:
+        match step:
+            case Loop():
+                return replace(step, body=tuple(visit(s) for s in step.body))
+            case Kernel(schedule=schedule) if schedule == Schedule():
+                return replace(
+                    step, schedule=choose_schedule(step, buffers, vector_bytes, registers)
+                )
+            case Kernel():
+                return step
+
+    steps = tuple(visit(s) for s in plan.steps)
+    return plan if steps == plan.steps else replace(plan, steps=steps)
+
+
+def choose_schedule(
+    kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
+) -> Schedule:
+    """The cheapest schedule for one kernel."""
+    return choose(kernel, buffers, vector_bytes, registers)[1]
+
+
+def choose(
+    kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
+) -> tuple[float, Schedule]:
+    """The cheapest schedule and the cycles it is expected to take."""
+    key = (fingerprint(kernel, buffers), vector_bytes, registers)
+    if key not in _CHOSEN:
+        if len(_CHOSEN) >= _CHOSEN_MOST:
+            _CHOSEN.clear()
+        _CHOSEN[key] = _search(kernel, buffers, vector_bytes, registers)
+    return _CHOSEN[key]
+
+
+def _search(
+    kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
+) -> tuple[float, Schedule]:
+    form = contraction(kernel)
+    if form is not None:
+        lanes = vector_bytes // form.products[0].a.dtype.bytes
+        found = ContractionTiles(form, buffers, lanes, vector_bytes, registers).best()
+        if found is not None:
+            return found
+    if (turned := transposition(kernel, buffers)) is not None:
+        return turned
+    widest = max((t.bytes for t in local_types(kernel).values()), default=4)
+    for s in statements(kernel.body):
+        widest = max([widest, *(e.dtype.bytes for e in expressions(s))])
+    cost, names = LoopLanes(buffers, vector_bytes // widest).best(kernel.body, None)
+    vector = tuple(dict.fromkeys(names))
+    order = loop_order(kernel, buffers)
+    rows, together = side_by_side(kernel.body, vector, order, vector_bytes // widest)
+    return cost, Schedule(vector=vector, register=rows, order=order, unroll=together)

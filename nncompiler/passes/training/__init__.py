@@ -1,0 +1,1 @@
+"""Graph -> Graph: gradients, optimizers, and the functions of training."""

@@ -1,0 +1,614 @@
+"""The ELF writer makes libraries of LLVM's objects; the reader of artifacts trusts no file."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import pytest
+
+from nncompiler.codegen.elf.link import link
+from nncompiler.errors import CompilerBug, UserError
+from nncompiler.runtime.elf import check, read_section
+
+KERNEL = """
+@primes = internal unnamed_addr constant [4 x i32] [i32 2, i32 3, i32 5, i32 7], align 64
+@calls = global i32 10
+@zeros = internal global [100 x i32] zeroinitializer, align 64
+@ops = internal constant [2 x ptr] [ptr @double, ptr @negate]
+@cursor = internal global ptr getelementptr (i8, ptr @primes, i64 8)
+@lanes = internal constant <16 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7,
+    i32 8, i32 9, i32 10, i32 11, i32 12, i32 13, i32 14, i32 15>, align 64
+
+define i32 @double(i32 %x) {
+  %y = shl i32 %x, 1
+  ret i32 %y
+}
+define i32 @negate(i32 %x) {
+  %y = sub i32 0, %x
+  ret i32 %y
+}
+define i32 @prime(i32 %i) {
+  %p = getelementptr i32, ptr @primes, i32 %i
+  %v = load i32, ptr %p
+  ret i32 %v
+}
+define i32 @count() {
+  %v = load i32, ptr @calls
+  %w = add i32 %v, 1
+  store i32 %w, ptr @calls
+  ret i32 %w
+}
+define i32 @indirect(i32 %i, i32 %x) {
+  %p = getelementptr ptr, ptr @ops, i32 %i
+  %f = load ptr, ptr %p
+  %v = call i32 %f(i32 %x)
+  ret i32 %v
+}
+define i32 @through_cursor() {
+  %p = load ptr, ptr @cursor
+  %v = load i32, ptr %p
+  ret i32 %v
+}
+define i32 @zero_sum(i32 %i, i32 %x) {
+  %p = getelementptr i32, ptr @zeros, i32 %i
+  %v = load i32, ptr %p
+  %w = add i32 %v, %x
+  store i32 %w, ptr %p
+  ret i32 %w
+}
+define float @polynomial(float %x) {
+  %a = fmul float %x, 0x3FF19999A0000000
+  %b = fadd float %a, 0x4001C71C80000000
+  %c = fmul float %b, %x
+  ret float %c
+}
+define void @add_lanes(ptr %out) {
+  %v = load <16 x i32>, ptr @lanes, align 64
+  %w = load <16 x i32>, ptr %out, align 4
+  %s = add <16 x i32> %v, %w
+  store <16 x i32> %s, ptr %out, align 4
+  ret void
+}
+define i64 @lanes_at() {
+  %i = ptrtoint ptr @lanes to i64
+  ret i64 %i
+}
+define i64 @zeros_at() {
+  %i = ptrtoint ptr @zeros to i64
+  ret i64 %i
+}
+define i32 @jump(i32 %i) noinline {
+  switch i32 %i, label %other [ i32 0, label %a
+                                i32 1, label %b
+                                i32 2, label %c
+                                i32 3, label %d
+                                i32 4, label %e ]
+a:
+  %va = call i32 @count()
+  ret i32 %va
+b:
+  %vb = call i32 @prime(i32 3)
+  ret i32 %vb
+c:
+  %vc = call i32 @through_cursor()
+  ret i32 %vc
+d:
+  %vd = call i32 @indirect(i32 1, i32 9)
+  ret i32 %vd
+e:
+  %ve = call i32 @zero_sum(i32 3, i32 6)
+  ret i32 %ve
+other:
+  ret i32 -1
+}
+"""
+EXPORTS = (
+    "prime", "count", "indirect", "through_cursor", "zero_sum", "polynomial", "add_lanes",
+    "lanes_at", "zeros_at", "jump",
+)  # fmt: skip
+IDENTITY = "define i32 @f(i32 %x) {\n  ret i32 %x\n}\n"
+
+
+def emit(text: str, **options: object) -> bytes:
+    """The object that LLVM makes of textual IR."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    settings = {
+        "cpu": llvm.get_host_cpu_name(),
+        "features": llvm.get_host_cpu_features().flatten(),
+        "reloc": "pic",
+        "codemodel": "small",
+        "opt": 3,
+        **options,
+    }
+    target = llvm.Target.from_triple("x86_64-unknown-linux-gnu")
+    module = llvm.parse_assembly('target triple = "x86_64-unknown-linux-gnu"\n' + text)
+    return target.create_target_machine(**settings).emit_object(module)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> bytes:
+    """The object of `KERNEL`."""
+    return emit(KERNEL)
+
+
+@pytest.fixture(scope="module")
+def library(kernel: bytes) -> bytes:
+    """The shared object of `KERNEL`, with two sections added."""
+    extra = {".nnmanifest": b'{"abi": 1}', ".nntexts": bytes(range(256)) * 5}
+    return link([kernel], EXPORTS, "libkernel.so", extra)
+
+
+def opened(directory: Path, data: bytes, name: str = "lib.so") -> ctypes.CDLL:
+    """The library, opened from a file."""
+    (directory / name).write_bytes(data)
+    return ctypes.CDLL(str(directory / name))
+
+
+def tool(name: str) -> str:
+    """The path of a program that a test needs for a cross-check."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def output(*command: object) -> str:
+    """What a command prints; warnings on standard error count as failure."""
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    return done.stdout
+
+
+def segments(data: bytes) -> list[tuple[int, ...]]:
+    """The program headers: kind, rights, offset, address, -, size in file, size, align."""
+    offset, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
+    return list(struct.iter_unpack("<IIQQQQQQ", data[offset : offset + 56 * count]))
+
+
+def exercise(lib: ctypes.CDLL) -> list[object]:
+    """Call everything in `KERNEL`."""
+    lib.polynomial.restype, lib.polynomial.argtypes = ctypes.c_float, [ctypes.c_float]
+    lanes = (ctypes.c_int32 * 16)(*range(100, 116))
+    lib.add_lanes(lanes)
+    return [
+        [lib.prime(i) for i in range(4)],
+        [lib.count() for _ in range(3)],
+        [lib.indirect(0, 21), lib.indirect(1, 21)],
+        lib.through_cursor(),
+        [lib.zero_sum(5, 3), lib.zero_sum(5, 4)],
+        list(lanes),
+        [lib.jump(i) for i in range(6)],
+        struct.pack("<f", lib.polynomial(0.7)),
+    ]
+
+
+def test_library_opens_and_computes(tmp_path: Path, library: bytes) -> None:
+    """Constants, variables, pointer tables, vectors and jump tables all work through ctypes."""
+    results = exercise(opened(tmp_path, library))
+    assert results[:7] == [
+        [2, 3, 5, 7],
+        [11, 12, 13],
+        [42, -21],
+        5,
+        [3, 7],
+        [100 + 2 * i for i in range(16)],
+        [14, 7, 5, -9, 6, -1],
+    ]
+    value = struct.unpack("<f", results[7])[0]  # type: ignore[arg-type]
+    assert value == pytest.approx((0.7 * 1.1 + 2.2222223) * 0.7, rel=1e-6)
+
+
+def test_alignment_is_kept(tmp_path: Path, library: bytes) -> None:
+    """Vector constants and zeroed buffers that ask for 64 bytes get them in memory."""
+    lib = opened(tmp_path, library)
+    for function in (lib.lanes_at, lib.zeros_at):
+        function.restype = ctypes.c_int64
+        assert function() % 64 == 0
+
+
+def test_same_bytes_twice(kernel: bytes, library: bytes) -> None:
+    """The same arguments give the same file."""
+    extra = {".nnmanifest": b'{"abi": 1}', ".nntexts": bytes(range(256)) * 5}
+    assert link([emit(KERNEL)], EXPORTS, "libkernel.so", extra) == library
+    assert link([kernel], EXPORTS, "libother.so", extra) != library
+
+
+def test_only_exports_are_visible(tmp_path: Path, library: bytes) -> None:
+    """Global functions that are not exported cannot be found from outside."""
+    lib = opened(tmp_path, library)
+    for name in ("double", "negate", "calls", "nothing"):
+        with pytest.raises(AttributeError):
+            getattr(lib, name)
+
+
+def test_many_exports_are_all_found(tmp_path: Path) -> None:
+    """Every name of a hash table with collisions leads to its own function."""
+    names = [f"lenet_function_{i}_b64" for i in range(200)]
+    text = "".join(f"define i32 @{n}() {{\n  ret i32 {i}\n}}\n" for i, n in enumerate(names))
+    lib = opened(tmp_path, link([emit(text)], names[::-1], "libmany.so", {}))
+    assert [getattr(lib, name)() for name in names] == list(range(200))
+
+
+CROSS_A = """
+@table = constant [2 x i32] [i32 30, i32 12]
+@counter = external global i32
+declare i32 @helper(i32)
+declare void @memset(ptr, i32, i64)
+define i32 @main_kernel(i32 %x) {
+  %buffer = alloca [4096 x i8], align 64
+  call void @memset(ptr %buffer, i32 7, i64 4096)
+  %p = getelementptr i8, ptr %buffer, i64 4000
+  %b = load volatile i8, ptr %p
+  %bx = zext i8 %b to i32
+  %v = call i32 @helper(i32 %x)
+  %c = load i32, ptr @counter
+  %s = add i32 %v, %c
+  %t = add i32 %s, %bx
+  ret i32 %t
+}
+define i32 @tail(i32 %x) {
+  %v = musttail call i32 @helper(i32 %x)
+  ret i32 %v
+}
+"""
+CROSS_B = """
+@table = external constant [2 x i32]
+@counter = global i32 1000
+@handler = global ptr @helper
+define i32 @helper(i32 %x) noinline {
+  %v = load i32, ptr @table
+  %p = getelementptr i32, ptr @table, i32 1
+  %w = load i32, ptr %p
+  %s = add i32 %v, %w
+  %t = add i32 %s, %x
+  ret i32 %t
+}
+define void @memset(ptr %p, i32 %byte, i64 %n) "no-builtins" {
+entry:
+  %b = trunc i32 %byte to i8
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %q = getelementptr i8, ptr %p, i64 %i
+  store volatile i8 %b, ptr %q
+  %next = add i64 %i, 1
+  %done = icmp eq i64 %next, %n
+  br i1 %done, label %exit, label %loop
+exit:
+  ret void
+}
+"""
+
+
+def test_objects_refer_to_each_other(tmp_path: Path) -> None:
+    """Calls, constants and variables of one object are bound to another; memset is ours."""
+    objects = [emit(CROSS_A), emit(CROSS_B)]
+    for order in (objects, objects[::-1]):
+        data = link(order, ["main_kernel", "tail"], "libcross.so", {})
+        lib = opened(tmp_path, data, f"cross{order is objects}.so")
+        assert (lib.main_kernel(58), lib.tail(1)) == (30 + 12 + 58 + 1000 + 7, 43)
+
+
+def test_offset_table_where_a_load_cannot_be_rewritten(tmp_path: Path) -> None:
+    """An instruction that compares or calls through the offset table gets a slot of it."""
+    first = """
+    @elsewhere = external global i32
+    declare i32 @callee(i32) nonlazybind
+    define i32 @is_elsewhere(ptr %p) {
+      %c = icmp eq ptr %p, @elsewhere
+      %v = zext i1 %c to i32
+      ret i32 %v
+    }
+    define i32 @call_it(i32 %x) {
+      %v = call i32 @callee(i32 %x) nonlazybind
+      %w = add i32 %v, 1
+      ret i32 %w
+    }
+    """
+    second = """
+    @elsewhere = global i32 5
+    define ptr @where() {
+      ret ptr @elsewhere
+    }
+    define i32 @callee(i32 %x) {
+      %v = mul i32 %x, 3
+      ret i32 %v
+    }
+    """
+    data = link([emit(first), emit(second)], ["is_elsewhere", "where", "call_it"], "libgot.so", {})
+    got = read_section(data, ".got")
+    assert got is not None and len(got) == 16
+    lib = opened(tmp_path, data)
+    lib.where.restype = ctypes.c_void_p
+    lib.is_elsewhere.argtypes = [ctypes.c_void_p]
+    where = lib.where()
+    assert (lib.is_elsewhere(where), lib.is_elsewhere(where + 4), lib.call_it(5)) == (1, 0, 16)
+
+
+def test_strong_definition_wins_over_weak(tmp_path: Path) -> None:
+    """A weak function gives way to an ordinary one, in whichever order they come."""
+    weak = emit("define weak i32 @f() {\n  ret i32 1\n}\ndefine i32 @g() {\n  ret i32 3\n}\n")
+    strong = emit("define i32 @f() {\n  ret i32 2\n}\n")
+    for order in ([weak, strong], [strong, weak]):
+        lib = opened(tmp_path, link(order, ["f", "g"], "lib.so", {}), f"{order[0] is weak}.so")
+        assert (lib.f(), lib.g()) == (2, 3)
+
+
+def test_pages_are_writable_or_executable_but_never_both(library: bytes) -> None:
+    """Rights of each segment, page alignment, no overlap, no executable stack, pointers sealed."""
+    loads = [s for s in segments(library) if s[0] == 1]
+    assert [s[1] for s in loads] == [4, 5, 6]
+    for before, after in zip(loads, loads[1:], strict=False):
+        assert before[3] + before[6] <= after[3]
+    for _, _, offset, address, _, in_file, in_memory, align in loads:
+        assert align == 4096 and offset == address and offset % 4096 == 0
+        assert in_file <= in_memory and offset + in_file <= len(library)
+    (stack,) = [s for s in segments(library) if s[0] == 0x6474E551]
+    assert stack[1] == 6
+    (sealed,) = [s for s in segments(library) if s[0] == 0x6474E552]
+    (dynamic,) = [s for s in segments(library) if s[0] == 2]
+    assert sealed[3] % 4096 == 0 and sealed[6] % 4096 == 0
+    assert sealed[3] <= dynamic[3] and dynamic[3] + dynamic[6] <= sealed[3] + sealed[6]
+
+
+def test_pages_in_memory_have_these_rights(tmp_path: Path, library: bytes) -> None:
+    """The maps of the process show code not writable, and the pointer tables read-only."""
+    path = tmp_path / "rights.so"
+    lib = opened(tmp_path, library, path.name)
+    assert lib.prime(0) == 2
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    rights = [line.split()[1] for line in maps if line.endswith(str(path))]
+    assert rights == ["r--p", "r-xp", "r--p", "rw-p"]
+
+
+@pytest.mark.parametrize(
+    "text, data",
+    [
+        (IDENTITY, 0),
+        ("@v = global i32 4\n" + IDENTITY, 4),
+        ("@v = global [5000 x i32] zeroinitializer\n" + IDENTITY, 20000),
+    ],
+    ids=["code", "data", "zeros"],
+)
+def test_few_sections(tmp_path: Path, text: str, data: int) -> None:
+    """Libraries without variables, without zeroed memory, or with nothing else open as well."""
+    blob = link([emit(text)], ["f"], "lib.so", {})
+    check(blob)
+    assert opened(tmp_path, blob).f(33) == 33
+    assert [s for s in segments(blob) if s[0] == 1][-1][6] == 4096 + data
+
+
+def test_data_without_code(tmp_path: Path) -> None:
+    """A library of constants only can be opened and read."""
+    blob = link([emit("@weights = constant [3 x float] [float 1.0, float 2.0, float 3.0]")],
+                ["weights"], "lib.so", {})  # fmt: skip
+    values = (ctypes.c_float * 3).in_dll(opened(tmp_path, blob), "weights")
+    assert list(values) == [1.0, 2.0, 3.0]
+
+
+REFUSED = {
+    "undefined": ([IDENTITY, "declare i32 @puts(i32)\ndeclare float @llvm.sin.f32(float)\n"
+                   "define float @g(float %x) {\n  %a = call i32 @puts(i32 1)\n"
+                   "  %s = call float @llvm.sin.f32(float %x)\n  ret float %s\n}\n"],
+                  "NN0561", "undefined symbols: puts, sinf"),
+    "twice": ([IDENTITY, IDENTITY], "NN0562", "symbol f, but found it in objects 0 and 1"),
+    "thread-local": ([IDENTITY, "@t = thread_local global i32 1\n"], "NN0564", ".tdata"),
+    "constructor": ([IDENTITY, "@llvm.global_ctors = appending global [1 x { i32, ptr, ptr }]"
+                     " [{ i32, ptr, ptr } { i32 65535, ptr @c, ptr null }]\n"
+                     "define void @c() {\n  ret void\n}\n"], "NN0564", ".ctors"),
+    "common": ([IDENTITY, "@many = common global i32 0\n"], "NN0564", "many"),
+    "alignment": ([IDENTITY, "@big = constant i32 1, align 8192\n"], "NN0564", "8192"),
+    "chosen": ([IDENTITY, "@i = ifunc i32 (), ptr @r\ndefine ptr @r() {\n  ret ptr @f2\n}\n"
+                "define i32 @f2() {\n  ret i32 1\n}\n"], "NN0564", "symbol i is"),
+    "pointer in code": ([IDENTITY, "define void @g() prefix ptr @f {\n  ret void\n}\n"
+                         "declare i32 @f(i32)\n"], "NN0563", "R_X86_64_64 against f in object 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_kernel_never_needs_is_refused(case: str) -> None:
+    """The error names the symbol or section that is out of place."""
+    texts, code, message = REFUSED[case]
+    with pytest.raises(CompilerBug) as caught:
+        link([emit(text) for text in texts], ["f"], "lib.so", {})
+    assert caught.value.code == code
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "options, code, message",
+    [
+        ({"reloc": "static"}, "NN0563", "R_X86_64_32"),
+        ({"codemodel": "large"}, "NN0561", "_GLOBAL_OFFSET_TABLE_"),
+    ],
+    ids=["static", "large"],
+)
+def test_code_for_another_model_is_refused(
+    options: dict[str, str], code: str, message: str
+) -> None:
+    """Objects that are not position independent or not small are refused by what they lack."""
+    with pytest.raises(CompilerBug) as caught:
+        link([emit(KERNEL, **options)], EXPORTS, "lib.so", {})
+    assert caught.value.code == code and message in caught.value.message
+
+
+def test_bad_arguments_are_refused(kernel: bytes) -> None:
+    """Exports that do not exist or repeat, section names in use, objects that are none."""
+    cases = [
+        ("NN0565", "nothing", lambda: link([kernel], ["nothing"], "lib.so", {})),
+        ("NN0565", "distinct", lambda: link([kernel], ["prime", "prime"], "lib.so", {})),
+        ("NN0565", "cursor", lambda: link([kernel], ["cursor"], "lib.so", {})),
+        ("NN0566", "'.text'", lambda: link([kernel], [], "lib.so", {".text": b""})),
+        ("NN0566", "'manifest'", lambda: link([kernel], [], "lib.so", {"manifest": b""})),
+        ("NN0560", "object 1", lambda: link([kernel, b"\x7fELF"], [], "lib.so", {})),
+        ("NN0560", "object 0", lambda: link([kernel[:-100]], [], "lib.so", {})),
+        ("NN0560", "object 0", lambda: link([b"x" * 500], [], "lib.so", {})),
+    ]
+    for code, message, attempt in cases:
+        with pytest.raises(CompilerBug) as caught:
+            attempt()
+        assert caught.value.code == code and message in caught.value.message
+
+
+def test_links_where_no_tool_is_installed(tmp_path: Path) -> None:
+    """With an empty PATH a process emits, links, opens and calls."""
+    script = (
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        "from test_elf import IDENTITY, emit, opened\n"
+        "from nncompiler.codegen.elf.link import link\n"
+        "from pathlib import Path\n"
+        "lib = opened(Path(sys.argv[1]), link([emit(IDENTITY)], ['f'], 'lib.so', {}))\n"
+        "print(lib.f(77))\n"
+    )
+    environment = {"PATH": "", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "77\n", done.stderr
+
+
+def test_readelf_has_no_complaint(tmp_path: Path, library: bytes) -> None:
+    """readelf reads every table without a warning and sees the symbols that were meant."""
+    (tmp_path / "lib.so").write_bytes(library)
+    readelf = tool("readelf")
+    text = output(readelf, "-aW", "--debug-dump=frames", "--lint", tmp_path / "lib.so")
+    assert "Library soname: [libkernel.so]" in text and "TEXTREL" not in text
+    symbols = output(readelf, "-sW", tmp_path / "lib.so")
+    dynamic, full = symbols.split("Symbol table '.symtab'")
+    rows = [line.split() for line in dynamic.splitlines() if " FUNC " in line]
+    assert sorted(row[-1] for row in rows) == sorted(EXPORTS)
+    assert all(row[4] == "GLOBAL" and int(row[2]) > 0 for row in rows)
+    assert {"double", "primes", "ops"} <= {line.split()[-1] for line in full.splitlines()[2:]}
+
+
+def test_objdump_names_functions(tmp_path: Path, library: bytes) -> None:
+    """A disassembly shows every function under its name, exported or not."""
+    (tmp_path / "lib.so").write_bytes(library)
+    text = output(tool("objdump"), "-d", tmp_path / "lib.so")
+    assert all(f"<{name}>:" in text for name in (*EXPORTS, "double", "negate"))
+    assert "(bad)" not in text
+
+
+def test_stripped_library_works(tmp_path: Path, library: bytes) -> None:
+    """strip, which rewrites the file from its headers, keeps a working library and manifest."""
+    (tmp_path / "lib.so").write_bytes(library)
+    output(tool("strip"), "-o", tmp_path / "stripped.so", tmp_path / "lib.so")
+    data = (tmp_path / "stripped.so").read_bytes()
+    check(data)
+    assert read_section(data, ".symtab") is None
+    assert read_section(data, ".nnmanifest") == b'{"abi": 1}'
+    assert ctypes.CDLL(str(tmp_path / "stripped.so")).jump(3) == -9
+
+
+def test_same_results_as_the_system_linker(tmp_path: Path, kernel: bytes, library: bytes) -> None:
+    """A library that ld makes of the same object gives the same results."""
+    (tmp_path / "kernel.o").write_bytes(kernel)
+    output(tool("ld"), "-shared", "-o", tmp_path / "ld.so", tmp_path / "kernel.o")
+    theirs = exercise(ctypes.CDLL(str(tmp_path / "ld.so")))
+    assert exercise(opened(tmp_path, library)) == theirs
+
+
+def test_c_programs_link_and_open_it(tmp_path: Path, library: bytes) -> None:
+    """A C program is linked against the library; another opens it with dlopen."""
+    cc = tool("cc")
+    (tmp_path / "libkernel.so").write_bytes(library)
+    (tmp_path / "linked.c").write_text(
+        "#include <stdio.h>\nint prime(int); int jump(int);\n"
+        'int main(void) { printf("%d %d\\n", prime(3), jump(3)); }\n'
+    )
+    (tmp_path / "opened.c").write_text(
+        "#include <stdio.h>\n#include <dlfcn.h>\n"
+        "int main(int n, char **a) { void *l = dlopen(a[n - 1], RTLD_NOW); if (!l) return 1;\n"
+        '  int (*f)(int) = (int (*)(int))dlsym(l, "jump"); printf("%d %d\\n", f(1), f(3));\n'
+        "  return dlclose(l); }\n"
+    )
+    linked, loaded = tmp_path / "linked", tmp_path / "opened"
+    output(cc, tmp_path / "linked.c", "-o", linked, "-L", tmp_path, "-lkernel",
+           f"-Wl,-rpath,{tmp_path}")  # fmt: skip
+    output(cc, tmp_path / "opened.c", "-o", loaded, "-ldl")
+    assert output(linked) == "7 -9\n"
+    assert output(loaded, tmp_path / "libkernel.so") == "7 -9\n"
+
+
+def test_sections_are_read_from_the_file(library: bytes) -> None:
+    """Added sections come back whole; others too; unknown names are None."""
+    check(library)
+    assert read_section(library, ".nnmanifest") == b'{"abi": 1}'
+    assert read_section(library, ".nntexts") == bytes(range(256)) * 5
+    assert read_section(library, ".bss") == b""
+    assert len(read_section(library, ".text") or b"") > 100
+    assert read_section(library, ".nnmanifes") is None
+    assert read_section(library, "\udcff") is None
+
+
+def test_sections_of_a_foreign_library() -> None:
+    """Another library of the system passes the check, and has no manifest."""
+    path = next(
+        (line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()
+         if "libc.so" in line or "libm.so" in line), None,
+    )  # fmt: skip
+    if path is None or not os.path.exists(path):
+        pytest.skip("no C library is mapped under a known name")
+    data = Path(path).read_bytes()
+    check(data)
+    assert read_section(data, ".nnmanifest") is None
+
+
+def test_foreign_files_are_refused(kernel: bytes, library: bytes) -> None:
+    """The message says what the file is instead of a model."""
+    arm = library[:18] + struct.pack("<H", 183) + library[20:]
+    cases = [
+        (b"", "NN0660", "m.so is empty"),
+        (b"network lenet { }", "NN0660", "m.so is not a shared library"),
+        (b"PK\x03\x04" + bytes(100), "NN0660", "zip archive"),
+        (b"\x7fELF", "NN0662", "at least 64 bytes, but m.so has 4"),
+        (arm, "NN0661", "AArch64"),
+        (library[:4] + b"\x01" + library[5:], "NN0661", "64-bit"),
+        (kernel, "NN0661", "ELF type 1"),
+        (library[:54] + b"\x10\0" + library[56:], "NN0663", "program headers of 16 bytes"),
+    ]
+    for data, code, message in cases:
+        for attempt in (check, lambda d, p: read_section(d, ".nnmanifest", p)):
+            with pytest.raises(UserError) as caught:
+                attempt(data, "m.so")  # type: ignore[operator]
+            assert caught.value.code == code and message in caught.value.message
+
+
+def test_every_cut_is_noticed(library: bytes) -> None:
+    """However short a copy is, it is refused."""
+    for size in range(len(library)):
+        with pytest.raises(UserError):
+            check(library[:size])
+
+
+def test_arbitrary_bytes_never_crash_the_reader(library: bytes) -> None:
+    """Mutated files give a result or a `UserError`, nothing else, and at once."""
+    rng = random.Random(7)
+    interesting = [b"\xff" * 8, bytes(8), b"\x00\x00\x00\x80", b"\xff\x7f", b"\x01"]
+    headers = [*range(64), *range(64, 400), *range(len(library) - 16 * 64, len(library))]
+    refused = 0
+    for _ in range(3000):
+        data = bytearray(library)
+        for _ in range(rng.randint(1, 6)):
+            at = rng.choice(headers)
+            patch = rng.choice([*interesting, rng.randbytes(rng.randint(1, 8))])
+            data[at : at + len(patch)] = patch
+        if rng.random() < 0.1:
+            data = data[: rng.randrange(len(data))]
+        try:
+            check(bytes(data))
+            read_section(bytes(data), ".nnmanifest")
+        except UserError as error:
+            assert error.code in {"NN0660", "NN0661", "NN0662", "NN0663"}
+            refused += 1
+    assert 300 < refused < 3000

@@ -1,0 +1,110 @@
+"""Partial sums whose columns' factor is turned to lines along the sum in front of the tiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nncompiler.codegen.kernel import emit_kernel
+from nncompiler.codegen.target import host, select
+from nncompiler.ir.kernel import Fold, For, Kernel, Schedule, Store
+from nncompiler.ir.scalar import Ref, apply
+from nncompiler.ir.types import F32
+from nncompiler.passes.tiling.tile import choose_schedule
+from tests.nest_harness import Compiled, at, axes, buffer, kernel, load, run
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+def product(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Kernel:
+    """``c[i,j] = sum k { a[i,k] * b[k,j] }``"""
+    term = apply("mul", load("a", a, "i", "k"), load("b", b, "k", "j"))
+    fold = Fold(("acc",), "sum", axes(k=len(b)), (term,))
+    store = Store("c", at("i", "j"), Ref("acc", term.dtype))
+    return kernel(For(axes(i=c.shape[0], j=c.shape[1]), (fold, store)))
+
+
+def chosen(rows: int, columns: int, steps: int) -> Schedule:
+    shapes = {"a": (rows, steps), "b": (steps, columns), "c": (rows, columns)}
+    a, b, c = arrays = [np.zeros(s, np.float32) for s in shapes.values()]
+    table = {n: buffer(n, x) for n, x in zip(shapes, arrays, strict=True)}
+    return choose_schedule(product(a, b, c), table, 32, 16)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("rows", "columns", "steps"),
+    [(1, 1, 1), (5, 1, 8), (5, 3, 3), (12, 10, 21), (7, 10, 64), (2, 17, 40), (5, 17, 1)],
+)
+def test_lines(rng, dtype, rows, columns, steps):
+    """Awkward sizes, tiles of all columns and of a few, alone and by blocks; a NaN of one row
+    stays there.
+    """
+    a = rng.standard_normal((rows, steps)).astype(dtype)
+    b = rng.standard_normal((steps, columns)).astype(dtype)
+    a[0, -1] = np.nan
+    c = np.zeros((rows, columns), dtype)
+    for tile, pack, unroll in (((1, columns), columns, 2), ((2, 4), 4, 1), ((2, 4), 8, 2)):
+        schedule = Schedule("contract", ("k",), "i", tile, tuple("jik"), pack, unroll)
+        c[:] = 7
+        run(replace(product(a, b, c), schedule=schedule), a=a, b=b, c=c)
+        assert np.isnan(c[0]).all()
+        np.testing.assert_allclose(c[1:], a[1:] @ b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v3"])
+def test_lines_of_several_axes(rng, name):
+    """A sum over two axes, of which lanes run over the inner one; a batch in both factors, and
+    an axis that shares the lines.
+    """
+    a = rng.standard_normal((2, 3, 7, 4, 13)).astype(np.float32)
+    b = rng.standard_normal((2, 4, 13, 5)).astype(np.float32)
+    c = np.zeros((2, 3, 7, 5), np.float32)
+    term = apply("mul", load("a", a, *"nmikl"), load("b", b, *"nklj"))
+    fold = Fold(("acc",), "sum", axes(k=4, l=13), (term,))
+    body = For(axes(n=2, m=3, i=7, j=5), (fold, Store("c", at(*"nmij"), Ref("acc", F32))))
+    schedule = Schedule("contract", ("l",), "i", (2, 5), tuple("njmikl"), 5, 2)
+    run(replace(kernel(body), schedule=schedule), select(name), a=a, b=b, c=c)
+    np.testing.assert_allclose(c, np.einsum("nmikl,nklj->nmij", a, b), rtol=1e-4, atol=1e-5)
+
+
+def test_parts_give_the_bits_of_a_whole(rng):
+    """Each worker turns the lines for itself."""
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((9, 30), (30, 10)))
+    c, found = np.zeros((9, 10), np.float32), np.zeros((9, 10), np.float32)
+    schedule = Schedule("contract", ("k",), "i", (1, 10), tuple("jik"), 10, 2)
+    nest = replace(product(a, b, c), schedule=schedule)
+    run(nest, a=a, b=b, c=c)
+    shared = replace(nest, schedule=replace(schedule, parallel=("j", "i")))
+    table = {name: buffer(name, array) for name, array in (("a", a), ("b", b), ("c", found))}
+    code = replace(emit_kernel(shared, table, host(), "kernel"), counters=("range", "parts"))
+    for first, last in ((0, 2), (2, 3), (3, 7)):
+        some = {"range": first | last << 32, "parts": 7}
+        Compiled.of_code(code, host(), some)(a=a, b=b, c=found)
+    np.testing.assert_array_equal(found, c)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "steps", "tile"),
+    [(64, 10, 256, (1, 10)), (64, 10, 84, (1, 10)), (64, 5, 256, (2, 5)), (64, 2, 64, (6, 2))],
+)
+def test_few_columns_become_lines(rows, columns, steps, tile):
+    """Where columns would leave many lanes empty, lanes run along the sum."""
+    found = chosen(rows, columns, steps)
+    assert (found.vector, found.tile, found.pack) == (("k",), tile, columns)
+    assert found.order == ("j", "i", "k")
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "steps"), [(64, 16, 256), (64, 14, 64), (64, 64, 256), (2, 10, 64)]
+)
+def test_columns_that_fill_their_vectors_stay(rows, columns, steps):
+    """Nothing is turned where lanes are full, where sums are too short to be added up across
+    lanes, or for a few rows.
+    """
+    assert chosen(rows, columns, steps).vector == ("j",)
