@@ -219,25 +219,32 @@ def _errors(
 
 def _noisy(function: Function, values: Mapping[str, Array], seed: int) -> dict[str, Array]:
     """The function in f64 with a relative error after every node of one f32 ULP, times sqrt(n)
-    for sums of n terms. Constants that f32 holds, and what follows from them, stay as they are: an
-    exponent of 2 that were none would make NaN of a negative base."""
+    for sums of n terms; and of one ULP of each term, for terms may cancel. Constants that f32
+    holds, and what follows from them, stay as they are: an exponent of 2 that were none would make
+    NaN of a negative base."""
     generator = np.random.default_rng(seed)
     wide = retype(function, F64)
     known = {p.value: np.asarray(values[p.value.name], p.value.dtype.numpy) for p in wide.params}
     exact: set[Value] = set()
     for node in wide.nodes:
+        size = max(1, min(v.type.size for v in node.outputs))
+        terms = {v for v in node.inputs if v.dtype.is_float and v.type.size > size} - exact
+        operands = [_off(known[v], 1, generator) if v in terms else known[v] for v in node.inputs]
         with np.errstate(all="ignore"):
-            found = lookup(node.op).reference(node, *(known[v] for v in node.inputs))
+            found = lookup(node.op).reference(node, *operands)
         for value, x in zip(
             node.outputs, found if isinstance(found, tuple) else (found,), strict=True
         ):
             if exact.issuperset(node.inputs) and np.array_equal(x, np.float32(x)):
                 exact.add(value)
             elif value.dtype.is_float:
-                terms = max((v.type.size for v in node.inputs), default=1) / max(
-                    1, value.type.size
-                )
-                ulp = 2.0**-23 * max(1.0, terms**0.5)
-                x = np.asarray(x) * (1 + generator.uniform(-ulp, ulp, value.shape))
+                count = max((v.type.size for v in node.inputs), default=1) / size
+                x = _off(np.asarray(x), max(1.0, count**0.5), generator)
             known[value] = np.asarray(x)
     return {name: known[v] for name, v in wide.results}
+
+
+def _off(x: Array, ulps: float, generator: np.random.Generator) -> Array:
+    """Every element off by up to so many f32 ULP."""
+    ulp = 2.0**-23 * ulps
+    return np.asarray(x * (1 + generator.uniform(-ulp, ulp, x.shape)))
