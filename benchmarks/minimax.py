@@ -1,4 +1,4 @@
-"""Derives the polynomial coefficients of `nncompiler/codegen/math*.py`; needs mpmath.
+"""Derives the polynomial coefficients of `nncompiler/codegen/math/`; needs mpmath.
 
 Weighted least squares at Chebyshev nodes in 200 bits, reweighted towards the minimax solution
 (Lawson 1961). Then the coefficients are rounded one by one, the constant term first, and the rest

@@ -1,7 +1,7 @@
 """`nnc profile`: where the time of a function goes, kernel by kernel.
 
 The code itself reads the processor's clock behind every kernel, so the kernels run in their real
-sequence, and their times add up to the whole; see `codegen.ticks`.
+sequence, and their times add up to the whole; see `codegen.module.ticks`.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def build_artifact(
 ) -> Artifact:
     """`compile_artifact` for bindings of one source that are there already, with one clock.
 
-    With `timed`, the kernels' times are measured by the code itself (see `codegen.ticks`).
+    With `timed`, the kernels' times are measured by the code itself (see `codegen.module.ticks`).
     """
     from nncompiler import __version__
     from nncompiler.codegen.emit import build

@@ -19,7 +19,7 @@ UNBOUND = ("init", "apply")
 @dataclass(frozen=True, slots=True)
 class Options:
     """What changes the code besides the source: float type, target, pipeline, whether all
-    convolutions stay `direct` (`passes.winograd`), functions wanted.
+    convolutions stay `direct` (`passes.arithmetic.winograd`), functions wanted.
 
     `functions` None means all that the network has but `NAMED`; one that is named must be there.
     """

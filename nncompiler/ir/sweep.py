@@ -1,8 +1,8 @@
 """The reverse sweep: from cotangents of some values to those of others, through a list of nodes.
 
 Each operator gives its own gradient rule; this walks the nodes backwards, adds up what several
-readers contribute, and undoes broadcasting, once for every operator. `passes.autodiff` uses it on
-functions, `scan` on its body.
+readers contribute, and undoes broadcasting, once for every operator. `passes.training.autodiff`
+uses it on functions, `scan` on its body.
 """
 
 from __future__ import annotations

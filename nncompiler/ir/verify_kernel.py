@@ -14,7 +14,6 @@ from nncompiler.ir.kernel import (
     For,
     Kernel,
     Let,
-    Schedule,
     Stmt,
     Store,
     loads,
@@ -61,22 +60,33 @@ def verify_kernel(
     if schedule.parts and not schedule.parallel:
         message = "the schedule has parts of what is not parallel"
         verifier.found.append(Diagnostic(message, kernel))
-    if schedule.strategy == "contract" and (problem := _turned_sums(schedule)):
+    if schedule.strategy == "contract" and (problem := _turned_sums(kernel)):
         verifier.found.append(Diagnostic(problem, kernel))
     if schedule.alternate is not None and (problem := _alternation(kernel, counters)):
         verifier.found.append(Diagnostic(problem, kernel))
     return verifier.found
 
 
-def _turned_sums(schedule: Schedule) -> str | None:
+def _turned_sums(kernel: Kernel) -> str | None:
     """Why the sums of a contraction cannot be turned as its second vector axis says, if so."""
-    first, *second = schedule.vector or ("",)
-    if second and (second != [schedule.register] or schedule.pack):
+    schedule = kernel.schedule
+    if len(schedule.vector) < 2:
+        return None
+    columns, *rows = schedule.vector
+    if rows != [schedule.register] or schedule.pack:
         return "the schedule turns sums, but not to the register axis, or with packed columns"
-    parallel = schedule.order[: schedule.order.index(second[0]) + 1] if second else ()
-    if second and first not in parallel:
-        return "the schedule turns sums of columns whose loop is inside that of the rows"
+    if rows[0] not in schedule.order or columns not in schedule.order:
+        return "the schedule turns sums along axes that its order does not name"
+    at, sums = schedule.order.index(rows[0]), _summed(kernel)
+    if columns not in schedule.order[:at] or sums.intersection(schedule.order[: at + 1]):
+        return "the schedule turns sums of columns whose loop is not around that of the rows"
+    if rows[0] in schedule.parallel:
+        return "the schedule turns sums whose rows workers share out"
     return None
+
+
+def _summed(kernel: Kernel) -> set[str]:
+    return {a.name for s in statements(kernel.body) if isinstance(s, Fold) for a in s.axes}
 
 
 def _alternation(kernel: Kernel, counters: Collection[str]) -> str | None:
@@ -95,6 +105,8 @@ def _unrolled(kernel: Kernel, extents: Mapping[str, int]) -> str | None:
     axis = schedule.order[-1] if schedule.order else ""
     if schedule.strategy == "loops":
         axis = schedule.register or ""
+        if schedule.unroll > 1 and axis in schedule.vector:
+            return f"the steps of '{axis}' run over lanes and cannot stand side by side"
         for s in statements(kernel.body):
             independent = isinstance(s, For) and not s.ordered
             if isinstance(s, (For, Fold)) and not independent and axis in (a.name for a in s.axes):

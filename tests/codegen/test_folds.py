@@ -279,3 +279,13 @@ def test_short_rows_stand_side_by_side(rng):
         }  # fmt: skip
         chosen = scheduled(kernel(*causal_rows(x, arrays["y"], True)), **arrays).schedule
         assert (chosen.register, chosen.unroll) == found
+
+
+def test_no_rows_stand_alone(rng):
+    """Nothing is taken four at a time where there is nothing."""
+    x = np.zeros((0, 64), np.float32)
+    arrays = {
+        "x": x, "y": x.copy(), "first": np.zeros(0, np.int32), "sums": np.zeros(0, np.float32),
+    }  # fmt: skip
+    chosen = scheduled(kernel(*causal_rows(x, arrays["y"], True)), **arrays).schedule
+    assert (chosen.register, chosen.unroll) == (None, 1)

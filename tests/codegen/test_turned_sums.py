@@ -113,7 +113,7 @@ def test_gradients_of_few_columns_are_turned(i, j, k, vector):
 @pytest.mark.parametrize(("schedule", "message"), [
     ("vector i k", "but not to the register axis"),
     (r"\g<0>, pack 16", "but not to the register axis, or with packed columns"),
-    (r"vector i j, register j, tile 5x16, order j i | k", "inside that of the rows"),
+    (r"vector i j, register j, tile 5x16, order j i | k", "not around that of the rows"),
 ])  # fmt: skip
 def test_what_cannot_be_turned(schedule: str, message: str) -> None:
     """The verifier asks for the rows as the second axis, inside of the columns, without panels."""

@@ -12,6 +12,7 @@ from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
 from nncompiler.ir.kernel import Fold, For, Plan
 from nncompiler.ir.sampling import random_arguments
+from nncompiler.ir.text import parse_function
 from nncompiler.ir.verify_plan import verify_plan
 from nncompiler.passes.arithmetic.partial_sums import begin_sums
 from nncompiler.passes.lowering.schedule import schedule
@@ -43,7 +44,7 @@ def begun(f: Function) -> Plan:
 
 def parts(plan: Plan) -> list[tuple[int, ...]]:
     """The shapes of all parts of sums."""
-    return [b.type.shape for b in plan.buffers if b.name.endswith(".parts")]
+    return [b.type.shape for b in plan.buffers if ".parts" in b.name]
 
 
 @pytest.mark.parametrize(("batch", "time"), [(8, 64), (9, 50), (64, 16)])
@@ -96,3 +97,28 @@ def test_any_number_of_workers_finds_the_same_bits() -> None:
     for other in found[1:]:
         for key, array in found[0].items():
             assert array.tobytes() == other[key].tobytes(), key
+
+
+def test_sums_of_one_name_have_parts_of_their_own() -> None:
+    """Locals are named kernel by kernel, and all bare contractions call their sum the same."""
+    f = parse_function(
+        """graph @g {
+      input %x: f32[16,64,128]
+      input %y: f32[16,64,128]
+      input %p: f32[16,64,128]
+      input %q: f32[16,64,128]
+      %u: f32[16,64,128] = mul %x, %y
+      %w: f32[16,64,128] = mul %p, %q
+      %1: f32[16,64,128] = exp %u
+      %2: f32[16,64,128] = exp %w
+      %a: f32[128] = contract %x, %y {k i j: i j k, i j k -> k}
+      %b: f32[128] = contract %p, %q {k i j: i j k, i j k -> k}
+      return s=%1, t=%2, a=%a, b=%b
+    }"""
+    )
+    plan = place(begun(f))
+    assert verify_plan(plan) == [] and parts(plan) == [(16, 128)] * 2
+    values = random_arguments(f, 1)
+    found, expected = run_planned(f, plan, layout_of(f), values), run(f, values)
+    for key in "ab":
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-3, atol=1e-3, err_msg=key)

@@ -264,10 +264,13 @@ def serve() -> None:
 
 def _read_all(source: IO[bytes], texts: SimpleQueue[bytes]) -> None:
     """Every message of `source`, at once, so that its writer is never kept; then an empty one."""
-    with suppress(EOFError):
+    try:
         while True:
             texts.put(_receive(source))
-    texts.put(b"")
+    except EOFError:
+        pass
+    finally:  # whatever ended it, or the process would wait for ever
+        texts.put(b"")
 
 
 def _send(to: IO[bytes], data: bytes) -> None:

@@ -73,6 +73,7 @@ def begin_sums(plan: Plan) -> Plan:
         m = where.host(found, n, sums)
         if m is None:
             continue
+        found = replace(found, place=_free(f"{found.fold.names[0]}.parts", table))
         begun.setdefault(m, []).append(found)
         places[n].pop(0)
         places[max(m, n)].append(found.ended())
@@ -127,12 +128,13 @@ class _Places:
 @dataclass(frozen=True, slots=True)
 class _Sum:
     """The sum over rows that a `kernel` begins with: of each column, first along the axis
-    `outer`, of what `loads` read."""
+    `outer`, of what `loads` read. Its parts go to the buffer `place`."""
 
     kernel: Kernel
     loop: For
     fold: Fold
     loads: tuple[Load, ...]
+    place: str = ""
 
     @property
     def columns(self) -> Axis:
@@ -147,7 +149,7 @@ class _Sum:
         """Where the parts are."""
         shape = self.outer.extent, self.columns.extent
         type = TensorType(self.fold.values[0].dtype, shape)
-        return Buffer(f"{self.fold.names[0]}.parts", type, "arena")
+        return Buffer(self.place, type, "arena")
 
     def fits(self, host: Kernel, buffers: Buffers) -> bool:
         """Whether each step of the outermost loop of `host` has the rows of a part at hand: it
@@ -181,8 +183,7 @@ def _with_parts(host: Step, sums: Sequence[_Sum]) -> Kernel:
     loop = _outermost(host)
     assert loop is not None
     first, *inner = loop.axes
-    locals_ = local_types(host)
-    taken = {*extents(host), *locals_}
+    taken = {*extents(host), *local_types(host)}
     known = dict[Axis, str]()
 
     def own(axis: Axis) -> Axis:
@@ -199,9 +200,8 @@ def _with_parts(host: Step, sums: Sequence[_Sum]) -> Kernel:
         column, *rest = map(own, axes)
         forms = {a.name: Affine.axis(known[a]) for a in axes}
         forms[found.outer.name] = Affine.axis(first.name)
-        value, name = placed(found.fold.values[0], forms), found.fold.names[0]
-        while name in locals_:
-            name += "_"
+        value, name = placed(found.fold.values[0], forms), _free(found.fold.names[0], taken)
+        taken.add(name)
         index = Affine.axis(first.name), Affine.axis(column.name)
         parts.append(For((column,), (
             Fold((name,), "sum", tuple(rest), (value,)),
@@ -209,6 +209,13 @@ def _with_parts(host: Step, sums: Sequence[_Sum]) -> Kernel:
         )))  # fmt: skip
     body = (replace(loop, axes=tuple(inner)),) if inner else loop.body
     return replace(host, body=(*host.body[:-1], For((first,), (*body, *parts))))
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """The name, or one like it that is not taken."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _outermost(kernel: Kernel) -> For | None:

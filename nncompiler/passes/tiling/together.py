@@ -39,7 +39,8 @@ def side_by_side(
     inside = [s for s in loop.body if isinstance(s, (For, Fold))]
     if len(inside) < LOOPS or not all(_is_short(s, vector, lanes) for s in inside):
         return None, 1
-    return (None, 1) if innermost.extent % TOGETHER else (innermost.name, TOGETHER)
+    fits = innermost.extent and innermost.extent % TOGETHER == 0
+    return (innermost.name, TOGETHER) if fits else (None, 1)
 
 
 def _is_short(s: For | Fold, vector: Sequence[str], lanes: int) -> bool:
