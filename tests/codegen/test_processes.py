@@ -126,6 +126,17 @@ def test_a_helper_that_dies_gives_its_module_back(
     check_all_ended(started)
 
 
+def test_a_helper_that_answers_nonsense_gives_its_module_back(
+    started: Started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It reports, takes a module, and says what no helper would; then it does not even end."""
+    ready = r"\005\000\000\000\000\000\000\000ready"
+    script = f"printf '{ready}'; sleep 0.2; echo good morning; exec sleep 60"
+    interpreter(monkeypatch, tmp_path, script)
+    assert compile_modules(TEXTS, host()) == plain()
+    check_all_ended(started)
+
+
 def test_a_program_that_cannot_be_started(
     started: Started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ _HELPER_KERNELS = 8  # the same before there are texts, while nothing has to wai
 _MOST = 8
 _AHEAD = 100_000  # so much text is compiled until the next one is written, or nearly always
 _HEAD = 8  # bytes in front of a message, its size
+_LONGEST = 2**32
 _MOST_BYTES = 2**20  # more than a pipe holds
 _READY = b"ready"
 _START = (
@@ -234,8 +235,10 @@ class _Helper:
         return found
 
     def _message(self) -> bytes | None:
-        """The next answer, if it is whole."""
-        end = _HEAD + int.from_bytes(self.bytes[:_HEAD], "little")
+        """The next answer, if it is whole. What is none of ours would never be."""
+        size = int.from_bytes(self.bytes[:_HEAD], "little")
+        self.gone |= size > _LONGEST
+        end = _HEAD + size
         if len(self.bytes) < end:
             return None
         data, self.bytes = self.bytes[_HEAD:end], self.bytes[end:]
@@ -279,8 +282,11 @@ def _send(to: IO[bytes], data: bytes) -> None:
 
 
 def _receive(source: IO[bytes]) -> bytes:
-    """The next message; `EOFError` where it is not whole."""
-    return _exactly(source, int.from_bytes(_exactly(source, _HEAD), "little"))
+    """The next message; `EOFError` where it is not whole, or is none of ours."""
+    size = int.from_bytes(_exactly(source, _HEAD), "little")
+    if size > _LONGEST:
+        raise EOFError
+    return _exactly(source, size)
 
 
 def _exactly(source: IO[bytes], size: int) -> bytes:
