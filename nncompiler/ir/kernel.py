@@ -90,12 +90,11 @@ class Schedule:
     the reduction axes, both from the outside in. When `vector` is a reduction axis, lanes are
     partial sums added up at the end, and columns the last axis of one factor alone in front of all
     sums. A second name in `vector`, that of the register axis, says that sums are turned: the
-    epilogue's lanes run along it. A reduction axis before parallel ones
-    runs around their tiles, whose accumulators then wait in memory. With `pack`, the factor that
-    varies along the columns is copied for so many columns at a time, turned to lines along a
-    reduced vector axis; if `order` names the columns twice, these blocks run at the first place
-    and their tiles at the second. With `unroll`, whole tiles take so many steps of the innermost
-    reduction axis at once.
+    epilogue's lanes run along it. A reduction axis before parallel ones runs around their tiles,
+    whose accumulators then wait in memory. With `pack`, the factor that varies along the columns
+    is copied for so many columns at a time, turned to lines along a reduced vector axis; if
+    `order` names the columns twice, these blocks run at the first place and their tiles at the
+    second. With `unroll`, whole tiles take so many steps of the innermost reduction axis at once.
 
     `turn`: the kernel is one copy, contiguous along `register` where it reads and along
     `vector` where it writes.

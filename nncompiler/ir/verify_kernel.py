@@ -7,18 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.combine import COMBINES, highest, lowest
-from nncompiler.ir.kernel import (
-    Axis,
-    Buffer,
-    Fold,
-    For,
-    Kernel,
-    Let,
-    Stmt,
-    Store,
-    loads,
-    statements,
-)
+from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
 from nncompiler.ir.scalar import (
     Affine,
     Apply,
@@ -31,11 +20,11 @@ from nncompiler.ir.scalar import (
     Load,
     Ref,
     apply,
-    axes_of,
     const,
 )
 from nncompiler.ir.types import BOOL, DType
 from nncompiler.ir.verify import Diagnostic
+from nncompiler.ir.verify_schedule import verify_schedule
 from nncompiler.record import dataclass, field
 
 
@@ -48,75 +37,8 @@ def verify_kernel(
     scope = _Scope(dict(counters), {}, frozenset())
     for s in kernel.body:
         verifier.statement(s, scope)
-    schedule = kernel.schedule
-    named = [*schedule.vector, *schedule.order, *schedule.parallel]
-    named += [schedule.register] if schedule.register is not None else []
-    for name in dict.fromkeys(named):
-        if name not in verifier.extents:
-            message = f"the schedule names '{name}', which is no axis"
-            verifier.found.append(Diagnostic(message, kernel))
-    if (wrong := _unrolled(kernel, verifier.extents)) is not None:
-        verifier.found.append(Diagnostic(wrong, kernel))
-    if schedule.parts and not schedule.parallel:
-        message = "the schedule has parts of what is not parallel"
-        verifier.found.append(Diagnostic(message, kernel))
-    if schedule.strategy == "contract" and (problem := _turned_sums(kernel)):
-        verifier.found.append(Diagnostic(problem, kernel))
-    if schedule.alternate is not None and (problem := _alternation(kernel, counters)):
-        verifier.found.append(Diagnostic(problem, kernel))
+    verifier.found += verify_schedule(kernel, verifier.extents, counters)
     return verifier.found
-
-
-def _turned_sums(kernel: Kernel) -> str | None:
-    """Why the sums of a contraction cannot be turned as its second vector axis says, if so."""
-    schedule = kernel.schedule
-    if len(schedule.vector) < 2:
-        return None
-    columns, *rows = schedule.vector
-    if rows != [schedule.register] or schedule.pack:
-        return "the schedule turns sums, but not to the register axis, or with packed columns"
-    if rows[0] not in schedule.order or columns not in schedule.order:
-        return "the schedule turns sums along axes that its order does not name"
-    at, sums = schedule.order.index(rows[0]), _summed(kernel)
-    if columns not in schedule.order[:at] or sums.intersection(schedule.order[: at + 1]):
-        return "the schedule turns sums of columns whose loop is not around that of the rows"
-    if rows[0] in schedule.parallel:
-        return "the schedule turns sums whose rows workers share out"
-    return None
-
-
-def _summed(kernel: Kernel) -> set[str]:
-    return {a.name for s in statements(kernel.body) if isinstance(s, Fold) for a in s.axes}
-
-
-def _alternation(kernel: Kernel, counters: Collection[str]) -> str | None:
-    """Why the loop of a kernel cannot run to and fro as its schedule says, if it cannot."""
-    schedule, counter = kernel.schedule, kernel.schedule.alternate
-    if schedule.strategy != "contract" or not schedule.parallel:
-        return "the schedule alternates, but is no contraction with parallel loops"
-    if counter not in counters or not any(counter in axes_of(x) for x in loads(kernel)):
-        return f"the schedule alternates by '{counter}', which is no counter that it reads by"
-    return None
-
-
-def _unrolled(kernel: Kernel, extents: Mapping[str, int]) -> str | None:
-    """What is wrong with the steps that the schedule takes at a time."""
-    schedule = kernel.schedule
-    axis = schedule.order[-1] if schedule.order else ""
-    if schedule.strategy == "loops":
-        axis = schedule.register or ""
-        if schedule.unroll > 1 and axis in schedule.vector:
-            return f"the steps of '{axis}' run over lanes and cannot stand side by side"
-        for s in statements(kernel.body):
-            independent = isinstance(s, For) and not s.ordered
-            if isinstance(s, (For, Fold)) and not independent and axis in (a.name for a in s.axes):
-                return f"the steps of '{axis}' depend on each other and cannot stand side by side"
-    lanes = schedule.strategy != "loops" and schedule.order[-1:] == schedule.vector
-    extent = extents.get(axis, 0)
-    left = 0 if lanes else extent % max(1, schedule.unroll)  # of lanes, vectors are unrolled
-    if schedule.unroll < 1 or schedule.unroll > 1 and (left or not extent):
-        return f"the schedule unrolls {schedule.unroll} steps of an axis of {extent}"
-    return None
 
 
 @dataclass(slots=True)
