@@ -121,4 +121,4 @@ def test_code_does_not_grow_with_the_sequence() -> None:
         found.append((kernels, code_bytes(compile_artifact(source, (sizes,), options).so)))
     (short, small), (long, large) = found
     assert short == long
-    assert abs(large - small) <= 0.01 * small
+    assert abs(large - small) <= 0.02 * small

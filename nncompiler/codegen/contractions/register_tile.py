@@ -31,14 +31,16 @@ class RegisterTiles(Epilogues):
     def __init__(self, form: Contraction, schedule: Schedule, emitter: Emitter) -> None:
         super().__init__(form, schedule, emitter)
         assert schedule.tile is not None
-        self.tile = schedule.tile
+        rows, across = schedule.tile
+        # Whole vectors: a plan may have been made for shorter ones.
+        self.tile = rows, across if self.reduced else -(-across // self.lanes) * self.lanes
         self.zero = Const(0.0, self.dtype)
         #: Scratch memory by its size, for accumulators between rounds.
         self.waiting: dict[int, str] = {}
         self.unroll = schedule.unroll
         #: Rows of most tiles.
-        rows = evenly(self.extents[self.rows], self.tile[0]) if self.rows else [range(1)]
-        self.often = max(rows, key=len).step
+        starts = evenly(self.extents[self.rows], rows) if self.rows else [range(1)]
+        self.often = max(starts, key=len).step
 
     def _tile(self, tile: Tile) -> None:
         """All sums of a tile, then its epilogue."""
