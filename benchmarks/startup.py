@@ -60,7 +60,8 @@ found = onnxruntime.InferenceSession(onnx, options).run(None, given)[0]
 """,
     "openvino": """
 import openvino
-compiled = openvino.compile_model(onnx, "CPU", {"INFERENCE_NUM_THREADS": 1})
+compiled = openvino.compile_model(onnx, "CPU", {
+    "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
 found = compiled(given)[0]
 """,
     "torch": """
