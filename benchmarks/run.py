@@ -1,6 +1,6 @@
 """nncompiler against other frameworks: time of a training step, and of inference.
 
-    python benchmarks/run.py                                 all rows, docs/benchmarks/
+    python benchmarks/run.py                                 all rows, docs/benchmarks/VECTORS/
     python benchmarks/run.py --quick --model mlp,tiny        a few rounds, out/benchmarks/
 
 `make peers` makes the environment of the peers first. Run it on a machine that does nothing else.
@@ -20,7 +20,7 @@ from harness.implementation import KINDS, PEERS
 from harness.measure import Contestant, Result, Settings, bandwidths, measure
 from harness.pool import PEERS as PYTHON
 from harness.pool import Pool, WorkerFailed
-from harness.tables import chosen
+from harness.tables import FOLDER, chosen
 
 ROOT = Path(__file__).resolve().parents[1]
 Memory = dict[int, dict[int, float]]
@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
     options.peer = chosen(parser, "--peer", options.peer, PEERS, peers)
     options.threads = [int(n) for n in chosen(parser, "--threads", options.threads, cores, usual)]
     # What is committed comes from full runs.
-    options.out = options.out or ROOT / ("out" if part else "docs") / "benchmarks"
+    options.out = options.out or (ROOT / "out" / "benchmarks" if part else FOLDER)
     return options
 
 

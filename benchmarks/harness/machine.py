@@ -49,15 +49,24 @@ def commit() -> str:
 
 
 def processor() -> str:
+    return f"{_said('model name') or 'unknown'} ({vectors()})"
+
+
+def vectors() -> str:
+    """The widest vectors that the processor has; figures of others are not comparable."""
+    has = _said("flags").split()
+    levels = {"avx512f": "avx512", "avx2": "avx2"}
+    return next((level for flag, level in levels.items() if flag in has), "sse")
+
+
+def _said(name: str) -> str:
+    """What the system says of the first core."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return "unknown"
-    name = re.search(r"^model name\s*:\s*(.*)$", text, re.M)
-    flags = re.search(r"^flags\s*:\s*(.*)$", text, re.M)
-    has = flags.group(1).split() if flags else []
-    vectors = next((v for v in ("avx512f", "avx2") if v in has), "no AVX2")
-    return f"{name.group(1).strip() if name else 'unknown'} ({vectors})"
+        return ""
+    found = re.search(rf"^{name}\s*:\s*(.*)$", text, re.M)
+    return found.group(1).strip() if found else ""
 
 
 def caches() -> str:

@@ -1,4 +1,6 @@
-"""Tables as Markdown, on standard output and in `docs/benchmarks/`."""
+"""Tables as Markdown, on standard output and in a folder of `docs/benchmarks/`: `avx512`, `avx2`
+or `sse`, for what one kind of processor takes does not tell what another would.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from pathlib import Path
 from harness import machine
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "docs" / "benchmarks"
+HERE = f"docs/benchmarks/{machine.vectors()}"
+FOLDER = ROOT / HERE
 
 
 def parser(text: str) -> argparse.ArgumentParser:
@@ -20,7 +23,7 @@ def parser(text: str) -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("--write", action="store_true", help="into docs/benchmarks/ too")
+    found.add_argument("--write", action="store_true", help=f"into {HERE}/ too")
     return found
 
 
