@@ -80,3 +80,18 @@ def test_a_copy_pays_over_many_steps_only(time: int) -> None:
     c = Compilation(source, {"batch": 1, "time": time}, options)
     copies, reading = steps_around(c.plans["infer"], "cell.Wh")
     assert len(copies) == len(reading) == (time > 1)
+
+
+@pytest.mark.parametrize(("cpu", "copied"), [("x86-64-v3", True), ("x86-64-v4", False)])
+def test_wide_rows_of_a_page_each_are_read_as_they_lie(cpu: str, copied: bool) -> None:
+    """A tile of sixteen vectors of 64 bytes takes a kilobyte of each page: no copy is better."""
+    options = Options(cpu=cpu, functions=("infer",))
+    c = Compilation(read_source(MODELS / "char_lstm.nn"), {"batch": 1}, options)
+    copies, _ = steps_around(c.plans["infer"], "cell.Wh")
+    product = next(
+        k for s in c.plans["infer"].steps if isinstance(s, Loop) for k in s.body
+        if isinstance(k, Kernel) and k.schedule.strategy == "contract"
+    )  # fmt: skip
+    assert product.schedule.tile == ((1, 64) if copied else (1, 256))
+    assert product.schedule.alternate
+    assert bool(copies) is copied

@@ -35,8 +35,9 @@ _WIDEST = 16
 #: Loads per cycle where nothing else limits a tile: two units, now and then at the same bank.
 _LOADS = 1.6
 #: Cycles of reading the columns of one step where the next step's lie on another page: no prefetch
-#: of hardware crosses it. Copied, of one vector of them.
-_PAGE_STEP, _PAGE_VECTOR = 3.0, 4.0
+#: of hardware crosses it; of so many bytes side by side, the wait hides behind them. Copied, of
+#: one vector.
+_PAGE_STEP, _PAGE_WIDE, _PAGE_VECTOR = 3.0, 1024, 4.0
 #: Cycles more of a vector of columns that comes from the second-level cache in every step.
 _SECOND = 0.25
 #: Cycles of a line of the rows' factor from beyond the second-level cache, read again for each
@@ -189,7 +190,8 @@ class ContractionTiles(Order):
         def choice(rows: int, vectors: int) -> Choice:
             readers = sharing * -(-m // rows)
             size, around, pays = copied(vectors)
-            copy, far = 0.0 if unit else LANE * self.lanes, pages * _PAGE_STEP
+            narrow = vectors * self.vector_bytes < _PAGE_WIDE
+            copy, far = 0.0 if unit else LANE * self.lanes, (pages and narrow) * _PAGE_STEP
             if pays and readers >= PANEL_READERS:
                 copy = (_PACKED_VECTOR if unit else packed_lane * self.lanes) / readers
                 copy, far = copy + pages * _PAGE_VECTOR / readers, 0.0
