@@ -104,6 +104,29 @@ def test_dims_line_up(op: Operator, sample: Sample) -> None:
         assert len({(k, j) for k, _, j in dims}) == len(dims)
 
 
+@pytest.mark.parametrize(("op", "sample"), CASES)
+def test_part_is_made_of_what_it_reaches(op: Operator, sample: Sample) -> None:
+    """The part of a result that `narrowed` makes of the parts of operands that `reach` asks for
+    is that part of the whole; a whole result needs no more than what it reaches."""
+    b, node = build(op.name, sample)
+    inputs, whole = _inputs(sample), node.output.shape
+    expected = value_of(b, node.output, inputs)
+    shapes = [(*whole[:d], n - 1, *whole[d + 1 :]) for d, n in enumerate(whole) if n > 1]
+    for shape in [whole] * op.skips + shapes:
+        reach = op.reach(node, shape)
+        if reach is None:
+            continue
+        parts = [x[tuple(map(slice, r))] for x, r in zip(inputs, reach, strict=True)]
+        b = Builder("part")
+        operands = [
+            b.param("input", f"x{k}", t.with_shape(x.shape))
+            for k, (t, x) in enumerate(zip(sample.inputs, parts, strict=True))
+        ]
+        found = value_of(b, op.narrowed(b, node, operands, shape), parts)
+        at = tuple(map(slice, shape))
+        np.testing.assert_allclose(found[at], expected[at], rtol=1e-6, atol=1e-6)
+
+
 VARIANTS = (
     "plain", "zero", "one", "minus", "two", "half", "neg", "broadcast", "transpose", "same",
 )  # fmt: skip

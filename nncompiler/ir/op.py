@@ -80,6 +80,8 @@ class Sample:
 #: Pairs (input number, input dimension, output dimension) that run over the same axis at the same
 #: index.
 DimMap = tuple[tuple[int, int, int], ...]
+#: One for each input.
+Shapes = tuple[tuple[int, ...], ...]
 
 
 class Operator(ABC):
@@ -106,6 +108,8 @@ class Operator(ABC):
     proportional: ClassVar[tuple[tuple[int, ...], ...]] = ()
     #: Its elements follow from a few numbers: better computed again than kept in memory.
     generates: ClassVar[bool] = False
+    #: Even for its whole result it may leave the ends of an operand unread (`reach`).
+    skips: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         if inspect.isabstract(cls) or "name" not in cls.__dict__:
@@ -192,6 +196,18 @@ class Operator(ABC):
         """Which input dimensions run with which output dimensions; what is not listed does not
         line up."""
         return ()
+
+    def reach(self, node: Node, shape: tuple[int, ...]) -> Shapes | None:
+        """Of each operand, the shape from its first element on that the part of `shape` from the
+        result's first element on is made of; None where that part alone cannot be made."""
+        return None
+
+    def narrowed(
+        self, b: Builder, node: Node, inputs: Sequence[Value], shape: tuple[int, ...]
+    ) -> Value:
+        """The part of `shape` of the result, or more, from inputs of which there is at least what
+        `reach` says."""
+        raise CompilerBug("NN0393", f"operator '{self.name}' makes no part of its result alone")
 
     def leaf_only(self, node: Node) -> bool:
         """True where an input is read at shifted, gathered or repeated places, so its producer

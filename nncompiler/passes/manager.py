@@ -24,6 +24,7 @@ from nncompiler.passes.graph.cse import CommonSubexpressions
 from nncompiler.passes.graph.dce import DeadCode
 from nncompiler.passes.graph.factor import Factor
 from nncompiler.passes.graph.fold_affine import FoldAffine
+from nncompiler.passes.graph.narrow import Narrow
 from nncompiler.passes.graph.quotients import Quotients
 from nncompiler.passes.graph.simplify import Simplify
 from nncompiler.passes.training.autodiff import Autodiff
@@ -60,7 +61,7 @@ Hook = Callable[[Event], None]
 PASSES: dict[str, type[Pass]] = {
     p.name: p
     for p in (
-        Recompute, Autodiff, Simplify, CommonSubexpressions, FoldAffine, Quotients, Factor,
+        Recompute, Autodiff, Narrow, Simplify, CommonSubexpressions, FoldAffine, Quotients, Factor,
         DeadCode, Fuse, Upstream, Downstream,
     )  # fmt: skip
 }

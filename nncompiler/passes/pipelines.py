@@ -7,12 +7,13 @@ from nncompiler.passes.graph.cse import CommonSubexpressions
 from nncompiler.passes.graph.dce import DeadCode
 from nncompiler.passes.graph.factor import Factor
 from nncompiler.passes.graph.fold_affine import FoldAffine
+from nncompiler.passes.graph.narrow import Narrow
 from nncompiler.passes.graph.quotients import Quotients
 from nncompiler.passes.graph.simplify import Simplify
 from nncompiler.passes.manager import Pass
 
 #: What every function goes through before it is scheduled.
 OPTIMISE: tuple[Pass, ...] = (
-    Simplify(), CommonSubexpressions(), FoldAffine(), DeadCode(), Quotients(), Factor(), Fuse(),
-    Upstream(), Downstream(),
+    Narrow(), Simplify(), CommonSubexpressions(), FoldAffine(), DeadCode(), Quotients(), Factor(),
+    Fuse(), Upstream(), Downstream(),
 )  # fmt: skip

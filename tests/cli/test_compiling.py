@@ -230,11 +230,11 @@ def test_compile_watching_passes(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     result = nnc("compile", line, "-o", out, "--function", "infer", "--dump-dir", folder,
                  "--time-passes", "--check-passes", "--print-changed")  # fmt: skip
     assert result.code == 0 and out.exists()
-    assert (folder / "08-infer-upstream.nnir").read_text().startswith("graph @infer")
+    assert (folder / "09-infer-upstream.nnir").read_text().startswith("graph @infer")
     assert "// after upstream" in result.err and re.search(r"^total +\d", result.err, re.M)
     result = nnc("compile", line, "-o", out, "--stop-after", "bogus")
-    known = "simplify, cse, fold-affine, dce, quotients, factor, fuse, upstream, downstream"
-    assert result.code == 2 and known in result.err
+    known = "narrow, simplify, cse, fold-affine, dce, quotients, factor, fuse, upstream"
+    assert result.code == 2 and f"{known}, downstream" in result.err
 
 
 # --- dump
@@ -410,7 +410,7 @@ def test_ops_lists_the_registry(nnc: Nnc) -> None:
 def test_passes_lists_options_and_pipeline(nnc: Nnc) -> None:
     """Every pass with its options, and the pipeline in order."""
     found = nnc("passes", "--json").json
-    pipeline = "simplify,cse,fold-affine,dce,quotients,factor,fuse,upstream,downstream"
+    pipeline = "narrow,simplify,cse,fold-affine,dce,quotients,factor,fuse,upstream,downstream"
     assert found["pipeline"] == pipeline
     fuse = next(p for p in found["passes"] if p["name"] == "fuse")
     assert fuse["doc"] and "max-nodes" in fuse["options"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from nncompiler.ir.graph import Attr, Builder, Node, Value
-from nncompiler.ir.op import Sample, expect
+from nncompiler.ir.op import Operator, Sample, Shapes, expect
 from nncompiler.ir.types import F32, DType, TensorType
 
 Grads: TypeAlias = "Sequence[Value | None]"
@@ -49,6 +49,31 @@ def is_constant(value: Value, number: float, definitions: Definitions) -> bool:
 def fit(b: Builder, value: Value, type: TensorType) -> Value:
     """`value` broadcast to the shape of `type` where it is smaller."""
     return value if value.type == type else b.emit("broadcast", value, shape=type.shape)
+
+
+def cut(b: Builder, value: Value, shape: tuple[int, ...]) -> Value:
+    """The part of `shape` from the first element of `value` on."""
+    if value.shape == shape:
+        return value
+    zeros, ones = (0,) * len(shape), (1,) * len(shape)
+    return b.emit("slice", value, start=zeros, stop=shape, step=ones)
+
+
+class Alongside(Operator):
+    """The common part of operators whose `dims` say all: a part of the result is made of parts of
+    the operands in the same way."""
+
+    def reach(self, node: Node, shape: tuple[int, ...]) -> Shapes:
+        found = [list(v.shape) for v in node.inputs]
+        for k, d, o in self.dims(node):
+            found[k][d] = shape[o]
+        return tuple(map(tuple, found))
+
+    def narrowed(
+        self, b: Builder, node: Node, inputs: Sequence[Value], shape: tuple[int, ...]
+    ) -> Value:
+        parts = map(cut, [b] * len(inputs), inputs, self.reach(node, shape))
+        return b.emit(node.op, *parts, **dict(node.attrs))  # type: ignore[arg-type]
 
 
 def attribute(node: Node, name: str, default: Attr) -> Attr:

@@ -9,8 +9,26 @@ from typing import Any
 import numpy as np
 
 from nncompiler.ir.graph import Attr, Builder, Node, Value
-from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, index_expr, scaled
-from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, fit, only, producer, sample
+from nncompiler.ir.op import (
+    DimMap,
+    Lowering,
+    Operator,
+    Sample,
+    Shapes,
+    expect,
+    index_expr,
+    scaled,
+)
+from nncompiler.ir.ops.common import (
+    Cotangents,
+    Definitions,
+    Grads,
+    cut,
+    fit,
+    only,
+    producer,
+    sample,
+)
 from nncompiler.ir.ops.contract_gradient import operand_gradient
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec, parse_spec
 from nncompiler.ir.ops.contract_tables import contracted_table
@@ -36,6 +54,7 @@ class Contract(Operator):
 
     name = "contract"
     kind = "contract"
+    skips = True
 
     def infer(self, node: Node) -> tuple[TensorType, ...]:
         spec = spec_of(node)
@@ -123,6 +142,32 @@ class Contract(Operator):
             for d, form in enumerate(dims)
             if form.single in place
         )
+
+    def reach(self, node: Node, shape: tuple[int, ...]) -> Shapes | None:
+        spec = spec_of(node)
+        extents = {**_extents(node), **dict(zip(spec.output, shape, strict=True))}
+        if 0 in extents.values():
+            return None
+        return tuple(
+            tuple(
+                max(0, min(n, form.bounds(extents)[1] + 1))
+                for form, n in zip(dims, v.shape, strict=True)
+            )
+            for v, dims in zip(node.inputs, spec.operands, strict=True)
+        )
+
+    def narrowed(
+        self, b: Builder, node: Node, inputs: Sequence[Value], shape: tuple[int, ...]
+    ) -> Value:
+        """Operands are cut where an axis that stands alone takes its extent from them."""
+        spec = spec_of(node)
+        own = dict(zip(spec.output, shape, strict=True))
+        parts = []
+        for v, dims in zip(inputs, spec.operands, strict=True):
+            forms = zip(dims, v.shape, strict=True)
+            parts.append(cut(b, v, tuple([own.get(f.single or "", n) for f, n in forms])))
+        less = make_spec(spec.operands, spec.output, {**spec.stated, **own})
+        return b.emit("contract", *parts, spec=str(less))
 
     def leaf_only(self, node: Node) -> bool:
         return not spec_of(node).is_bare

@@ -19,7 +19,6 @@ from nncompiler.ir.graph import Builder, Node, Value
 from nncompiler.ir.op import (
     DimMap,
     Lowering,
-    Operator,
     Sample,
     broadcast_dims,
     broadcast_index,
@@ -27,6 +26,7 @@ from nncompiler.ir.op import (
     expect_inputs,
 )  # fmt: skip
 from nncompiler.ir.ops.common import (
+    Alongside,
     Cotangents,
     Definitions,
     Grads,
@@ -54,7 +54,7 @@ PAIRS = (
 )  # fmt: skip
 
 
-class Elementwise(Operator):
+class Elementwise(Alongside):
     """The common part. Subclasses give `value`, their meaning on NumPy arrays, and `rule`, their
     own simplifications.
     """

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nncompiler.ir.graph import Builder, Node, Value
-from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, expect_inputs, index_expr
+from nncompiler.ir.op import DimMap, Lowering, Sample, expect, expect_inputs, index_expr
 from nncompiler.ir.ops.common import (
+    Alongside,
     Cotangents,
     Definitions,
     Grads,
@@ -35,7 +36,7 @@ def kept(shape: tuple[int, ...], axes: Sequence[int], keepdims: bool) -> tuple[i
     return tuple(n for d, n in enumerate(shape) if d not in axes)
 
 
-class Reduction(Operator):
+class Reduction(Alongside):
     """The common part. `combine` names the combination of scalars; `empty`: axes may be empty."""
 
     kind = "fold"

@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nncompiler.ir.graph import Builder, Node, Value
-from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, expect_inputs
+from nncompiler.ir.op import DimMap, Lowering, Sample, expect, expect_inputs
 from nncompiler.ir.ops.common import (
+    Alongside,
     Cotangents,
     Definitions,
     Grads,
@@ -171,7 +172,7 @@ unary("sin", np.sin, lambda b, x, y, d: _times(b, d, b.emit("cos", x)))
 unary("cos", np.cos, lambda b, x, y, d: b.emit("neg", _times(b, d, b.emit("sin", x))))
 
 
-class Where(Operator):
+class Where(Alongside):
     """``where(condition, a, b)``: elements of `a` where the condition holds, else of `b`."""
 
     name = "where"
@@ -224,7 +225,7 @@ class Where(Operator):
         return without_broadcasts(b, node, definitions)
 
 
-class Cast(Operator):
+class Cast(Alongside):
     """``cast {dtype}``: by value as in C, but float to integer saturates, NaN becomes 0.
 
     To bool is ``x != 0``.
@@ -289,7 +290,7 @@ class Cast(Operator):
         return None
 
 
-class StopGradient(Operator):
+class StopGradient(Alongside):
     """The identity, through which no gradient flows."""
 
     name = "stop_gradient"

@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from nncompiler.ir.graph import Builder, Node
+from nncompiler.ir.graph import Builder, Node, Value
 from nncompiler.ir.op import (
     DimMap,
     Lowering,
     Operator,
     Sample,
+    Shapes,
     added,
     expect,
     expect_inputs,
     index_expr,
     scaled,
 )
-from nncompiler.ir.ops.common import Cotangents, Grads, only, sample
+from nncompiler.ir.ops.common import Cotangents, Grads, cut, only, sample
 from nncompiler.ir.ops.join import conjunction, within
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, const
 from nncompiler.ir.types import F64, I32, Array, TensorType
@@ -99,6 +100,7 @@ class Window(_Windows):
 
     name = "window"
     cheap = True
+    skips = True
 
     def infer(self, node: Node) -> tuple[TensorType, ...]:
         expect_inputs(node, 1)
@@ -137,6 +139,20 @@ class Window(_Windows):
     def dims(self, node: Node) -> DimMap:
         moved = {axis for axis, *_ in self.amounts(node)}
         return tuple((0, d, d) for d in range(node.inputs[0].type.rank) if d not in moved)
+
+    def reach(self, node: Node, shape: tuple[int, ...]) -> Shapes:
+        """As far as the last window comes; windows are made as a whole."""
+        found = list(shape[: node.inputs[0].type.rank])
+        for axis, size, stride, dilation in self.amounts(node):
+            windows = found[axis]
+            found[axis] = (windows - 1) * stride + (size - 1) * dilation + 1 if windows else 0
+        return (tuple(found),)
+
+    def narrowed(
+        self, b: Builder, node: Node, inputs: Sequence[Value], shape: tuple[int, ...]
+    ) -> Value:
+        (reach,) = self.reach(node, shape)
+        return b.emit("window", cut(b, inputs[0], reach), **dict(node.attrs))  # type: ignore[arg-type]
 
 
 class Overlap(_Windows):

@@ -26,6 +26,7 @@ from nncompiler.errors import UserError
 from nncompiler.ir.graph import Builder, Function, Value
 from nncompiler.ir.model import Network
 from nncompiler.ir.sweep import backpropagate
+from nncompiler.passes.graph.narrow import Narrow
 from nncompiler.record import dataclass, replace
 
 
@@ -56,7 +57,7 @@ def differentiate(
 def input_grad(network: Network) -> Function:
     """The losses in prediction, and of each the gradient for every float input it reads:
     `grad.INPUT`, or `grad.LOSS.INPUT` where there are several losses."""
-    plain = network.function("loss")
+    plain = Narrow().run(network.function("loss"))
     losses = tuple((n, v) for n, v in plain.results if n in network.losses)
     found = replace(plain, results=losses)
     wanted = [v for v in plain.params_of("input") if v.dtype.is_float]

@@ -25,6 +25,7 @@ from nncompiler.ir.model import Network, header_types
 from nncompiler.ir.sweep import backpropagate
 from nncompiler.ir.train import Objective, ScheduleSpec, TrainSpec
 from nncompiler.ir.types import F64, I32, DType, TensorType, scalar
+from nncompiler.passes.graph.narrow import Narrow
 from nncompiler.passes.manager import run_pass
 from nncompiler.passes.training.recompute import Recompute
 from nncompiler.passes.training.update_rules import (
@@ -145,7 +146,7 @@ def _losses(
     b: Builder, network: Network, values: dict[str, Value], number: int = 0
 ) -> dict[str, Value]:
     """What the objective computes; each of several has a number of draws of its own."""
-    objective = network.function("objective")
+    objective = run_pass(Narrow(), network.function("objective"))
     if network.train and network.train.recompute:
         objective = run_pass(Recompute(), objective)
     if number and "draws" in values:
