@@ -27,6 +27,11 @@ def test_a_state_that_is_read_under_another_shape_is_not_written_over() -> None:
     assert sweep(883170, 1, OPTIMISE, gradients=False) == []
 
 
+def test_sums_without_axes_are_no_rows() -> None:
+    """A regression: without simplification, sums over no axis stand beside short loops."""
+    assert sweep(3000081, 1, without("simplify"), gradients=False) == []
+
+
 @pytest.mark.parametrize("name", [p.name for p in OPTIMISE])
 def test_every_pass_can_be_left_out(name: str) -> None:
     """A pass changes how fast results come, not what they are."""

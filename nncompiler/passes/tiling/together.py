@@ -46,6 +46,6 @@ def side_by_side(
 def _is_short(s: For | Fold, vector: Sequence[str], lanes: int) -> bool:
     """Whether a loop runs over a few whole vectors, with no loop inside."""
     plain = all(isinstance(x, (Let, Store)) for x in s.body)
-    if not plain or len(s.axes) > 1 or s.axes[0].name not in vector:
+    if not plain or len(s.axes) != 1 or s.axes[0].name not in vector:
         return False
     return s.axes[0].extent % lanes == 0 and s.axes[0].extent // lanes in VECTORS
