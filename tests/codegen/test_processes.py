@@ -137,6 +137,23 @@ def test_a_helper_that_answers_nonsense_gives_its_module_back(
     check_all_ended(started)
 
 
+class Contested(list[subprocess.Popen[bytes]]):
+    """Helpers of which another thread takes the last one whenever this one has seen it."""
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_another_thread_takes_the_last_helper(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads compile at once; this one starts helpers of its own."""
+    monkeypatch.setattr(processes, "_WAITING", Contested())
+    assert compile_modules(TEXTS, host()) == plain()
+    assert len(started) == 2
+    check_all_ended(started)
+
+
 def test_a_program_that_cannot_be_started(
     started: Started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

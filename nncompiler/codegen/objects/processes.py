@@ -95,6 +95,14 @@ def _start() -> subprocess.Popen[bytes] | None:
         return None
 
 
+def _waiting() -> subprocess.Popen[bytes] | None:
+    """A helper that waits for work, if there is one: several threads may take them at once."""
+    try:
+        return _WAITING.pop()
+    except IndexError:
+        return None
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     for pipe in (process.stdin, process.stdout):
@@ -133,8 +141,8 @@ class _Work:
         self.helpers: list[_Helper] = []
         self.bytes = 0
         self.left: list[tuple[int, int]] = []  # size and number, in order
-        while _WAITING and len(self.helpers) < most:
-            self.helpers.append(_Helper(_WAITING.pop(), target))
+        while len(self.helpers) < most and (process := _waiting()) is not None:
+            self.helpers.append(_Helper(process, target))
 
     def add(self, text: str) -> None:
         """One more module, and one more helper where there is enough for it."""
