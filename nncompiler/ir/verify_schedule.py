@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from nncompiler.ir.kernel import Fold, For, Kernel, loads, statements
+from nncompiler.ir.kernel import Fold, For, Kernel, Store, loads, statements
 from nncompiler.ir.scalar import axes_of
 from nncompiler.ir.verify import Diagnostic
+from nncompiler.ir.verify_contraction import contraction_problem
 
 
 def verify_schedule(
@@ -22,11 +23,18 @@ def verify_schedule(
         f"the schedule names '{name}', which is no axis"
         for name in dict.fromkeys(named) if name not in extents
     ]  # fmt: skip
-    problems.append(_unrolled(kernel, extents))
+    known = not problems
     if schedule.parts and not schedule.parallel:
         problems.append("the schedule has parts of what is not parallel")
-    if schedule.strategy == "contract":
-        problems.append(_turned_sums(kernel))
+    match schedule.strategy:
+        case "contract":
+            problems.append(_turned_sums(kernel))
+            if known and problems[-1] is None:
+                problems.append(contraction_problem(kernel, extents))
+        case "turn":
+            problems.append(_turn(kernel))
+        case "loops":
+            problems += [_unrolled(kernel, extents), _lanes(kernel)]
     if schedule.alternate is not None:
         problems.append(_alternation(kernel, counters))
     return [Diagnostic(p, kernel) for p in problems if p is not None]
@@ -64,21 +72,37 @@ def _alternation(kernel: Kernel, counters: Collection[str]) -> str | None:
     return None
 
 
-def _unrolled(kernel: Kernel, extents: Mapping[str, int]) -> str | None:
-    """What is wrong with the steps that the schedule takes at a time."""
+def _turn(kernel: Kernel) -> str | None:
+    """Why a copy cannot be turned by squares as its schedule says, if it cannot."""
     schedule = kernel.schedule
-    axis = schedule.order[-1] if schedule.order else ""
-    if schedule.strategy == "loops":
-        axis = schedule.register or ""
-        if schedule.unroll > 1 and axis in schedule.vector:
-            return f"the steps of '{axis}' run over lanes and cannot stand side by side"
-        for s in statements(kernel.body):
-            independent = isinstance(s, For) and not s.ordered
-            if isinstance(s, (For, Fold)) and not independent and axis in (a.name for a in s.axes):
-                return f"the steps of '{axis}' depend on each other and cannot stand side by side"
-    lanes = schedule.strategy != "loops" and schedule.order[-1:] == schedule.vector
+    match kernel.body:
+        case (For(axes, (Store(),), ordered=False),) if len(schedule.vector) == 1:
+            both = {*schedule.vector, schedule.register}
+            if len(both) == 2 and both <= {a.name for a in axes} and schedule.unroll == 1:
+                return None
+    return "the schedule turns two axes of a copy, but the kernel is none, or has no such axes"
+
+
+def _lanes(kernel: Kernel) -> str | None:
+    """Why the lanes cannot run along the axes that the schedule says, if they cannot."""
+    for s in statements(kernel.body):
+        if isinstance(s, Fold) or isinstance(s, For) and not s.ordered:
+            both = [a.name for a in s.axes if a.name in kernel.schedule.vector]
+            if len(both) > 1:
+                return f"axes '{both[0]}' and '{both[1]}' of one loop both run over lanes"
+    return None
+
+
+def _unrolled(kernel: Kernel, extents: Mapping[str, int]) -> str | None:
+    """What is wrong with the steps of loops that the schedule takes at a time."""
+    schedule, axis = kernel.schedule, kernel.schedule.register or ""
+    if schedule.unroll > 1 and axis in schedule.vector:
+        return f"the steps of '{axis}' run over lanes and cannot stand side by side"
+    for s in statements(kernel.body):
+        independent = isinstance(s, For) and not s.ordered
+        if isinstance(s, (For, Fold)) and not independent and axis in (a.name for a in s.axes):
+            return f"the steps of '{axis}' depend on each other and cannot stand side by side"
     extent = extents.get(axis, 0)
-    left = 0 if lanes else extent % max(1, schedule.unroll)  # of lanes, vectors are unrolled
-    if schedule.unroll < 1 or schedule.unroll > 1 and (left or not extent):
+    if schedule.unroll < 1 or schedule.unroll > 1 and (not extent or extent % schedule.unroll):
         return f"the schedule unrolls {schedule.unroll} steps of an axis of {extent}"
     return None

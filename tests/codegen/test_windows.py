@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nncompiler.codegen.contractions.product import column_axis, ordered, roles_of
+from nncompiler.codegen.contractions.product import columns_of, roles_of
 from nncompiler.ir.kernel import Fold, For, Kernel, Schedule, Store
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import F32, Affine, Ref, apply
+from nncompiler.ir.tile_roles import ordered
 from tests.nest_harness import at, axes, kernel, load, run
 
 
@@ -45,7 +46,7 @@ def test_columns_are_outside_of_rounds(rows: str, order: str, columns: str) -> N
     form = contraction(nest)
     parallel = ordered(form.parallel, schedule)
     roles = roles_of(form.products[0], parallel, schedule)
-    assert column_axis(parallel, roles, schedule) == columns
+    assert columns_of(roles, parallel, schedule) == columns
     run(replace(nest, schedule=schedule), x=x, g=g, y=y)
     windows = np.lib.stride_tricks.sliding_window_view(x, (5, 5), (1, 2))
     np.testing.assert_allclose(y, np.einsum("inpm,jklmnp->ijkl", g, windows), rtol=1e-4, atol=1e-4)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 
 from nncompiler.codegen.contractions.expected import LINE, expected
-from nncompiler.codegen.contractions.product import column_axis, ordered, roles_of
+from nncompiler.codegen.contractions.product import columns_of, roles_of
 from nncompiler.codegen.contractions.repeated import repeatable
 from nncompiler.codegen.contractions.slots import Slots
 from nncompiler.codegen.contractions.tile import Tile
@@ -19,6 +19,7 @@ from nncompiler.codegen.nests.footprint import footprint
 from nncompiler.codegen.nests.loops import Nest
 from nncompiler.ir.kernel import Fold, Schedule
 from nncompiler.ir.nests import Contraction
+from nncompiler.ir.tile_roles import ordered
 from nncompiler.ir.types import DType
 
 #: Number of distinct expressions from which on an epilogue is a loop over rows.
@@ -37,7 +38,7 @@ class Epilogues:
         self.vector, self.rows = schedule.vector[0], schedule.register
         self.reduced = all(a.name != self.vector for a in self.parallel)
         first = self.products[id(form.products[0].fold)]
-        self.columns = column_axis(self.parallel, first, schedule) if self.reduced else self.vector
+        self.columns = columns_of(first, self.parallel, schedule)
         self.extents = {a.name: a.extent for a in (*self.parallel, *first.reduction)}
         self.dtype: DType = first.a.dtype
         self.lanes = emitter.target.vector_bytes // self.dtype.bytes

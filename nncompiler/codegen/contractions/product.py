@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from typing import TypeAlias
 
 from nncompiler.codegen.nests.clip import Bounds, Edge, clip
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.kernel import Axis, Fold, Schedule
 from nncompiler.ir.nests import Product
-from nncompiler.ir.scalar import Affine, Expr, axes_of
+from nncompiler.ir.scalar import Affine, Expr
+from nncompiler.ir.tile_roles import column_axis, factors, ordered
 from nncompiler.record import dataclass, replace
 
 Loops: TypeAlias = tuple[tuple[Axis, Bounds], ...]
@@ -38,24 +38,15 @@ class Roles:
 
 
 def roles_of(product: Product, parallel: tuple[Axis, ...], schedule: Schedule) -> Roles:
-    a, b = product.a, product.b
     vector, register = schedule.vector[0], schedule.register
-    if vector not in axes_of(b) or (register is not None and register in axes_of(b)):
-        a, b = b, a
-    if register is None and not (axes_of(b) - axes_of(a)) & {p.name for p in parallel}:
-        a, b = b, a
-    reduced = any(r.name == vector for r in product.reduction)
-    fits = (
-        vector in axes_of(b) and register not in axes_of(b) and reduced == (vector in axes_of(a))
-    )
-    if not fits:
+    names = [p.name for p in parallel]
+    found = factors(product, names, schedule)
+    if found is None:
         raise CompilerBug(
             "NN0594", f"the factors of a product do not fit vector {vector}, register {register}"
         )
-    reduction = ordered(product.reduction, schedule)
-    roles = Roles(product.fold, reduction, a, b)
-    columns = column_axis(parallel, roles, schedule) if reduced else vector
-    return _clipped(roles, {p.name for p in parallel} - {columns, register}, vector)
+    roles = Roles(product.fold, ordered(product.reduction, schedule), *found)
+    return _clipped(roles, {*names} - {columns_of(roles, parallel, schedule), register}, vector)
 
 
 def _clipped(roles: Roles, known: set[str], vector: str) -> Roles:
@@ -102,22 +93,12 @@ def narrowed(
     return tuple(found.items())
 
 
-def column_axis(parallel: tuple[Axis, ...], roles: Roles, schedule: Schedule) -> str:
-    """Where the vector axis is reduced: the last parallel axis that only `b` mentions, of those
-    whose loops stand outside of all reductions, as loops over places in a window may not.
-    """
-    found = [p.name for p in parallel if p.name in axes_of(roles.b) - axes_of(roles.a)]
-    if not found:
+def columns_of(roles: Roles, parallel: tuple[Axis, ...], schedule: Schedule) -> str:
+    """The axis of the columns of a tile."""
+    names, summed = [p.name for p in parallel], {k.name for k in roles.reduction}
+    found = column_axis(roles.a, roles.b, names, summed, schedule)
+    if found is None:
         raise CompilerBug(
             "NN0594", "a reduced vector axis needs a parallel axis in one factor only"
         )
-    summed = {k.name for k in roles.reduction}
-    outside = [*takewhile(lambda x: x not in summed, schedule.order)]
-    return ([x for x in found if x in outside] or found)[-1]
-
-
-def ordered(axes: tuple[Axis, ...], schedule: Schedule) -> tuple[Axis, ...]:
-    """In the order of the schedule, as often as it names them; axes it leaves out come first."""
-    table = {a.name: a for a in axes}
-    named = [table[x] for x in schedule.order if x in table]
-    return (*(a for a in axes if a not in named), *named)
+    return found
