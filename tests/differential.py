@@ -52,7 +52,8 @@ class Compiled:
 
     Images have their batch or channels last, convolutions are transformed, and what loops read
     again and again is packed in narrow panels, wherever that can be. With several `threads`, all
-    kernels are shared that can be, however small, and run on them.
+    kernels are shared that can be, however small, and run on them. Plans may be made for another
+    processor than code is.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class Compiled:
         target: Target | None = None,
         layout: StateLayout | None = None,
         threads: int = 1,
+        planned_for: Target | None = None,
     ) -> None:
         self.threads = threads
         self.target = target or host()
+        self.planned_for = planned_for or self.target
         self.functions = {f.name: f for f in functions}
         self.layout = layout or state_of(functions, dtype)
         self.plans = {f.name: self._plan(f, pipeline) for f in functions}
@@ -79,7 +82,7 @@ class Compiled:
         plan = pack_panels(choose_layouts(plan, row_major), unpacked, 8)
         plan = ahead(winograd(plan, untransformed))
         plan = leave_out_zeros(plan)
-        plan = place(tile_plan(plan, self.target.vector_bytes, self.target.registers))
+        plan = place(tile_plan(plan, self.planned_for.vector_bytes, self.planned_for.registers))
         if self.threads > 1:
             plan = share(plan, 0.0, 0.0)
             assert verify_workers(plan) == []

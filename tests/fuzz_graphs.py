@@ -2,7 +2,8 @@
 
 For every seed: compiled results = interpreted ones (`differential.differences`), and gradients =
 directional central differences in f64. ``--off PASS`` leaves a pass out; ``--each-off`` leaves
-out each pass in turn; ``--threads N`` shares every kernel that can be shared among so many.
+out each pass in turn; ``--threads N`` shares every kernel that can be shared among so many;
+``--cpu`` and ``--planned-for`` name levels for code and for plans, such as x86-64-v2.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from nncompiler.codegen.target import NAMES, select
 from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
 from nncompiler.ir.sampling import random_arguments
@@ -40,11 +42,16 @@ def without(name: str) -> tuple[Pass, ...]:
 
 
 def compare(
-    seeds: Sequence[int], pipeline: Sequence[Pass] = OPTIMISE, threads: int = 1
+    seeds: Sequence[int],
+    pipeline: Sequence[Pass] = OPTIMISE,
+    threads: int = 1,
+    cpu: str = "host",
+    planned_for: str | None = None,
 ) -> Iterator[str]:
     """Problems of the graphs of these seeds, compiled together."""
     functions = [random_function(s, prefix=f"s{s}_") for s in seeds]
-    compiled = Compiled(functions, pipeline, threads=threads)
+    targets = {"target": select(cpu), "planned_for": select(planned_for or cpu)}
+    compiled = Compiled(functions, pipeline, threads=threads, **targets)
     for seed, f in zip(seeds, functions, strict=True):
         for call, problem in _calls(compiled, f, seed):
             yield f"seed {seed}, call {call}: {problem}"
@@ -97,12 +104,18 @@ def check_gradient(seed: int) -> Iterator[str]:
 
 
 def sweep(
-    first: int, count: int, pipeline: Sequence[Pass], gradients: bool, threads: int = 1
+    first: int,
+    count: int,
+    pipeline: Sequence[Pass],
+    gradients: bool,
+    threads: int = 1,
+    cpu: str = "host",
+    planned_for: str | None = None,
 ) -> list[str]:
     problems: list[str] = []
     for start in range(first, first + count, BATCH):
         seeds = range(start, min(first + count, start + BATCH))
-        problems += compare(seeds, pipeline, threads)
+        problems += compare(seeds, pipeline, threads, cpu, planned_for)
         if gradients:
             problems += [p for s in seeds for p in check_gradient(s)]
     return problems
@@ -115,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--off", choices=[p.name for p in OPTIMISE])
     parser.add_argument("--each-off", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cpu", choices=NAMES, default="host")
+    parser.add_argument("--planned-for", choices=NAMES)
     options = parser.parse_args(arguments)
     left_out = [p.name for p in OPTIMISE] if options.each_off else [options.off]
     failed = 0
@@ -126,6 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             without(name) if name else OPTIMISE,
             gradients=name is None and options.threads == 1,
             threads=options.threads,
+            cpu=options.cpu,
+            planned_for=options.planned_for,
         )
         print("\n".join(problems))
         what = f"without {name}" if name else "every pass on"
