@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -339,7 +340,7 @@ def test_rounds_are_lengthened(rng, batch):
 
 @pytest.mark.parametrize(
     ("rows", "columns", "halves"),
-    [(256, 96, True), (130, 128, True), (128, 128, False), (255, 96, False), (256, 64, False)],
+    [(256, 96, True), (130, 128, True), (128, 128, False), (255, 96, False), (256, 64, True)],
 )
 def test_rows_in_halves(rng, rows, columns, halves):
     """Where rows are the wider side, two threads take half of them each, and all columns: what is
@@ -348,13 +349,28 @@ def test_rows_in_halves(rng, rows, columns, halves):
     plan, arrays = rounds_of(rng, 8, 64, rows, columns)
     (nest,) = plan.kernels()
     _, schedule = choose(nest, plan.table(), 32, 16)
-    assert schedule.pack == (columns if halves else 64)
+    assert schedule.pack == (columns if halves else -(-columns // 32) * 16)
     around = next(n for n, x in enumerate(schedule.order) if x.startswith("k"))
     assert schedule.order[:around] == (("i0", "j") if halves else ("j",))
-    assert asks_ahead(replace(nest, schedule=schedule), **arrays) == halves
+    assert asks_ahead(replace(nest, schedule=schedule), **arrays) == (halves and columns >= 96)
     run(replace(nest, schedule=schedule), **arrays)
     expected = np.einsum("kli,klj->ij", arrays["a"], arrays["b"])
     np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "columns", "width"), [(512, 128, 128), (128, 128, 64)])
+def test_wide_tiles_leave_a_half_for_each_of_two(rng, rows, columns, width):
+    """Few tiles of long vectors make up all columns: their blocks are no larger than a half, so
+    that the loops outside of rounds are two steps at least.
+    """
+    plan, _ = rounds_of(rng, 8, 64, rows, columns)
+    (nest,) = plan.kernels()
+    _, schedule = choose(nest, plan.table(), 64, 32)
+    assert schedule.pack == width
+    extents = {a.name: a.extent for s in nest.body for a in s.axes}
+    around = next(n for n, x in enumerate(schedule.order) if x.startswith("k"))
+    outside = [x for x in schedule.order[:around] if x != schedule.vector[0]]
+    assert math.prod(extents[x] for x in outside) * columns // width == 2
 
 
 @pytest.mark.parametrize(("batch", "unroll"), [(32, 4), (30, 3), (31, 3), (64, 1)])

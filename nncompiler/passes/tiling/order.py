@@ -116,7 +116,8 @@ class Order(Reads):
         if around is not None and self.side_by_side(a, inside[-1]):
             # Rows are copied too, for half of all columns at most if these alone can be shared.
             waiting = self.extent(choice.rows) * choice.tile[1] * a.dtype.bytes
-            most = max(BLOCK, min(every if place else every // 2, SLOT_BYTES // waiting))
+            all_or_half = every if place else -(-every // 2)
+            most = min(all_or_half, max(BLOCK, SLOT_BYTES // waiting))
         return order, choice.tile[1] * max(1, min(tiles, most, every))
 
     def side_by_side(self, a: Expr, rows: str | None) -> bool:
