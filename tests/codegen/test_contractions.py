@@ -320,6 +320,23 @@ def test_accumulators_stay_in_registers(tile, vector, turned):
     assert not any(re.search(r"\(%rsp\).*%ymm|%ymm.*\(%rsp\)", block) for block in hot)
 
 
+def test_what_rows_share_is_read_in_vectors():
+    """Three vectors of a bias, which every row of a tile adds, are never put together lane by lane:
+    48 lanes are taken apart between blocks.
+    """
+    a, b, c = matrices(np.random.default_rng(0), 64, 96, 64, np.float32)
+    bias = np.zeros(96, np.float32)
+    z = Let("z", apply("add", Ref("acc", F32), load("bias", bias, "j")))
+    nest = product(
+        a, b, z, Store("c", at("i", "j"), apply("tanh", Ref("z", F32))),
+        strategy="contract", vector=("j",), register="i", tile=(8, 48), order=("j", "i", "k"),
+    )  # fmt: skip
+    arrays, target = {"a": a, "b": b, "c": c, "bias": bias}, select("x86-64-v4")
+    code = emit_kernel(nest, {n: buffer(n, x) for n, x in arrays.items()}, target, "kernel")
+    text = machine(target).emit_assembly(optimised(module_text(code), target))
+    assert "vfmadd" in text and "vinsert" not in text
+
+
 TILED = {"strategy": "contract", "vector": ("j",), "register": "i", "tile": (6, 16)}
 
 

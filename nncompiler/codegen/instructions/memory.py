@@ -128,7 +128,8 @@ class Memory(Addresses):
     def _read(self, place: Place, lanes: int, pointer: str) -> str:
         wide = vector_of(memory_type(place.dtype), lanes)
         text = f"load {wide}, ptr {pointer}, align {place.dtype.bytes}"
-        return self.w.assign(text, not place.read_only)
+        # From one block to another LLVM takes 48 lanes apart: loaded again, they stay vectors.
+        return self.w.assign(text, not place.read_only or lanes & (lanes - 1) > 0)
 
     def _from_memory(self, text: str, dtype: DType, lanes: int) -> Value:
         if dtype.kind != "bool":
