@@ -281,6 +281,18 @@ def test_short_rows_stand_side_by_side(rng):
         assert (chosen.register, chosen.unroll) == found
 
 
+@pytest.mark.parametrize(("width", "found"), [(64, ("i", 4)), (128, (None, 1))])
+def test_rows_of_few_long_vectors_stand_alone(rng, width, found):
+    """With vectors of 16 lanes as with vectors of 8, rows of up to 64 elements are short."""
+    x = rng.standard_normal((32, width)).astype(np.float32)
+    arrays = {
+        "x": x, "y": np.zeros_like(x), "first": np.zeros(32, np.int32),
+        "sums": np.zeros(32, np.float32),
+    }  # fmt: skip
+    chosen = scheduled(kernel(*causal_rows(x, arrays["y"], True)), 64, 32, **arrays).schedule
+    assert (chosen.register, chosen.unroll) == found
+
+
 def test_no_rows_stand_alone(rng):
     """Nothing is taken four at a time where there is nothing."""
     x = np.zeros((0, 64), np.float32)

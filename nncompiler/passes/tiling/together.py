@@ -22,8 +22,9 @@ TOGETHER = 4
 #: Fewest loops for each step: with two, memory decides (the gradient of softmax takes the same by
 #: two, and 15 % more by four).
 LOOPS = 3
-#: Fewest and most vectors of a loop: of 16 (layer normalisation) two steps take up to 10 % more.
-VECTORS = range(2, 9)
+#: Fewest and most vectors of a loop, and elements: of 16 vectors (layer normalisation) two steps take
+#: up to 10 % more on a core with AVX2; of 8 that have twice the length four take three times as long.
+VECTORS, ELEMENTS = range(2, 9), 64
 
 
 def side_by_side(
@@ -48,4 +49,5 @@ def _is_short(s: For | Fold, vector: Sequence[str], lanes: int) -> bool:
     plain = all(isinstance(x, (Let, Store)) for x in s.body)
     if not plain or len(s.axes) != 1 or s.axes[0].name not in vector:
         return False
-    return s.axes[0].extent % lanes == 0 and s.axes[0].extent // lanes in VECTORS
+    n = s.axes[0].extent
+    return n % lanes == 0 and n // lanes in VECTORS and n <= ELEMENTS
