@@ -102,7 +102,7 @@ class _Merging:
         if pair in self.refused or self.all.path_between(producer, consumer):
             return False
         union = self._union(a, b)
-        if union is None:
+        if union is None or self._holds_up(a, union):
             self.refused.add(pair)
             return False
         self.all.merge(producer, consumer, union)
@@ -123,6 +123,19 @@ class _Merging:
         found = g.frame(union)
         large = found and g.spaces.rows_are_large(union.nodes, found.cross)
         return union if found and not large else None
+
+    def _holds_up(self, producer: Group, union: Group) -> bool:
+        """Whether others need single elements that the producer makes, and would have to wait for
+        all that the union reads."""
+        g, made = self.all, self.all.outputs_of(producer)
+        if any(map(self._large, producer.own)) or not any(map(self._large, union.own)):
+            return False
+        return not g.results.issuperset(made) and not set(made).isdisjoint(g.outputs_of(union))
+
+    def _large(self, k: int) -> bool:
+        """Whether a node reads or makes more than single elements."""
+        node = self.all.nodes[k]
+        return any(v.type.size > 1 for v in (*node.inputs, *node.outputs))
 
     def _views_itself(self, group: Group) -> bool:
         """Whether the group reads a value of its own through a view, which must find it in
