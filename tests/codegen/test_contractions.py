@@ -321,8 +321,8 @@ def test_accumulators_stay_in_registers(tile, vector, turned):
 
 
 def test_what_rows_share_is_read_in_vectors():
-    """Three vectors of a bias, which every row of a tile adds, are never put together lane by lane:
-    48 lanes are taken apart between blocks.
+    """Three vectors of a bias, which every row of a tile adds, are never put together lane by
+    lane: LLVM takes 48 lanes apart between blocks.
     """
     a, b, c = matrices(np.random.default_rng(0), 64, 96, 64, np.float32)
     bias = np.zeros(96, np.float32)

@@ -22,8 +22,8 @@ TOGETHER = 4
 #: Fewest loops for each step: with two, memory decides (the gradient of softmax takes the same by
 #: two, and 15 % more by four).
 LOOPS = 3
-#: Fewest and most vectors of a loop, and elements: of 16 vectors (layer normalisation) two steps take
-#: up to 10 % more on a core with AVX2; of 8 that have twice the length four take three times as long.
+#: Fewest and most vectors of a loop, and elements: of 16 vectors (layer normalisation) two steps
+#: take up to 10 % more on a core with AVX2, of 8 with 16 lanes four steps three times as long.
 VECTORS, ELEMENTS = range(2, 9), 64
 
 
