@@ -363,7 +363,7 @@ def test_wide_tiles_leave_a_half_for_each_of_two(rng, rows, columns, width):
     """Few tiles of long vectors make up all columns: their blocks are no larger than a half, so
     that the loops outside of rounds are two steps at least.
     """
-    plan, _ = rounds_of(rng, 8, 64, rows, columns)
+    plan, _ = rounds_of(rng, 64, 64, rows, columns)
     (nest,) = plan.kernels()
     _, schedule = choose(nest, plan.table(), 64, 32)
     assert schedule.pack == width
@@ -371,6 +371,26 @@ def test_wide_tiles_leave_a_half_for_each_of_two(rng, rows, columns, width):
     around = next(n for n, x in enumerate(schedule.order) if x.startswith("k"))
     outside = [x for x in schedule.order[:around] if x != schedule.vector[0]]
     assert math.prod(extents[x] for x in outside) * columns // width == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "columns", "rounds"),
+    [(8, 128, False), (8, 96, False), (64, 128, True), (8, 512, True)],
+)
+def test_long_vectors_need_no_rounds(rng, batch, columns, rounds):
+    """Few tiles of vectors that are whole lines run without rounds while the second-level cache
+    has what one of them reads; shorter vectors have rounds all the same.
+    """
+    plan, arrays = rounds_of(rng, batch, 64, 128, columns)
+    (nest,) = plan.kernels()
+    for vector, registers, expected in ((64, 32, rounds), (32, 16, True)):
+        _, schedule = choose(nest, plan.table(), vector, registers)
+        before = schedule.order[: schedule.order.index(schedule.register)]
+        assert any(x.startswith("k") for x in before) == expected
+    _, schedule = choose(nest, plan.table(), 64, 32)
+    run(replace(nest, schedule=schedule), **arrays)
+    exact = np.einsum("kli,klj->ij", arrays["a"], arrays["b"])
+    np.testing.assert_allclose(arrays["c"], exact, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(("batch", "unroll"), [(32, 4), (30, 3), (31, 3), (64, 1)])

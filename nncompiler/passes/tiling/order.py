@@ -158,6 +158,14 @@ class Order(Reads):
             self.stride(b, columns) == 1 and self.shifted(b) for _, b in products
         )
 
+    @property
+    def long(self) -> bool:
+        """Whether vectors are whole lines: a step of a tile then takes so many cycles, one or
+        more for each of its accumulators, that its lines may come from the second-level cache,
+        and rounds pay only where there are enough tiles to copy rows for.
+        """
+        return self.vector_bytes >= LINE
+
     def panel_bytes(self, choice: Choice) -> int:
         across = -(-choice.tile[1] // self.lanes) * self.vector_bytes
         return max(self.size(p.reduction) for p in self.form.products) * across
@@ -177,6 +185,10 @@ class Order(Reads):
         lines = self.size(reduction) * LINE
         if panel <= PANEL_BYTES and lines + panel <= CACHE:
             return None
+        if self.long and lines + panel <= NEAR and not (self.shifted(a) or self.shifted(b)):
+            every = self.extent(columns) * self.size(reduction) * b.dtype.bytes / panel
+            if every <= BLOCK:
+                return None
         first = max(reduction, key=lambda k: self.reach(a, k.name))
         if self.guarded(a, first.name) or self.guarded(b, first.name):
             return None
