@@ -3,7 +3,8 @@
 A seed is a nest (`random_nests`), its schedule, and the level of processor that code is made for.
 The schedule is one that tiling chose, for any level; one with a thing changed; or as wild as text
 may be. What the verifier of schedules accepts must compile and give what the interpreter gives;
-that it refuses what tiling chose is a problem too. `--kind` is where the schedules are from.
+that it refuses what tiling chose is a problem too. `--kind` is where the schedules are from. Some
+loops are shared out among workers, whose parts run one after the other, in any order.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from random import Random
 
 import numpy as np
 
+from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.target import Target, host, select
 from nncompiler.ir.interp_kernel import run_kernel
-from nncompiler.ir.kernel import Kernel, Schedule, extents, stores
+from nncompiler.ir.kernel import Buffer, Kernel, Schedule, extents, stores
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.verify_schedule import verify_schedule
+from nncompiler.ir.workers import chain, shared_loops, split_problem
 from nncompiler.passes.tiling.tile import choose_schedule
 from nncompiler.record import replace
+from tests.nest_harness import Compiled as Harness
 from tests.nest_harness import buffer, run
 from tests.random_nests import NESTS, Arrays, Maker
 
@@ -117,7 +121,30 @@ def made(seed: int, kinds: Sequence[str] = KINDS) -> tuple[Kernel, Arrays, Targe
     return replace(nest, schedule=schedule), m.arrays, target, True
 
 
-def difference(nest: Kernel, arrays: Arrays, target: Target) -> str | None:
+def shared(nest: Kernel, table: Mapping[str, Buffer], r: Random) -> Kernel:
+    """The kernel with some of its outermost loops shared out, if workers may do so."""
+    loops = shared_loops(nest, table)
+    most = min((len(chain(loop, nest.schedule)) for loop in loops), default=0)
+    if not most:
+        return nest
+    names = tuple(a.name for a in chain(loops[0], nest.schedule))[: r.randint(1, most)]
+    found = replace(nest, schedule=replace(nest.schedule, parallel=names))
+    return nest if split_problem(found, table) else found
+
+
+def run_parts(nest: Kernel, target: Target, arrays: Arrays, r: Random) -> None:
+    """Three calls run the parts of a kernel, each some of them."""
+    table = {n: buffer(n, a) for n, a in arrays.items()}
+    code = emit_kernel(nest, table, target, "kernel")
+    code = replace(code, counters=(*code.counters, "range", "parts"))
+    cuts = [0, *sorted(r.sample(range(1, 7), 2)), 7]
+    calls = [*zip(cuts, cuts[1:], strict=False)]
+    for first, last in r.sample(calls, len(calls)):
+        some = {"range": first | last << 32, "parts": 7}
+        Harness.of_code(code, target, some)(**arrays)
+
+
+def difference(nest: Kernel, arrays: Arrays, target: Target, r: Random) -> str | None:
     """How a compiled run differs from an interpreted one, if it does."""
     stored = {s.buffer for s in stores(nest)}
     expected: Mapping[str, np.ndarray] = {
@@ -125,7 +152,10 @@ def difference(nest: Kernel, arrays: Arrays, target: Target) -> str | None:
         for n, a in arrays.items()
     }
     run_kernel(nest, expected, {})
-    run(nest, target, **arrays)
+    if nest.schedule.parallel:
+        run_parts(nest, target, arrays, r)
+    else:
+        run(nest, target, **arrays)
     for name in sorted(stored):
         found, wanted = arrays[name], expected[name]
         limit = LIMIT[found.dtype == np.float64] * max(1.0, np.max(np.abs(wanted), initial=0.0))
@@ -138,11 +168,14 @@ def difference(nest: Kernel, arrays: Arrays, target: Target) -> str | None:
 def outcome(seed: int, kinds: Sequence[str] = KINDS) -> tuple[str, str]:
     """``right``, ``refused`` or ``problem``; and what it is."""
     nest, arrays, target, chosen = made(seed, kinds)
+    r = Random(seed)
+    if r.random() < 0.3 and not verify_schedule(nest, extents(nest), ()):
+        nest = shared(nest, {n: buffer(n, a) for n, a in arrays.items()}, r)
     about = f"{nest.schedule}, {extents(nest)}, {target.cpu}"
     if found := verify_schedule(nest, extents(nest), ()):
         return "problem" if chosen else "refused", f"{found[0].message}: {about}"
     try:
-        problem = difference(nest, arrays, target)
+        problem = difference(nest, arrays, target, r)
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
