@@ -6,12 +6,12 @@ import ctypes
 import gc
 import hashlib
 import json
+import lzma
 import os
 import random
 import re
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def build(change: Callable[[dict[str, Any]], Any] = lambda r: None, scale: float
     machine = llvm.Target.from_triple(triple).create_target_machine(reloc="pic", codemodel="small")
     if sections is None:
         sections = {".nnmanifest": json.dumps(manifest).encode(),
-                    ".nntexts": zlib.compress(json.dumps(TEXTS).encode())}  # fmt: skip
+                    ".nntexts": lzma.compress(json.dumps(TEXTS).encode())}  # fmt: skip
     exports = re.findall(r"^define i32 @(\w+)", source, re.M)
     return signed(link([machine.emit_object(module)], exports, "line.so", sections))
 
@@ -146,7 +146,7 @@ def test_dump_gives_the_embedded_texts(library: bytes) -> None:
     with pytest.raises(UserError, match="a function of stage 'graph' among infer, loss"):
         artifact.text("graph", "apply")
     manifest = json.dumps(record((1,)) | {"source_sha256": ""}).encode()
-    for texts in (b"junk", zlib.compress(b"[]"), zlib.compress(b'{"a": 1}'), zlib.compress(b"{}")):
+    for texts in (b"junk", lzma.compress(b"[]"), lzma.compress(b'{"a": 1}'), lzma.compress(b"{}")):
         data = build(sections={".nnmanifest": manifest, ".nntexts": texts})
         with pytest.raises(UserError) as error:
             open_artifact(data).text("graph")

@@ -14,7 +14,6 @@ import os
 import platform
 import sys
 import weakref
-import zlib
 from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any, NamedTuple
@@ -171,11 +170,13 @@ def _close(dlclose: Native, handle: int, descriptor: int) -> None:
 
 
 def _unpack(packed: bytes) -> dict[str, Any]:
+    import lzma  # who predicts or trains never needs it
+
     try:
-        texts = json.loads(zlib.decompressobj().decompress(packed, _MAX_TEXT))
+        texts = json.loads(lzma.LZMADecompressor(memlimit=_MAX_TEXT).decompress(packed, _MAX_TEXT))
         if all(isinstance(t, str) for stage in texts.values() for t in stage.values()):
             return dict(texts)
-    except (zlib.error, ValueError, RecursionError, AttributeError):
+    except (lzma.LZMAError, EOFError, ValueError, RecursionError, AttributeError):
         pass
     raise UserError("NN0611", "the embedded texts of the artifact are damaged")
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import lzma
 import shutil
 import subprocess
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -449,7 +449,7 @@ def test_texts_are_embedded() -> None:
     """Texts of earlier stages come back out of the file."""
     section = elf.read_section(artifact().so, ".nntexts")
     assert section is not None
-    texts = json.loads(zlib.decompress(section))
+    texts = json.loads(lzma.decompress(section))
     assert list(texts) == ["graph", "kernels"] and texts["graph"] == {"infer": "graph text"}
     found = {name: text.split() for name, text in texts["kernels"].items()}
     assert list(found) == ["init", "infer_b4", "train_step_b4"]

@@ -117,9 +117,26 @@ class Rounds:
         if not tiles.reduced and tiles.by_row(tile, slots.lanes):
             tiles.finish_rows(tile, {key: slots})
             return
+        if tiles.reduced and tile.rows > 1:
+            self._finish_rows(tile)
+            return
         found = slots.load()
         sums = tiles.joined(found, tiles.vectors_of(tile)) if tiles.reduced else found
         tiles.finish(tile, {key: sums})
+
+    def _finish_rows(self, tile: Tile) -> None:
+        """Lanes added up and the epilogue in a loop over the rows: less code than all at once, and
+        seldom run."""
+        tiles, slots = self._tiles, self._slots(tile)
+        across = tiles.vectors_of(tile)
+
+        def row(n: Counter, _: list[Value]) -> list[Value]:
+            sums = tiles.joined(slots.group(n, across).load(), across)
+            one = replace(tile, rows=1, row=tiles.row_at(tile, n))
+            tiles.finish(one, {id(self._product.fold): sums})
+            return []
+
+        tiles.w.loop(0, tile.rows, 1, [], row)
 
     def _slots(self, tile: Tile) -> Slots:
         """Where the accumulators of a tile are."""

@@ -6,7 +6,7 @@ from nncompiler.codegen.instructions.blocks import Counter
 from nncompiler.codegen.instructions.value import Value, memory_type, vector_of
 from nncompiler.codegen.instructions.writer import Writer
 from nncompiler.ir.types import DType
-from nncompiler.record import dataclass
+from nncompiler.record import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class Slots:
         pointer = self.w.assign(f"getelementptr {element}, ptr {self._base()}, i64 {first}")
         line = f"load {wide}, ptr {pointer}, align {align}"
         return self.w.value(line, self.dtype, width, fixed=True)
+
+    def group(self, number: Counter, count: int) -> Slots:
+        """The `number`th group of `count` neighbours."""
+        first = *self.first, self.w.times(number, count * self.lanes)
+        return replace(self, count=count, first=first)
 
     def _base(self) -> str:
         element, base = memory_type(self.dtype), self.memory
