@@ -19,6 +19,7 @@ from nncompiler.codegen.instructions.blocks import Body, Counter
 from nncompiler.codegen.instructions.emitter import Emitter
 from nncompiler.codegen.instructions.share import Share
 from nncompiler.codegen.instructions.value import Value, active_mask, literal
+from nncompiler.codegen.nests.ahead import Ahead, ahead_of
 from nncompiler.codegen.nests.beside import Beside
 from nncompiler.codegen.nests.cascade import is_one_block, sum_loop, terms_of
 from nncompiler.codegen.nests.folds import combined, gathered
@@ -65,6 +66,7 @@ class Nest:
         self.vector = frozenset(schedule.vector)
         self.place = {name: n for n, name in enumerate(schedule.order)}
         self.beside = Beside(emitter, schedule)
+        self.ahead: Ahead | None = None
 
     def run(self, body: Iterable[Stmt], parallel: frozenset[str] = frozenset()) -> None:
         """Emit statements in order; those are outermost loops whose `parallel` axes are split."""
@@ -100,7 +102,11 @@ class Nest:
             self._unrolled(self._sorted(axes), [], leaf)
         else:
             within = () if any(a.name == self.beside.axis for a in axes) else s.within
-            self._nest(self._sorted(axes), self._cut(axes, inner, (), within), [], leaf)
+            cut = self._cut(axes, inner, (), within)
+            axes = self._sorted(axes)
+            self.ahead = ahead_of(axes, inner, self.vector, self.e) if cut else None
+            self._nest(axes, cut, [], leaf)
+            self.ahead = None
 
     def _unrolled(self, axes: tuple[Axis, ...], carried: list[Value], leaf: Leaf) -> list[Value]:
         """Every point of a short loop written out, with its axes as numbers."""
@@ -180,6 +186,8 @@ class Nest:
                 return sum_loop(self.w, 0, axis.extent, 1, terms, carried, body)
             return self._loop(axis, 0, range(axis.extent), carried, body)
 
+        if self.ahead is not None:
+            self.ahead.ask(self.e)
         share = len(carried) // len(cut)
         found: list[Value] = []
         first = 0

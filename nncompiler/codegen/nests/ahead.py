@@ -1,0 +1,71 @@
+"""Windows of the next step, asked for while this one computes.
+
+    for m, x, i { … = d[i,m,2*y,2*x-1] + d[i,m,2*y,2*x] + … }
+
+The steps of the outermost loop, `m`, are pages apart, and each reads or writes short pieces of
+some rows: too short for a prefetcher of hardware, which does not look beyond a page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from nncompiler.codegen.instructions.address import At
+from nncompiler.codegen.instructions.emitter import Emitter
+from nncompiler.ir.kernel import Axis, Let, Stmt, Store, accesses
+from nncompiler.ir.scalar import Affine, Load
+from nncompiler.record import dataclass
+
+#: Bytes of a cache line; between steps from which on hardware loses track; of what is asked for,
+#: so that it stays in cache.
+_LINE, _PAGE, _NEAR = 64, 4096, 16 * 1024
+#: Places of one buffer that make a window.
+_PLACES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What is asked for: one element each of the pieces along the axis of the lanes, and whether
+    it is written; so many steps of the `outermost` axis ahead, one."""
+
+    outermost: str
+    lanes: Axis
+    pieces: tuple[tuple[Load, bool], ...]
+
+    def ask(self, e: Emitter) -> None:
+        """In front of the loop over lanes."""
+        after = e.axes[self.outermost] + 1
+        for x, written in self.pieces:
+            for first in range(0, self.lanes.extent, _LINE // x.dtype.bytes):
+                with e.scope({self.outermost: after, self.lanes.name: At.of(first)}):
+                    e.prefetch(x, written)
+
+
+def ahead_of(
+    axes: Sequence[Axis], body: tuple[Stmt, ...], vector: frozenset[str], e: Emitter
+) -> Ahead | None:
+    """What to ask for in loops over `axes`, from the outside in."""
+    if len(axes) < 3 or axes[-1].name not in vector or axes[0].extent < 2:
+        return None
+    if not all(isinstance(s, (Let, Store)) for s in body):
+        return None
+    outermost, lanes, found = axes[0], axes[-1], dict[object, tuple[Load, bool]]()
+    for x in accesses(body):
+        place, steps = e.places[x.buffer], Counter[str]()
+        for i, stride in zip(x.index, place.strides, strict=True):
+            if not isinstance(i, Affine):
+                return None
+            for axis in i.axes:
+                steps[axis] += i.coefficient(axis) * stride
+        far = abs(steps[outermost.name]) * place.dtype.bytes >= _PAGE
+        if far and steps[lanes.name] == 1:
+            written = isinstance(x, Store)
+            found[x.buffer, x.index, written] = Load(x.buffer, x.index, place.dtype), written
+    windows = Counter((x.buffer, written) for x, written in found.values())
+    pieces = [p for p in found.values() if windows[p[0].buffer, p[1]] >= _PLACES]
+    inside = math.prod(a.extent for a in axes[1:])
+    size = sum(inside * x.dtype.bytes for x, _ in pieces)
+    # Windows overlap: about half of what they read is new.
+    return Ahead(outermost.name, lanes, tuple(pieces)) if 0 < size // 2 <= _NEAR else None
