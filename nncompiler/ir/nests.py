@@ -88,3 +88,13 @@ def _product(fold: Fold, known: set[str], local: dict[str, Expr]) -> Product | N
             return Product(fold, a, b) if free <= known else None
         case _:
             return None
+
+
+def abreast(form: Contraction) -> bool:
+    """Whether several products spread one factor over the same steps, so that a tile of one row
+    takes a step of each at a time.
+    """
+    first, *more = form.products
+    shared = [f for f in (first.a, first.b) if all(f in (p.a, p.b) for p in more)]
+    same = {(p.reduction, p.fold.within) for p in form.products}
+    return bool(more) and len(shared) == 1 and len(same) == 1

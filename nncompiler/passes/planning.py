@@ -10,6 +10,7 @@ from nncompiler.ir.model import StateLayout
 from nncompiler.passes.arithmetic.ahead import ahead
 from nncompiler.passes.arithmetic.known_zeros import leave_out_zeros
 from nncompiler.passes.arithmetic.partial_sums import begin_sums
+from nncompiler.passes.arithmetic.slices import take_slices
 from nncompiler.passes.arithmetic.winograd import winograd
 from nncompiler.passes.layout.images import choose_layouts
 from nncompiler.passes.layout.panels import pack_panels
@@ -41,7 +42,7 @@ def plan_function(
 
     plan = stack_steps(schedule(function, layout))
     plan = begin_sums(choose_layouts(plan, cost))
-    plan = pack_panels(plan, cost, vector_bytes)
+    plan = take_slices(pack_panels(plan, cost, vector_bytes), cost)
     plan = plan if direct else winograd(plan, cost)
     plan = split_rounds(ahead(plan), best)
     plan = leave_out_zeros(plan)

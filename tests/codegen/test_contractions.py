@@ -173,6 +173,34 @@ def test_two_products_in_one_nest(rng):
     np.testing.assert_allclose(c, x @ w + h @ u, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("slices", "loops"), [(1, 1), (4, 1), (6, 6)])
+@pytest.mark.parametrize("n", [48, 67])
+def test_products_of_one_row_abreast(rng, slices, loops, n):
+    """Slices of one product share each step, as long as there are registers for their sums."""
+    x = rng.standard_normal(96).astype(np.float32)
+    w = rng.standard_normal((96, slices * n)).astype(np.float32)
+    c = np.zeros(n, np.float32)
+    sums = [
+        Fold(
+            (f"s{g}",), "sum", axes(k=96),
+            (apply("mul", load("x", x, "k"), load("w", w, "k", Affine.axis("j") + g * n)),),
+        )
+        for g in range(slices)
+    ]  # fmt: skip
+    total = Ref("s0", F32)
+    for g in range(1, slices):
+        total = apply("sub", total, Ref(f"s{g}", F32))
+    schedule = {"strategy": "contract", "vector": "j", "tile": (1, 24), "order": ("j", "k")}
+    nest = kernel(For(axes(j=n), (*sums, Store("c", at("j"), total))), **schedule)
+    run(nest, x=x, w=w, c=c)
+    parts = (x @ w).reshape(slices, n)
+    np.testing.assert_allclose(c, parts[0] - parts[1:].sum(axis=0), rtol=1e-4, atol=1e-4)
+    table = {name: buffer(name, array) for name, array in {"x": x, "w": w, "c": c}.items()}
+    text = emit_kernel(nest, table, select("x86-64-v3"), "kernel").text
+    found = re.findall(r"icmp \w+ i64 [^,]+, 96$", text, re.M)
+    assert n % 24 or len(found) == loops  # with a tile left over, its loops too
+
+
 def convolution(x, w, y, guard: bool) -> Kernel:
     """3x3, NHWC; with `guard` the padding is a guarded load, else `x` carries a halo."""
     n, h, wd, o = y.shape

@@ -4,7 +4,7 @@ their sums is in `epilogues`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nncompiler.codegen.contractions.epilogues import Epilogues
 from nncompiler.codegen.contractions.product import Loops, Roles, narrowed
@@ -15,7 +15,7 @@ from nncompiler.codegen.instructions.emitter import Emitter
 from nncompiler.codegen.instructions.value import Value, active_mask, literal
 from nncompiler.codegen.nests.horizontal import transpose_add
 from nncompiler.ir.kernel import Axis, Schedule
-from nncompiler.ir.nests import Contraction
+from nncompiler.ir.nests import Contraction, abreast
 from nncompiler.ir.scalar import Affine, Const, Expr, Load, walk
 
 #: Steps of a reduction between asking for a cache line and using it: so few that lines whose
@@ -23,6 +23,8 @@ from nncompiler.ir.scalar import Affine, Const, Expr, Load, walk
 AHEAD = 8
 #: Multiply-adds that a processor has under way at a time; steps that are worth several chains.
 IN_FLIGHT, LONG_CHAIN = 8, 32
+#: Accumulators of products that a tile takes steps of at a time, at most.
+WIDEST = 16
 
 
 class RegisterTiles(Epilogues):
@@ -38,6 +40,7 @@ class RegisterTiles(Epilogues):
         #: Scratch memory by its size, for accumulators between rounds.
         self.waiting: dict[int, str] = {}
         self.unroll = schedule.unroll
+        self.abreast = abreast(form)
         #: Rows of most tiles.
         starts = evenly(self.extents[self.rows], rows) if self.rows else [range(1)]
         self.often = max(starts, key=len).step
@@ -45,7 +48,21 @@ class RegisterTiles(Epilogues):
     def _tile(self, tile: Tile) -> None:
         """All sums of a tile, then its epilogue."""
         self.expect(tile)
-        self.finish(tile, {k: self.sums(product, tile) for k, product in self.products.items()})
+        sums: dict[int, list[Value]] = {}
+        for products in self.together_in(tile):
+            found = self.sums(products, tile)
+            each = len(found) // len(products)
+            for n, product in enumerate(products):
+                sums[id(product.fold)] = found[n * each : (n + 1) * each]
+        self.finish(tile, sums)
+
+    def together_in(self, tile: Tile) -> list[list[Roles]]:
+        """The products in groups of which a tile takes steps at a time."""
+        products = [*self.products.values()]
+        fits = len(products) * self.vectors_of(tile) < min(self.e.target.registers, WIDEST + 1)
+        if self.rows is None and self.abreast and fits and not tile.panels:
+            return [products]
+        return [[p] for p in products]
 
     def column_at(self, block: Tile, number: Counter) -> At:
         """Where the first column of a tile of a block is."""
@@ -77,10 +94,12 @@ class RegisterTiles(Epilogues):
         with self.e.scope({self.columns: tile.column + first}, over):
             return self._operand(product.b, lanes)
 
-    def sums(self, product: Roles, tile: Tile) -> list[Value]:
-        """The finished sums by row and vector of columns."""
+    def sums(self, products: Sequence[Roles], tile: Tile) -> list[Value]:
+        """The finished sums by product, row and vector of columns."""
+        product, *more = products
         lanes, across = self.lanes_of(tile), self.vectors_of(tile)
-        count, chains = tile.rows * across, self._chains(product, tile)
+        each = tile.rows * across
+        count, chains = each * len(products), 1 if more else self._chains(product, tile)
         start = [literal(self.zero, lanes)] * (count * chains)
         loops = product.loops
         if not tile.fills:
@@ -88,7 +107,10 @@ class RegisterTiles(Epilogues):
             loops = narrowed(loops, product.fold.within, size, self.vector)
 
         def step(acc: list[Value]) -> list[Value]:
-            return [*acc[count:], *self.step(product, tile, across, acc[:count])]
+            taken = list[Value]()
+            for n, p in enumerate(products):
+                taken += self.step(p, tile, across, acc[n * each : (n + 1) * each])
+            return [*acc[count:], *taken]
 
         sums = self.reduce(loops, start, step, max(chains, self.together(tile)))
         while len(sums) > count:

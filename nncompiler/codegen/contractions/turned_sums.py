@@ -38,7 +38,7 @@ class TurnedSums:
         (product,) = self._tiles.products.values()
         first = self._tiles.e.integer(Affine.axis(self._rows) * self._step)
         count = tile.rows * self._step // self._lanes
-        self._slots(count, first).store(self._tiles.sums(product, tile))
+        self._slots(count, first).store(self._tiles.sums([product], tile))
 
     def finish(self) -> None:
         """The epilogue of all rows and columns."""

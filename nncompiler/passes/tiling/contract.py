@@ -12,6 +12,7 @@ from functools import cache
 from itertools import product as combined
 
 from nncompiler.ir.kernel import Axis, Schedule
+from nncompiler.ir.nests import abreast
 from nncompiler.ir.scalar import Expr, Load, axes_of
 from nncompiler.passes.tiling.accesses import loads_below
 from nncompiler.passes.tiling.choice import Best, Choice
@@ -127,13 +128,18 @@ class ContractionTiles(Order):
         m, n = self.extent(pair.row), self.extent(pair.columns)
         points, across = self.size(self.form.parallel) / n, -(-n // self.lanes)
         steps = sum(self.size(p.reduction) for p in self.form.products)
-        step = _least_step(self.limit, min(m, _WIDEST), min(across, _WIDEST))
+        step = _least_step(self.limit, min(m, _WIDEST), min(across * self.abreast(pair), _WIDEST))
         return steps * points * across * step + self.stored(pair)
 
     def stored(self, pair: Pair) -> float:
         """The cycles of all stores."""
         lane = pair.scattered * _SCATTERED + pair.turned * _TURNED_LANE
         return self.size(self.form.parallel) * (1 / self.lanes + lane)
+
+    def abreast(self, pair: Pair) -> int:
+        """How many products one tile takes steps of at a time."""
+        few = len(self.form.products) < min(self.limit, _WIDEST)
+        return len(self.form.products) if pair.row is None and few and abreast(self.form) else 1
 
     @property
     def limit(self) -> int:
@@ -148,7 +154,8 @@ class ContractionTiles(Order):
         unit = all(self.stride(b, columns) == 1 for _, b in products)
         m, n = self.extent(row), self.extent(columns)
         others = self.size(self.form.parallel) / (m * n)
-        steps = sum(self.size(p.reduction) for p in self.form.products)
+        beside = self.abreast(pair)
+        steps = sum(self.size(p.reduction) for p in self.form.products) // beside
         read_by = {x for _, b in products for x in axes_of(b)}
         sharing = self.size(a for a in self.form.parallel if a.name not in (*read_by, row))
         reduced = {k.name for p in self.form.products for k in p.reduction}
@@ -182,15 +189,18 @@ class ContractionTiles(Order):
         across = -(-n // self.lanes)
         stored = self.stored(pair)
 
+        def flow(rows: int, vectors: int) -> float:
+            return _flow(rows, vectors * beside) + _pressure(rows, vectors * beside)
+
         def least(rows: int, vectors: int) -> float:
             guards = masks * rows + masked * vectors + rows_apart * _PAGE_STEP
-            step = _flow(rows, vectors) + _pressure(rows, vectors) + guards
+            step = flow(rows, vectors) + guards
             return steps * others * m * across * step / (rows * vectors) + stored
 
         def choice(rows: int, vectors: int) -> Choice:
             readers = sharing * -(-m // rows)
             size, around, pays = copied(vectors)
-            narrow = vectors * self.vector_bytes < _PAGE_WIDE
+            narrow = vectors * beside * self.vector_bytes < _PAGE_WIDE
             copy, far = 0.0 if unit else LANE * self.lanes, (pages and narrow) * _PAGE_STEP
             if pays and readers >= PANEL_READERS:
                 copy = (_PACKED_VECTOR if unit else packed_lane * self.lanes) / readers
@@ -201,7 +211,7 @@ class ContractionTiles(Order):
 
             def step(r: int, v: int, copy: float = copy, far: float = far) -> float:
                 guards = masks * r + masked * v + far + rows_apart * _PAGE_STEP
-                return _flow(r, v) + _pressure(r, v) + copy * v + guards
+                return flow(r, v) + copy * beside * v + guards
 
             cycles = steps * others * _over_tiles(m, rows, across, vectors, step) + stored
             stored_along, lines = (m, n) if pair.turned else (n, m)
@@ -210,7 +220,8 @@ class ContractionTiles(Order):
             tile = rows, vectors * self.lanes
             return Choice(cycles, columns, columns, row, tile, pair.turned)
 
-        tiles = _fitting(_registers, self.limit, min(m, _WIDEST), min(across, _WIDEST))
+        widest = min(_WIDEST, self.limit - 1) // beside if beside > 1 else _WIDEST
+        tiles = _fitting(_registers, self.limit, min(m, _WIDEST), min(across, widest))
         return best.of(tiles, least, choice)
 
     def across_reduction(self, best: Best, pair: Pair) -> Iterable[Choice]:
