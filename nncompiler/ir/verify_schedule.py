@@ -35,6 +35,8 @@ def verify_schedule(
             problems.append(_turn(kernel))
         case "loops":
             problems += [_unrolled(kernel, extents), _lanes(kernel)]
+        case other:
+            problems.append(f"no strategy is called '{other}'")
     if schedule.alternate is not None:
         problems.append(_alternation(kernel, counters))
     return [Diagnostic(p, kernel) for p in problems if p is not None]
