@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from nncompiler.codegen.contractions.register_tile import RegisterTiles
 from nncompiler.codegen.contractions.slots import Slots
@@ -60,8 +61,14 @@ class Rounds:
         self._memory = tiles.waiting[size]
 
     def clear(self, tile: Tile) -> None:
+        if self._tiles.reduced and tile.rows > 1:
+            self._by_rows(tile, lambda slots, _: slots.store(self._zeros(slots)))
+            return
         slots = self._slots(tile)
-        slots.store([literal(self._tiles.zero, slots.lanes)] * slots.count)
+        slots.store(self._zeros(slots))
+
+    def _zeros(self, slots: Slots) -> list[Value]:
+        return [literal(self._tiles.zero, slots.lanes)] * slots.count
 
     def expect_and_clear(self, tile: Tile) -> None:
         self._tiles.expect(tile)
@@ -118,25 +125,27 @@ class Rounds:
             tiles.finish_rows(tile, {key: slots})
             return
         if tiles.reduced and tile.rows > 1:
-            self._finish_rows(tile)
+            self._by_rows(tile, self._finish_row)
             return
         found = slots.load()
         sums = tiles.joined(found, tiles.vectors_of(tile)) if tiles.reduced else found
         tiles.finish(tile, {key: sums})
 
-    def _finish_rows(self, tile: Tile) -> None:
-        """Lanes added up and the epilogue in a loop over the rows: less code than all at once, and
-        seldom run."""
+    def _by_rows(self, tile: Tile, visit: Callable[[Slots, Tile], None]) -> None:
+        """A loop over the rows of a tile: less code than all at once, and seldom run."""
         tiles, slots = self._tiles, self._slots(tile)
         across = tiles.vectors_of(tile)
 
         def row(n: Counter, _: list[Value]) -> list[Value]:
-            sums = tiles.joined(slots.group(n, across).load(), across)
-            one = replace(tile, rows=1, row=tiles.row_at(tile, n))
-            tiles.finish(one, {id(self._product.fold): sums})
+            visit(slots.group(n, across), replace(tile, rows=1, row=tiles.row_at(tile, n)))
             return []
 
         tiles.w.loop(0, tile.rows, 1, [], row)
+
+    def _finish_row(self, slots: Slots, tile: Tile) -> None:
+        """Lanes added up, and the epilogue."""
+        sums = self._tiles.joined(slots.load(), slots.count)
+        self._tiles.finish(tile, {id(self._product.fold): sums})
 
     def _slots(self, tile: Tile) -> Slots:
         """Where the accumulators of a tile are."""
