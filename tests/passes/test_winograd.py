@@ -155,6 +155,18 @@ def test_resnet_is_transformed_where_it_may_be(function: str, batch: int, count:
         assert transforms(c.plans[function]) == expected
 
 
+@pytest.mark.parametrize("cpu", ["x86-64-v3", "x86-64-v4"])
+def test_few_channels_pay_without_padding(cpu: str) -> None:
+    """The second convolution of LeNet is transformed, in parts that workers share, and the
+    gradient of its input is not: a quarter of that is on padding, which the direct form leaves
+    out."""
+    source, functions = read_source(MODELS / "lenet.nn"), ("infer", "train_step")
+    plans = Compilation(source, {"batch": 64}, Options(cpu=cpu, functions=functions)).plans
+    for plan in plans.values():
+        assert transforms(plan) == 1
+        assert any(loop.parallel for loop in plan.loops())
+
+
 @pytest.mark.parametrize("batch", [16, 1, 3])
 def test_rounding_is_of_the_same_order_and_threads_do_not_matter(batch: int) -> None:
     """Gradients of wide layers against those in f64, and bit for bit on two to four threads."""

@@ -42,7 +42,11 @@ Cost: TypeAlias = Callable[[Kernel, Buffers], float]
 
 #: Bytes that a step may fill and read again: half of a second level of cache.
 _STEP = 256 * 1024
-#: Parts of an image that workers share, at most: each has memory of its own for its steps.
+#: What a loop that transforms takes of the cycles of its instructions: loads, additions and stores
+#: have units of their own, and hardly any of its instructions waits for another.
+_TRANSFORM = 0.5
+#: Parts of an image that workers share, up to twice as many: each has memory of its own for its
+#: steps.
 _PARTS = 4
 
 
@@ -83,7 +87,8 @@ def _better(
         tiles = _tiles(c)
         made = transformed(c, tiles, name)
         more = {**table, **{b.name: b for b in made.buffers}}
-        better = _cycles(c, tiles, made, more, cost) < cost(c.kernel, table)
+        direct = cost(c.kernel, table) * _within(c, table)
+        better = _cycles(c, tiles, made, more, cost) < direct
         known[key] = _Known(c, tiles, made) if better else None
         return known[key]
     if (before := known[key]) is None:
@@ -124,8 +129,23 @@ def _cycles(
 ) -> float:
     """Of all kernels, those of a step as often as they run."""
     count = math.prod(loop.extent for loop in (tiles.part, tiles.down, tiles.across))
-    inside = sum(cost(_inside(k), table) for k in made.steps)
-    return cost(made.weights, table) + count * inside
+    image, products, results = (cost(_inside(k), table) for k in made.steps)
+    inside = _TRANSFORM * (image + results) + products
+    return _TRANSFORM * cost(made.weights, table) + count * inside
+
+
+def _within(c: Convolution, table: Buffers) -> float:
+    """The part of a convolution's products that are not on padding: no others are computed."""
+    share = 1.0
+    extents = table[c.image.buffer].type.shape
+    for along, (tap, _) in zip((c.rows, c.columns), c.taps, strict=True):
+        for form, extent in zip(c.image.index, extents, strict=True):
+            if isinstance(form, Affine) and form.coefficient(tap):
+                first = form.bounds({along.name: 1, tap: 3})[0]
+                windows = range(first, first + along.extent)
+                inside = sum(0 <= w + t < extent for w in windows for t in range(3))
+                share *= inside / (3 * along.extent)
+    return share
 
 
 def _inside(kernel: Kernel) -> Kernel:
@@ -153,8 +173,8 @@ def _tiles(c: Convolution) -> Tiles:
     if not c.batch_last:  # each step reads all weights again
         fits = min(fits, 16 * c.channels.extent * c.filters.extent * size)
     fits //= 16 * (c.channels.extent + c.filters.extent) * images * size
-    along = _divisor(width, fits)
-    parts = _divisor(height, _PARTS)
+    parts = _parts(height)
+    along = _divisor(width, fits * _PARTS // max(parts, _PARTS))
     high = 1
     if along == width and not c.batch_last:
         parts = 1 if fits * 2 > height * width else parts
@@ -167,6 +187,12 @@ def _tiles(c: Convolution) -> Tiles:
         Axis("y", high),
         Axis("x", along),
     )
+
+
+def _parts(height: int) -> int:
+    """So many parts that loops over them are shared, where there are divisors for that."""
+    shared = (d for d in range(_PARTS, 2 * _PARTS + 1) if height % d == 0)
+    return next(shared, _divisor(height, _PARTS))
 
 
 def _divisor(n: int, most: int) -> int:

@@ -54,6 +54,9 @@ _LINES, _PARTIAL_SUMS = 0.1, 0.2
 #: Cycles of a round: for each accumulator, for each tile; and of a step in a round whose factors
 #: fill the first-level cache.
 _SLOT, _ROUND, _LONG = 0.5, 5.0, 1.0
+#: Multiply-adds of a tile that are in flight together with the end of the one before; of a larger
+#: one, cycles of each accumulator's end where a store of a long vector takes two.
+_FLIGHT, _END = 80, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +220,8 @@ class ContractionTiles(Order):
             stored_along, lines = (m, n) if pair.turned else (n, m)
             if stored_along % self.lanes and self.registers <= 16:
                 cycles += others * lines * _PARTIAL * self.stores
+            if self.registers > 16 and rows * vectors * steps > _FLIGHT:
+                cycles += others * m * across * _END * self.stores
             tile = rows, vectors * self.lanes
             return Choice(cycles, columns, columns, row, tile, pair.turned)
 
