@@ -18,7 +18,7 @@ from nncompiler.passes.tiling.accesses import loads_below
 from nncompiler.passes.tiling.choice import Best, Choice
 from nncompiler.passes.tiling.guards import besides
 from nncompiler.passes.tiling.loops import LANE
-from nncompiler.passes.tiling.order import PANEL_BYTES, PANEL_READERS, Order
+from nncompiler.passes.tiling.order import PANEL_BYTES, Order
 from nncompiler.passes.tiling.reads import CACHE, LINE, NEAR, PAGE, with_columns
 from nncompiler.record import dataclass
 
@@ -35,6 +35,9 @@ _LATENCY = 4
 _WIDEST = 16
 #: Loads per cycle where nothing else limits a tile: two units, now and then at the same bank.
 _LOADS = 1.6
+#: Cycles of a step beside the arithmetic for a vector of columns and for a row, more where vectors
+#: are long, of whole lines. Rows of the epilogue lie apart, vectors of one follow each other.
+_VECTOR, _ROW, _ROW_LONG = 0.25, 0.1, 0.2
 #: Cycles of reading the columns of one step where the next step's lie on another page: no prefetch
 #: of hardware crosses it; of so many bytes side by side, the wait hides behind them. Copied, of
 #: one vector.
@@ -51,9 +54,9 @@ _GUARD, _MASK = 0.75, 0.5
 _GUARD_REDUCED, _CHOSEN = 2.0, 3.0
 #: Cycles of a load of a step of partial sums beside the arithmetic: of lines, and where it is.
 _LINES, _PARTIAL_SUMS = 0.1, 0.2
-#: Cycles of a round: for each accumulator, for each tile; and of a step in a round whose factors
-#: fill the first-level cache.
-_SLOT, _ROUND, _LONG = 0.5, 5.0, 1.0
+#: Cycles of a round: for each accumulator, more where vectors are long, for each tile; and of a
+#: step in a round whose factors fill the first-level cache.
+_SLOT, _SLOT_LONG, _ROUND, _LONG = 0.5, 0.75, 5.0, 1.0
 #: Multiply-adds of a tile that are in flight together with the end of the one before; of a larger
 #: one, cycles of each accumulator's end where a store of a long vector takes two.
 _FLIGHT, _END = 80, 0.3
@@ -131,7 +134,8 @@ class ContractionTiles(Order):
         m, n = self.extent(pair.row), self.extent(pair.columns)
         points, across = self.size(self.form.parallel) / n, -(-n // self.lanes)
         steps = sum(self.size(p.reduction) for p in self.form.products)
-        step = _least_step(self.limit, min(m, _WIDEST), min(across * self.abreast(pair), _WIDEST))
+        widest = min(across * self.abreast(pair), _WIDEST)
+        step = _least_step(self.limit, min(m, _WIDEST), widest, self.row)
         return steps * points * across * step + self.stored(pair)
 
     def stored(self, pair: Pair) -> float:
@@ -148,6 +152,11 @@ class ContractionTiles(Order):
     def limit(self) -> int:
         """Registers of a tile: LLVM spills when none is left over."""
         return self.registers - (1 if self.registers <= 16 else 3)
+
+    @property
+    def row(self) -> float:
+        """The cycles of a row in a step."""
+        return _ROW_LONG if self.long else _ROW
 
     def across_columns(self, best: Best, pair: Pair) -> Iterable[Choice]:
         """Lanes are columns: one broadcast per row and one load per vector of columns in every
@@ -177,23 +186,24 @@ class ContractionTiles(Order):
         packed_lane = _TURNED_LANE if turned else _PACKED_LANE
         rows_apart, pages = (all(self.apart(p[n], PAGE) for p in products) for n in (0, 1))
         apart = self.apart(products[0][0], LINE)
-        near = self.near(products, columns)
+        near, whole = self.near(products, columns), max(self.bytes_of(b) for _, b in products)
 
         @cache
         def copied(vectors: int) -> tuple[int, str | None, bool]:
-            """Of panels of so many columns: the bytes, the axis of rounds, whether copies pay."""
+            """Of panels of so many columns: the bytes, the axis of rounds, whether to copy."""
             size = panel * vectors * self.vector_bytes
             if pair.turned:
                 return size, None, False
             around = self.round_of(products, size, row, columns)
             as_is = self.as_is(products, columns, vectors * self.lanes, around)
-            return size, around, not as_is and (size <= PANEL_BYTES or around is not None)
+            return size, around, not as_is
 
         across = -(-n // self.lanes)
         stored = self.stored(pair)
 
         def flow(rows: int, vectors: int) -> float:
-            return _flow(rows, vectors * beside) + _pressure(rows, vectors * beside)
+            step = _flow(rows, vectors * beside)
+            return step + _pressure(rows, vectors * beside, self.row)
 
         def least(rows: int, vectors: int) -> float:
             guards = masks * rows + masked * vectors + rows_apart * _PAGE_STEP
@@ -202,10 +212,10 @@ class ContractionTiles(Order):
 
         def choice(rows: int, vectors: int) -> Choice:
             readers = sharing * -(-m // rows)
-            size, around, pays = copied(vectors)
+            size, around, copies = copied(vectors)
             narrow = vectors * beside * self.vector_bytes < _PAGE_WIDE
             copy, far = 0.0 if unit else LANE * self.lanes, (pages and narrow) * _PAGE_STEP
-            if pays and readers >= PANEL_READERS:
+            if copies and self.pays(size if around is None else 0, readers, whole):
                 copy = (_PACKED_VECTOR if unit else packed_lane * self.lanes) / readers
                 copy, far = copy + pages * _PAGE_VECTOR / readers, 0.0
 
@@ -265,6 +275,7 @@ class ContractionTiles(Order):
         far = read / LINE * _FAR * (read > NEAR)
         near = _LINES if turned else _PARTIAL_SUMS
         sharing = self.size(x for x in self.form.parallel if x.name not in (*axes_of(b), row))
+        halvings = math.log2(self.lanes)
 
         def flow(r: int, c: int) -> float:
             return max(r * c / 2, (r + c) / 2, _LATENCY)
@@ -277,7 +288,7 @@ class ContractionTiles(Order):
             copy = turned * _TURNED_LANE * self.lanes / (sharing * -(-m // rows))
 
             def step(r: int, c: int) -> float:
-                shuffles = r * (1.5 * (-(-c // 4) * 4) + 4) / steps
+                shuffles = r * (halvings / 2 * (-(-c // 4) * 4) + 4) / steps
                 return flow(r, c) + shuffles + near * (r + c) + copy * c + guards
 
             cycles = steps * others * _over_tiles(m, rows, n, cols, step)
@@ -293,16 +304,17 @@ class ContractionTiles(Order):
         """
         reduction = self.form.products[0].reduction
         inside = math.prod(k.extent for k in reduction if k.name != around)
-        long = inside * (LINE + panel // self.size(reduction)) > CACHE // 2
-        rounds = (_SLOT * vectors + _ROUND) / inside if around else 0.0
+        long = inside * (LINE + panel // self.size(reduction)) > CACHE // 8 * 5
+        slot = _SLOT_LONG if self.long else _SLOT
+        rounds = (slot * vectors + _ROUND) / inside if around else 0.0
         return rounds + _LONG * (long and apart)
 
 
-def _pressure(rows: int, across: int) -> float:
+def _pressure(rows: int, across: int, row: float) -> float:
     """What a step's loads cost beside the arithmetic: vectors come from a larger panel than the
     rows' scalars.
     """
-    return 0.1 * rows + 0.25 * across
+    return row * rows + _VECTOR * across
 
 
 def _registers(rows: int, vectors: int) -> int:
@@ -330,10 +342,10 @@ def _fitting(
 
 
 @cache
-def _least_step(limit: int, rows: int, vectors: int) -> float:
+def _least_step(limit: int, rows: int, vectors: int, row: float) -> float:
     """The least cycles of a step for each of a tile's vectors, up to these sizes."""
     tiles = _fitting(_registers, limit, rows, vectors)
-    return min([(_flow(r, v) + _pressure(r, v)) / (r * v) for r, v in tiles])
+    return min([(_flow(r, v) + _pressure(r, v, row)) / (r * v) for r, v in tiles])
 
 
 def _flow(rows: int, vectors: int) -> float:

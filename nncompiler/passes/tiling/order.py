@@ -18,6 +18,9 @@ from nncompiler.record import dataclass
 PANEL_READERS = 4
 PANEL_BYTES = 64 * 1024
 BLOCK_BYTES, BLOCK = 128 * 1024, 4
+#: Processors with long vectors have a second-level cache of 1 MiB or more: there a panel may be as
+#: large as this, of a larger factor that very many tiles read.
+LARGE_PANEL = 256 * 1024
 #: Vectors of partial sums that are taken at a time, of columns in lines.
 LINE_STEPS = 2
 #: Bytes of the sums of a block that may wait between rounds, on the stack.
@@ -97,7 +100,8 @@ class Order(Reads):
             turned = any(self.stride(b, choice.vector) != 1 for _, b in products)
             return order, choice.tile[1] * turned
         as_is = self.as_is(products, choice.columns, choice.tile[1], around)
-        if varies or as_is or readers < PANEL_READERS or size > PANEL_BYTES:
+        whole = max(self.bytes_of(b) for _, b in products)
+        if varies or as_is or not self.pays(size, readers, whole):
             return order, 0
         every, tiles = -(-self.extent(choice.columns) // choice.tile[1]), BLOCK_BYTES // size
         turned = any(self.stride(b, choice.columns) != 1 for _, b in products)
@@ -119,6 +123,13 @@ class Order(Reads):
             all_or_half = every if place else -(-every // 2)
             most = min(all_or_half, max(BLOCK, SLOT_BYTES // waiting))
         return order, choice.tile[1] * max(1, min(tiles, most, every))
+
+    def pays(self, size: int, readers: int, whole: int) -> bool:
+        """Whether a panel of so many bytes, of a factor of `whole`, is worth a copy that so many
+        tiles read.
+        """
+        large = self.long and readers >= BLOCK_READERS and whole > LARGE_PANEL
+        return readers >= PANEL_READERS and size <= (LARGE_PANEL if large else PANEL_BYTES)
 
     def side_by_side(self, a: Expr, rows: str | None) -> bool:
         """Whether neighbours in memory are rows, and steps of the reduction lie lines apart."""

@@ -68,7 +68,8 @@ class Reads:
             if step != size:
                 return False
             size *= n
-        return isinstance(expr, Load) and expr.guard is None
+        plain = isinstance(expr, Load) and expr.guard is None
+        return plain and self.stride(expr, columns) == 1
 
     def near(self, products: list[tuple[Expr, Expr]], columns: str) -> bool:
         """Whether the columns' factors are small, contiguous along them, and read at every place
