@@ -155,6 +155,14 @@ def test_dump_gives_the_embedded_texts(library: bytes) -> None:
         open_artifact(build(sections={".nnmanifest": manifest})).text("graph")
 
 
+def test_texts_ask_for_lzma(library: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some builds of Python have none; only who reads texts needs it."""
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    artifact = open_artifact(library)
+    with pytest.raises(Limitation, match="the module lzma"):
+        artifact.text("graph")
+
+
 def never_open(*_: Any) -> Any:
     raise AssertionError("opened as a library")
 

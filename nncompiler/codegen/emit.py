@@ -20,6 +20,7 @@ from nncompiler.codegen.module.program import Modules, lower, lowering
 from nncompiler.codegen.objects.object_code import assembly_of
 from nncompiler.codegen.objects.processes import compile_modules
 from nncompiler.codegen.target import Target
+from nncompiler.errors import Limitation
 from nncompiler.ir.model import Network, Program
 from nncompiler.record import dataclass, field
 
@@ -91,7 +92,10 @@ def _packed(texts: Texts) -> bytes:
     """As they come: a text behind one that is much like it takes little room. Of LZMA the presets
     that are as fast as deflate, which takes a third more room: its window is shorter than a text.
     """
-    import lzma  # only who compiles waits for it
+    try:
+        import lzma  # only who compiles waits for it
+    except ImportError as error:
+        raise Limitation("NN0504", "expected a Python that has the module lzma") from error
 
     return lzma.compress(json.dumps({k: dict(v) for k, v in texts.items()}).encode(), preset=1)
 

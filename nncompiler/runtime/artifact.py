@@ -170,8 +170,10 @@ def _close(dlclose: Native, handle: int, descriptor: int) -> None:
 
 
 def _unpack(packed: bytes) -> dict[str, Any]:
-    import lzma  # who predicts or trains never needs it
-
+    try:
+        import lzma  # who predicts or trains never needs it
+    except ImportError as error:
+        raise Limitation("NN0504", "expected a Python that has the module lzma") from error
     try:
         texts = json.loads(lzma.LZMADecompressor(memlimit=_MAX_TEXT).decompress(packed, _MAX_TEXT))
         if all(isinstance(t, str) for stage in texts.values() for t in stage.values()):

@@ -12,6 +12,7 @@ import json
 import lzma
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -25,7 +26,7 @@ from nncompiler.codegen.module import abi
 from nncompiler.codegen.module.program import lower
 from nncompiler.codegen.objects.processes import compile_modules
 from nncompiler.codegen.target import host, select
-from nncompiler.errors import CompilerBug
+from nncompiler.errors import CompilerBug, Limitation
 from nncompiler.ir.kernel import (
     Argument,
     Axis,
@@ -443,6 +444,13 @@ def test_manifest_describes_the_functions() -> None:
         "limit": 2,
     }
     assert made.manifest["fit"] == {"b4": "line_fit_b4"} and made.manifest["nncompiler"] == "1.2"
+
+
+def test_texts_ask_for_lzma(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some builds of Python have none."""
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    with pytest.raises(Limitation, match="the module lzma"):
+        artifact.__wrapped__()
 
 
 def test_texts_are_embedded() -> None:
