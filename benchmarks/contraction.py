@@ -66,6 +66,9 @@ class Form:
     points: int
     """Elements of its result."""
     target: float
+    function: str = "grad"
+    before: int = 0
+    """Kernels of the line in front of those that count."""
 
 
 def forms() -> Iterator[Form]:
@@ -74,10 +77,12 @@ def forms() -> Iterator[Form]:
     for m, n, k in sizes:
         text, line = PRODUCT.format(m=m, n=n, k=k), "    y = a @ b"
         target = 0.9 if m == 1024 else 0.93
-        yield Form(f"{m} × {n} × {k}", text, line, m * n, target)
+        # On its own: in training the kernel makes the loss too, of as many elements again.
+        yield Form(f"{m} × {n} × {k}", text, line, m * n, target, "infer")
         # In the order of the kernels, which tells those of a square apart.
-        yield Form(f"{m} × {k} × {n}, Bᵀ (input gradient)", text, line, m * k, target)
-        yield Form(f"{k} × {n} × {m}, Aᵀ (weight gradient)", text, line, k * n, target)
+        back = target, "grad", 1
+        yield Form(f"{m} × {k} × {n}, Bᵀ (input gradient)", text, line, m * k, *back)
+        yield Form(f"{k} × {n} × {m}, Aᵀ (weight gradient)", text, line, k * n, *back)
     for channels, side in ((16, 32), (32, 16), (64, 8)):
         text = CONVOLUTION.format(batch=32, channels=channels, side=side)
         line = text.splitlines()[3]
@@ -207,16 +212,18 @@ class Run:
 
 def single(run: Run) -> str:
     """Products and convolutions on their own."""
-    rows, done = [], {}
+    rows, done = [], dict[tuple[str, str], list[Figure]]()
     for form in forms():
-        if form.text not in done:
-            found = Measured(compiled(Source("form.nn", form.text), {}, "grad"), "grad", run).found
+        key = form.text, form.function
+        if key not in done:
+            c = compiled(Source("form.nn", form.text), {}, form.function)
             line = form.text.splitlines().index(form.line) + 1
-            done[form.text] = [f for f in found if line in f.cost.lines]
-        fitting = [f for f in done[form.text] if f.points == form.points]
+            found = Measured(c, form.function, run).found
+            done[key] = [f for f in found if line in f.cost.lines][form.before :]
+        fitting = [f for f in done[key] if f.points == form.points]
         if fitting:
             rows.append(fitting[0].row(form.title, form.target, run.threads))
-            done[form.text].remove(fitting[0])
+            done[key].remove(fitting[0])
         else:
             rows.append((f"{form.title}: no kernel of its own", *[""] * (len(run.heads) - 1)))
     return table(run.heads, rows)
@@ -260,7 +267,8 @@ def main() -> None:
     text = "# Contractions\n\nShares of the FMA peak and of the roofline (the longer of that and "
     text += "the bytes at the bandwidth of the memory they fit), on one thread. The kernels are "
     text += "those of compiled models, with all that is fused into them; what is below its target "
-    text += "by both is bold.\n\n"
+    text += "by both is bold. Single products forward are those of inference: in training the "
+    text += "same kernel makes the loss.\n\n"
     if options.threads > 1:
         text += "How much faster several threads are is told of all kernels from one meeting of "
         text += "the threads to the next, by the twentieth of the calls that took least time.\n\n"
