@@ -219,10 +219,13 @@ def test_chart_is_xml() -> None:
 def test_operations_are_those_of_the_graph(name: str) -> None:
     """The multiply-adds by formula are those of our contractions in inference; a training step has
     a little more where it sums gradients of a table, or pads, by contraction, and less where it
-    multiplies a table instead of the rows gathered from it."""
+    multiplies a table instead of the rows gathered from it. Of LeNet, the last rows and columns of
+    convolutions that no window of the pooling reads are left out.
+    """
     from harness.workload import find
 
-    below = {"char_lstm": 0.81}.get(name, 1.0)
+    infer = {"lenet": 0.89855}.get(name, 1.0)
+    below = {"char_lstm": 0.81, "lenet": 0.95}.get(name, 1.0)
     workload = find(name)
     for kind, batch in workload.cases:
         function = {"train": "train_step", "infer": "infer"}[kind]
@@ -231,7 +234,10 @@ def test_operations_are_those_of_the_graph(name: str) -> None:
         (profile,) = accounts.analyse(c, (function,)).profiles
         total = profile.total.forward + profile.total.backward
         share = 2 * total.multiply_adds / workload.flops(kind, batch)
-        assert share == 1 if kind == "infer" else below <= share < 1.07
+        if kind == "infer":
+            assert share == pytest.approx(infer, abs=1e-5)
+        else:
+            assert below <= share < 1.07
 
 
 def test_contractions_have_kernels_of_their_own() -> None:

@@ -8,6 +8,7 @@ that makes it, else to the kernel's last node.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from nncompiler.ir.analysis import UPDATE
 from nncompiler.ir.graph import Function, Node, Value
@@ -20,6 +21,8 @@ from nncompiler.passes.fusion.grouping import is_loop
 from nncompiler.record import dataclass, replace
 from nncompiler.report.cost import Work
 from nncompiler.report.traffic import traffic
+
+Names: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,11 @@ class _Scope:
                 scope = self.tiles(step) if node is None else self.inside(step, node)
                 yield from scope.walk(step.body)
                 continue
-            if is_copy(step) or step.nodes not in groups:
+            nodes = () if is_copy(step) else joined(groups, step.nodes)
+            bills = [self.arithmetic(step, n) for n in nodes]
+            if not nodes:
                 found = tuple(n for v, n in makers.items() if v.name in step.nodes)
-                nodes = found[:1] or (Node(_COPY, (), ()),)
-                bills = [Work()]
-            else:
-                nodes = groups[step.nodes]
-                bills = [self.arithmetic(step, n) for n in nodes]
+                nodes, bills = found[:1] or (Node(_COPY, (), ()),), [Work()]
             moved = [Work()] * len(nodes)
             self.charge(step, nodes, moved)
             pairs = zip(nodes, bills, moved, strict=True)
@@ -172,6 +173,18 @@ class _Scope:
                 if own & written or any(name.startswith(prefix) for name in written):
                     return node
         return None
+
+
+def joined(groups: Mapping[Names, tuple[Node, ...]], names: Names) -> tuple[Node, ...]:
+    """The nodes of the groups whose outputs, one group behind the other, are these; of a kernel
+    that computes several. None where that is not what they are.
+    """
+    for n in range(len(names), 0, -1):
+        if names[:n] in groups:
+            rest = joined(groups, names[n:])
+            if rest or n == len(names):
+                return *groups[names[:n]], *rest
+    return ()
 
 
 def members(node: Node) -> tuple[Node, ...]:
