@@ -12,10 +12,10 @@ from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.target import host, select
 from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.ir.kernel import Fold, For, Kernel, Let, Schedule, Store
-from nncompiler.ir.scalar import Ref, apply, const
+from nncompiler.ir.scalar import Affine, Cast, Iota, Ref, apply, const
 from nncompiler.ir.text import print_plan
 from nncompiler.ir.text.plan import parse_plan
-from nncompiler.ir.types import F32
+from nncompiler.ir.types import F32, I32
 from nncompiler.ir.verify_plan import verify_plan
 from nncompiler.passes.tiling.tile import choose_schedule
 from tests.model_support import MODELS
@@ -62,6 +62,44 @@ def test_turned_sums(rng, dtype, name, i, j, k, tile, unroll):
     wanted = arrays["w"] - 0.5 * (arrays["x"].T @ arrays["d"])
     nest = replace(gradient(**arrays), schedule=schedule(*tile, unroll=unroll))
     run(nest, select(name), **arrays)
+    np.testing.assert_allclose(arrays["w"], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize("apart", [0, 2])
+def test_vectors_run_on_where_memory_does(rng, name, apart):
+    """No lane of the epilogue is empty where its rows follow each other; with a gap they end."""
+    arrays = arrays_of(rng, 32, 10, 8)
+    arrays["w"] = rng.standard_normal((32, 10 + apart)).astype(np.float32)[:, :10]
+    wanted = arrays["w"] - 0.5 * (arrays["x"].T @ arrays["d"])
+    nest = replace(gradient(**arrays), schedule=schedule(5, 16))
+    table = {key: buffer(key, array) for key, array in arrays.items()}
+    text = emit_kernel(nest, table, select(name), "kernel").text
+    assert ("masked" in text) == (apart > 0)
+    if name in ("x86-64-v3", host().cpu):
+        run(nest, select(name), **arrays)
+        np.testing.assert_allclose(arrays["w"], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["of a column", "place", "guard"])
+def test_vectors_end_with_rows_where_what_is_read_does(rng, what):
+    """The epilogue reads what differs from column to column, or asks where it is."""
+    arrays = {**arrays_of(rng, 21, 10, 8), "b": rng.standard_normal(10).astype(np.float32)}
+    nest = gradient(**{key: arrays[key] for key in "xdw"})
+    (loop,) = nest.body
+    fold, *_ = loop.body
+    place = Cast(Iota(Affine.axis("j")), F32)
+    inside = apply("lt", Iota(Affine.axis("j")), const(7, I32))
+    value = {
+        "of a column": load("b", arrays["b"], "j"), "place": place,
+        "guard": replace(load("b", arrays["b"], "j"), guard=inside, fill=const(0.0, F32)),
+    }[what]  # fmt: skip
+    store = Store("w", at("i", "j"), apply("add", Ref("acc", F32), value))
+    nest = replace(nest, body=(replace(loop, body=(fold, store)),), schedule=schedule(5, 16))
+    run(nest, **arrays)
+    more = {"of a column": arrays["b"], "place": np.arange(10)}
+    more["guard"] = np.where(np.arange(10) < 7, arrays["b"], 0)
+    wanted = arrays["x"].T @ arrays["d"] + more[what]
     np.testing.assert_allclose(arrays["w"], wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ from nncompiler.codegen.instructions.address import At, Lanes
 from nncompiler.codegen.instructions.blocks import Counter
 from nncompiler.codegen.instructions.value import Value, literal
 from nncompiler.codegen.nests.turn import squares, turned
-from nncompiler.ir.kernel import Axis
+from nncompiler.ir.kernel import Axis, Store
 from nncompiler.ir.scalar import Affine, Load, walk
 from nncompiler.record import replace
 
@@ -83,10 +83,10 @@ def _along(tiles: RegisterTiles, product: Roles, loops: Loops) -> Axis | None:
     return None
 
 
-def stride_along(tiles: RegisterTiles, load: Load, axis: str) -> int | None:
+def stride_along(tiles: RegisterTiles, access: Load | Store, axis: str) -> int | None:
     """Elements between neighbours along an axis; None where an index is loaded."""
     total = 0
-    for index, stride in zip(load.index, tiles.e.places[load.buffer].strides, strict=True):
+    for index, stride in zip(access.index, tiles.e.places[access.buffer].strides, strict=True):
         if not isinstance(index, Affine):
             return None
         total += index.coefficient(axis) * stride
