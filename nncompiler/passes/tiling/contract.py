@@ -18,6 +18,7 @@ from nncompiler.passes.tiling.accesses import loads_below
 from nncompiler.passes.tiling.choice import Best, Choice
 from nncompiler.passes.tiling.guards import besides
 from nncompiler.passes.tiling.loops import LANE
+from nncompiler.passes.tiling.masked import Masked, masked
 from nncompiler.passes.tiling.order import PANEL_BYTES, Order
 from nncompiler.passes.tiling.reads import CACHE, LINE, NEAR, PAGE, with_columns
 from nncompiler.record import dataclass
@@ -136,7 +137,18 @@ class ContractionTiles(Order):
         steps = sum(self.size(p.reduction) for p in self.form.products)
         widest = min(across * self.abreast(pair), _WIDEST)
         step = _least_step(self.limit, min(m, _WIDEST), widest, self.row)
-        return steps * points * across * step + self.stored(pair)
+        return steps * points * across * step * self.computed(pair) + self.stored(pair)
+
+    def masked(self, pair: Pair) -> Masked | None:
+        """What tells which tiles take no steps, if any."""
+        return masked([p.fold.within for p in self.form.products], pair.row, pair.columns)
+
+    def computed(self, pair: Pair) -> float:
+        """The part of the vectors of results that take steps."""
+        if (bounds := self.masked(pair)) is None:
+            return 1.0
+        m, n = self.extent(pair.row), self.extent(pair.columns)
+        return bounds.over_tiles(m, 1, n, self.lanes, lambda r, w: 1) / (m * -(-n // self.lanes))
 
     def stored(self, pair: Pair) -> float:
         """The cycles of all stores."""
@@ -199,7 +211,7 @@ class ContractionTiles(Order):
             return size, around, not as_is
 
         across = -(-n // self.lanes)
-        stored = self.stored(pair)
+        stored, bounds, some = self.stored(pair), self.masked(pair), self.computed(pair)
 
         def flow(rows: int, vectors: int) -> float:
             step = _flow(rows, vectors * beside)
@@ -208,7 +220,7 @@ class ContractionTiles(Order):
         def least(rows: int, vectors: int) -> float:
             guards = masks * rows + masked * vectors + rows_apart * _PAGE_STEP
             step = flow(rows, vectors) + guards
-            return steps * others * m * across * step / (rows * vectors) + stored
+            return steps * others * m * across * step / (rows * vectors) * some + stored
 
         def choice(rows: int, vectors: int) -> Choice:
             readers = sharing * -(-m // rows)
@@ -226,7 +238,14 @@ class ContractionTiles(Order):
                 guards = masks * r + masked * v + far + rows_apart * _PAGE_STEP
                 return flow(r, v) + copy * beside * v + guards
 
-            cycles = steps * others * _over_tiles(m, rows, across, vectors, step) + stored
+            if bounds is None:
+                cycles = _over_tiles(m, rows, across, vectors, step)
+            else:
+                width = vectors * self.lanes
+                cycles = bounds.over_tiles(
+                    m, rows, n, width, lambda r, w: step(r, -(-w // self.lanes))
+                )
+            cycles = steps * others * cycles + stored
             stored_along, lines = (m, n) if pair.turned else (n, m)
             if stored_along % self.lanes and self.registers <= 16:
                 cycles += others * lines * _PARTIAL * self.stores
