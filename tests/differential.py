@@ -23,6 +23,7 @@ from nncompiler.ir.verify_workers import verify_workers
 from nncompiler.passes.arithmetic.ahead import ahead
 from nncompiler.passes.arithmetic.known_zeros import leave_out_zeros
 from nncompiler.passes.arithmetic.winograd import convolution, winograd
+from nncompiler.passes.arithmetic.winograd_gradient import gradient, winograd_gradients
 from nncompiler.passes.layout.images import choose_layouts
 from nncompiler.passes.layout.panels import pack_panels
 from nncompiler.passes.layout.stacks import stack_steps
@@ -80,7 +81,8 @@ class Compiled:
     def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
         plan = stack_steps(schedule(run_passes(function, pipeline), self.layout))
         plan = pack_panels(choose_layouts(plan, row_major), unpacked, 8)
-        plan = ahead(winograd(plan, untransformed))
+        plan = winograd_gradients(winograd(plan, untransformed), untransformed)
+        plan = ahead(plan)
         plan = leave_out_zeros(plan)
         plan = place(tile_plan(plan, self.planned_for.vector_bytes, self.planned_for.registers))
         if self.threads > 1:
@@ -146,7 +148,8 @@ def unpacked(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
 
 def untransformed(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
     """The cost of a kernel where nothing counts but convolutions that could be transformed."""
-    return float(convolution(kernel, buffers) is not None)
+    found = convolution(kernel, buffers) or gradient(kernel, buffers)
+    return float(found is not None)
 
 
 def _stop(library: ctypes.CDLL, pool: Array) -> None:

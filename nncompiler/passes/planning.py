@@ -12,6 +12,7 @@ from nncompiler.passes.arithmetic.known_zeros import leave_out_zeros
 from nncompiler.passes.arithmetic.partial_sums import begin_sums
 from nncompiler.passes.arithmetic.slices import take_slices
 from nncompiler.passes.arithmetic.winograd import winograd
+from nncompiler.passes.arithmetic.winograd_gradient import winograd_gradients
 from nncompiler.passes.layout.images import choose_layouts
 from nncompiler.passes.layout.panels import pack_panels
 from nncompiler.passes.layout.stacks import stack_steps
@@ -43,7 +44,8 @@ def plan_function(
     plan = stack_steps(schedule(function, layout))
     plan = begin_sums(choose_layouts(plan, cost))
     plan = take_slices(pack_panels(plan, cost, vector_bytes), cost)
-    plan = plan if direct else winograd(plan, cost)
+    if not direct:
+        plan = winograd_gradients(winograd(plan, cost), cost)
     plan = split_rounds(ahead(plan), best)
     plan = leave_out_zeros(plan)
     plan = tile_plan(plan, vector_bytes, registers)

@@ -129,9 +129,9 @@ def _cycles(
 ) -> float:
     """Of all kernels, those of a step as often as they run."""
     count = math.prod(loop.extent for loop in (tiles.part, tiles.down, tiles.across))
-    image, products, results = (cost(_inside(k), table) for k in made.steps)
-    inside = _TRANSFORM * (image + results) + products
-    return _TRANSFORM * cost(made.weights, table) + count * inside
+    image, products, results = (cost(inside(k), table) for k in made.steps)
+    step = _TRANSFORM * (image + results) + products
+    return _TRANSFORM * cost(made.weights, table) + count * step
 
 
 def _within(c: Convolution, table: Buffers) -> float:
@@ -143,12 +143,12 @@ def _within(c: Convolution, table: Buffers) -> float:
             if isinstance(form, Affine) and form.coefficient(tap):
                 first = form.bounds({along.name: 1, tap: 3})[0]
                 windows = range(first, first + along.extent)
-                inside = sum(0 <= w + t < extent for w in windows for t in range(3))
-                share *= inside / (3 * along.extent)
+                found = sum(0 <= w + t < extent for w in windows for t in range(3))
+                share *= found / (3 * along.extent)
     return share
 
 
-def _inside(kernel: Kernel) -> Kernel:
+def inside(kernel: Kernel) -> Kernel:
     """The kernel for tiles inside of the image: guards are alike in all lanes, and cost little."""
 
     def change(e: Expr) -> Expr:
@@ -174,11 +174,11 @@ def _tiles(c: Convolution) -> Tiles:
         fits = min(fits, 16 * c.channels.extent * c.filters.extent * size)
     fits //= 16 * (c.channels.extent + c.filters.extent) * images * size
     parts = _parts(height)
-    along = _divisor(width, fits * _PARTS // max(parts, _PARTS))
+    along = divisor(width, fits * _PARTS // max(parts, _PARTS))
     high = 1
     if along == width and not c.batch_last:
         parts = 1 if fits * 2 > height * width else parts
-        high = _divisor(height // parts, fits // width)
+        high = divisor(height // parts, fits // width)
     (part, _), (down, across) = fresh("p", c.kernel), fresh("t", c.kernel)
     return Tiles(
         Axis(part, parts),
@@ -192,10 +192,10 @@ def _tiles(c: Convolution) -> Tiles:
 def _parts(height: int) -> int:
     """So many parts that loops over them are shared, where there are divisors for that."""
     shared = (d for d in range(_PARTS, 2 * _PARTS + 1) if height % d == 0)
-    return next(shared, _divisor(height, _PARTS))
+    return next(shared, divisor(height, _PARTS))
 
 
-def _divisor(n: int, most: int) -> int:
+def divisor(n: int, most: int) -> int:
     """The largest divisor that is no larger than `most`, at least 1."""
     return max(d for d in range(1, n + 1) if n % d == 0 and (d <= most or d == 1))
 
@@ -240,7 +240,7 @@ def _matched(
     for place in places:
         along = [free.pop(x) for x in place.axes if x in free]
         tap = [summed.pop(x) for x in place.axes if x in summed]
-        if len(along) != 1 or len(tap) != 1 or not _slides(image, place, along[0], tap[0]):
+        if len(along) != 1 or len(tap) != 1 or not slides(image, place, along[0], tap[0]):
             return None
         windows.append((along[0], (tap[0].name, place.coefficient(tap[0].name))))
     if (batch is None and n.axes) or channels is None or summed or len(free) != 1:
@@ -256,7 +256,7 @@ def _matched(
     )
 
 
-def _slides(image: Load, place: Affine, along: Axis, tap: Axis) -> bool:
+def slides(image: Load, place: Affine, along: Axis, tap: Axis) -> bool:
     """Whether a window of three moves by one along an axis of even extent, and all that the load
     asks of both, its guard included, is their sum.
     """

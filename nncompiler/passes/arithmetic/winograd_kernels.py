@@ -31,7 +31,7 @@ Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 #: What stands in place of axes.
 Forms: TypeAlias = tuple[tuple[str, Affine], ...]
 
-_B: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+B: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _G: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _A: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
 
@@ -128,7 +128,7 @@ def transformed(c: Convolution, tiles: Tiles, name: str) -> Transformed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Array:
+class Between:
     """A buffer between the kernels. Each dimension is one axis or several that follow each other;
     one is the sixteen elements `e` of a tile. Loops over `outer` are around the kernels.
     """
@@ -168,37 +168,37 @@ class _Array:
         return tuple(a for d in self.dimensions for a in d if a != ELEMENTS and a.extent > 1)
 
 
-def _arrays(c: Convolution, tiles: Tiles, name: str) -> tuple[_Array, _Array, _Array]:
+def _arrays(c: Convolution, tiles: Tiles, name: str) -> tuple[Between, Between, Between]:
     """U, V and M, with the axis of the lanes last."""
     e, read, made, along = (ELEMENTS,), (c.channels,), (c.filters,), (tiles.high, tiles.along)
     if c.batch_last:
-        u = _Array(f"{name}.U", (e, made, read))
-        v = _Array(f"{name}.V", (along, e, read, c.images), (tiles.part,))
-        m = _Array(f"{name}.M", (along, e, made, c.images), (tiles.part,))
+        u = Between(f"{name}.U", (e, made, read))
+        v = Between(f"{name}.V", (along, e, read, c.images), (tiles.part,))
+        m = Between(f"{name}.M", (along, e, made, c.images), (tiles.part,))
     else:
         rows = (*c.images, *along)
-        u = _Array(f"{name}.U", (e, read, made))
-        v = _Array(f"{name}.V", (e, rows, read), (tiles.part,))
-        m = _Array(f"{name}.M", (e, rows, made), (tiles.part,))
+        u = Between(f"{name}.U", (e, read, made))
+        v = Between(f"{name}.V", (e, rows, read), (tiles.part,))
+        m = Between(f"{name}.M", (e, rows, made), (tiles.part,))
     return u, v, m
 
 
-def _transform_weights(c: Convolution, u: _Array) -> tuple[Stmt, ...]:
+def _transform_weights(c: Convolution, u: Between) -> tuple[Stmt, ...]:
     (y, _), (x, _) = c.taps
     down = tuple(((y, c.tap(0, a)),) for a in range(3))
     across = tuple(((x, c.tap(1, b)),) for b in range(3))
-    return _between(c.weights, down, across, _G, u)
+    return stored(c.weights, down, across, _G, u)
 
 
-def _transform_image(c: Convolution, tiles: Tiles, v: _Array) -> tuple[Stmt, ...]:
+def _transform_image(c: Convolution, tiles: Tiles, v: Between) -> tuple[Stmt, ...]:
     (y, _), (x, _) = c.taps
     down = tuple(((y, c.tap(0, 0)), (c.rows.name, tiles.row(a))) for a in range(4))
     across = tuple(((x, c.tap(1, 0)), (c.columns.name, tiles.column(b))) for b in range(4))
-    return _between(c.image, down, across, _B, v)
+    return stored(c.image, down, across, B, v)
 
 
-def _between(
-    load: Load, down: tuple[Forms, ...], across: tuple[Forms, ...], matrix: Matrix, to: _Array
+def stored(
+    load: Load, down: tuple[Forms, ...], across: tuple[Forms, ...], matrix: Matrix, to: Between
 ) -> tuple[Stmt, ...]:
     """`_stored` from one buffer to another: made once for all that differ in their names."""
     unnamed = replace(load, buffer="from"), down, across, matrix, replace(to, name="to")
@@ -207,20 +207,20 @@ def _between(
 
 @lru_cache(maxsize=64)
 def _stored(
-    load: Load, down: tuple[Forms, ...], across: tuple[Forms, ...], matrix: Matrix, to: _Array
+    load: Load, down: tuple[Forms, ...], across: tuple[Forms, ...], matrix: Matrix, to: Between
 ) -> tuple[Stmt, ...]:
     """``matrix grid matrixᵗ`` stored element by element: the grid is what is loaded with these
     forms in place of axes.
     """
     grid = [[placed(load, dict((*y, *x))) for x in across] for y in down]
-    body, found = _product(matrix, grid, "d", set())
+    body, found = product(matrix, grid, "d", set())
     for n, value in enumerate(x for row in found for x in row):
         body.append(Store(to.name, to.index(n), value))
     return tidy((For(to.tiles(), tuple(body)),))
 
 
 def _results(
-    c: Convolution, tiles: Tiles, m: _Array
+    c: Convolution, tiles: Tiles, m: Between
 ) -> tuple[tuple[Stmt, ...], dict[str, str]]:
     """What the convolution's kernel does at each of the four places of a tile; the locals called
     after those of its kernel.
@@ -232,19 +232,19 @@ def _results(
     ]
     taken = set(local_types(c.kernel))
     after = {name: name for name in taken}
-    body, found = _product(_A, grid, "m", taken)
+    body, found = product(_A, grid, "m", taken)
     for a, row in enumerate(found):
         for b, value in enumerate(row):
             here = {c.rows.name: tiles.row(a), c.columns.name: tiles.column(b)}
             one = [Let(fold.names[0], value) if s is fold else s for s in c.form.body]
             own = [s.name for s in one if isinstance(s, Let)]
-            names = {name: _fresh(f"{name}_{a}{b}", taken) for name in own}
+            names = {name: fresh_name(f"{name}_{a}{b}", taken) for name in own}
             after |= {new: name for name, new in names.items()}
             body += renamed(substituted(tuple(one), here), names)
     return (*c.form.before, For(m.tiles(), tuple(body))), after
 
 
-def _product(
+def product(
     matrix: Matrix, grid: Grid, name: str, taken: set[str]
 ) -> tuple[list[Stmt], Grid]:
     """``matrix grid matrixᵗ``: statements, and the result in terms of the locals they bind."""
@@ -253,17 +253,17 @@ def _product(
     def bound(values: Grid, step: str) -> Grid:
         refs: Grid = []
         for r, row in enumerate(values):
-            names = [_fresh(f"{name}{step}{r}{k}", taken) for k in range(len(row))]
+            names = [fresh_name(f"{name}{step}{r}{k}", taken) for k in range(len(row))]
             body.extend(map(Let, names, row))
             refs.append([Ref(n, value.dtype) for n, value in zip(names, row, strict=True)])
         return refs
 
-    columns = _transposed(bound(grid, ""))
-    half = bound(_transposed([[_sum(row, x) for row in matrix] for x in columns]), "h")
+    columns = transposed(bound(grid, ""))
+    half = bound(transposed([[_sum(row, x) for row in matrix] for x in columns]), "h")
     return body, [[_sum(row, x) for row in matrix] for x in half]
 
 
-def _fresh(hint: str, taken: set[str]) -> str:
+def fresh_name(hint: str, taken: set[str]) -> str:
     """A name that no local has yet."""
     names = (hint if n < 2 else f"{hint}_{n}" for n in count(1))
     name = next(x for x in names if x not in taken)
@@ -271,7 +271,7 @@ def _fresh(hint: str, taken: set[str]) -> str:
     return name
 
 
-def _transposed(grid: Grid) -> Grid:
+def transposed(grid: Grid) -> Grid:
     return [list(x) for x in zip(*grid, strict=True)]
 
 
