@@ -25,6 +25,7 @@ from nncompiler.codegen.nests.cascade import is_one_block, sum_loop, terms_of
 from nncompiler.codegen.nests.folds import combined, gathered
 from nncompiler.codegen.nests.footprint import footprint
 from nncompiler.codegen.nests.pieces import Piece, pieces
+from nncompiler.codegen.nests.strided import SHORT, mostly_apart
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.combine import COMBINES, Combine
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Schedule, Stmt, Store
@@ -151,6 +152,8 @@ class Nest:
             # at least two steps, for two threads
             wide = (n for n in _WIDE if extent % (n * lanes) == 0 and extent >= 2 * n * lanes)
             interleave = next(wide, interleave)
+        if not values and mostly_apart(inner, chosen[0].name, self.e.places, seen.cost):
+            lanes, interleave = min(lanes, SHORT // seen.widest), 1
         return pieces(extent, lanes, interleave, self.beside.all_outside(within))
 
     def _sums_columns(self, s: Stmt) -> bool:
