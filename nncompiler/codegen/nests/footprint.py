@@ -13,13 +13,15 @@ from nncompiler.record import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What statements mention: axes and locals; the number of distinct expressions; the widest
-    element in bytes; whether any load has a guard, and whether conditions are combined.
+    """What statements mention: axes and locals; the number of distinct expressions, the loads
+    among them; the widest element in bytes; whether any load has a guard, and whether conditions
+    are combined.
     """
 
     axes: frozenset[str]
     names: frozenset[str]
     cost: int
+    loads: tuple[Load, ...]
     widest: int
     guarded: bool
     combined: bool
@@ -40,6 +42,7 @@ def footprint(
             axes.update(a for i in s.index if isinstance(i, Affine) for a in i.axes)
     names: set[str] = set()
     seen: set[int] = set()
+    loads: list[Load] = []
     widest, todo, guarded = 1, list(roots), False
     while todo:
         expr = todo.pop()
@@ -54,6 +57,7 @@ def footprint(
             case Iota(index):
                 axes.update(index.axes)
             case Load(_, index, _, guard):
+                loads.append(expr)
                 guarded = guarded or guard is not None
                 axes.update(a for i in index if isinstance(i, Affine) for a in i.axes)
             case Const():
@@ -62,4 +66,6 @@ def footprint(
                 combined = True
             case _:
                 pass
-    return Footprint(frozenset(axes), frozenset(names), len(seen), widest, guarded, combined)
+    return Footprint(
+        frozenset(axes), frozenset(names), len(seen), tuple(loads), widest, guarded, combined
+    )

@@ -152,7 +152,7 @@ class Nest:
             # at least two steps, for two threads
             wide = (n for n in _WIDE if extent % (n * lanes) == 0 and extent >= 2 * n * lanes)
             interleave = next(wide, interleave)
-        if not values and mostly_apart(inner, chosen[0].name, self.e.places, seen.cost):
+        if not values and mostly_apart(inner, seen, chosen[0].name, self.e.places):
             lanes, interleave = min(lanes, SHORT // seen.widest), 1
         return pieces(extent, lanes, interleave, self.beside.all_outside(within))
 
