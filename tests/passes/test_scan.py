@@ -127,9 +127,8 @@ def test_weight_gradient_is_one_contraction_behind_the_loop() -> None:
 def test_length_changes_neither_kernels_nor_code_size(
     batch: int, inputs: int, hidden: int
 ) -> None:
-    """A loop stays a loop: 16 and 1024 steps have equal kernels and code of equal size within 1
-    %. (Sums behind the loop are tiled by their size: in smaller networks the file of one length
-    may be a page of 4 KiB larger.)
+    """A loop stays a loop: 16 and 1024 steps have equal kernels and files of equal size within a
+    page of 4 KiB and 1 %: sums behind the loop are tiled by their size.
     """
     sizes, counts = [], []
     for time in (16, 1024):
@@ -140,7 +139,7 @@ def test_length_changes_neither_kernels_nor_code_size(
         counts.append(len(list(c.plans[g.name].kernels())))
         assert sum(isinstance(s, Loop) for s in c.plans[g.name].steps) == 2
     assert counts[0] == counts[1]
-    assert abs(sizes[0] - sizes[1]) <= 0.01 * sizes[0]
+    assert abs(sizes[0] - sizes[1]) <= 4096 + 0.01 * sizes[0]
 
 
 def nested(dtype: DType = F32) -> Function:
