@@ -12,7 +12,7 @@ import pytest
 import nncompiler
 from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.nests.clip import Bounds, Edge, clip
-from nncompiler.codegen.target import host
+from nncompiler.codegen.target import host, select
 from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Store, reads_and_writes
 from nncompiler.ir.scalar import F32, I32, Affine, Iota, Load, Ref, apply, const
@@ -187,9 +187,11 @@ def test_blocks_copy_rows(rng, rows, columns):
 
 
 def asks_ahead(nest, **arrays):
-    """Whether the code of a kernel asks for lines of memory before it reads them."""
+    """Whether the code of a kernel asks for lines of memory before it reads them; with vectors of
+    half a line, where no epilogue as small as these does.
+    """
     table = {name: buffer(name, array) for name, array in arrays.items()}
-    return "@llvm.prefetch" in emit_kernel(nest, table, host(), "kernel").text
+    return "@llvm.prefetch" in emit_kernel(nest, table, select("x86-64-v3"), "kernel").text
 
 
 @pytest.mark.parametrize("columns", [1, 4, 12, 29])

@@ -15,6 +15,9 @@ from nncompiler.ir.scalar import Affine, Index, Load, axes_of, walk
 LINE, _NEAR = 64, 192 * 1024
 #: Steps of a reduction that hide the request for a line of each row.
 _STEPS = 20
+#: The same where vectors are whole lines: a step takes so long that requests cost next to nothing,
+#: and what earlier kernels left of smaller arrays in the second-level cache nobody knows.
+_FIRST, _LONG_STEPS, _LEAST = 32 * 1024, 5, 10
 
 
 def expected(
@@ -39,7 +42,11 @@ def expected(
                 found.setdefault((x.buffer, x.index), (x, False))
     chosen = [(x, w) for x, w in found.values() if _suits(x, *tile, emitter)]
     size = sum(math.prod(extents.get(a, 1) for a in axes_of(x)) * x.dtype.bytes for x, _ in chosen)
-    return tuple(chosen) if size > _NEAR and steps >= _STEPS * len(chosen) else ()
+    if emitter.target.vector_bytes < LINE:
+        pays = size > _NEAR and steps >= _STEPS * len(chosen)
+    else:
+        pays = size > _FIRST and steps >= max(_LEAST, _LONG_STEPS * len(chosen))
+    return tuple(chosen) if pays else ()
 
 
 def _suits(load: Load, columns: str, rows: str | None, emitter: Emitter) -> bool:
