@@ -57,6 +57,44 @@ def test_lines(rng, dtype, rows, columns, steps):
         np.testing.assert_allclose(c[1:], a[1:] @ b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("steps", [2, 15, 17, 18, 20, 21, 23, 24, 29, 33, 84, 88])
+@pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3", "host"])
+def test_what_is_left_of_a_line(rng, level, steps, dtype):
+    """One lane to half of a vector and more behind none, one or several whole ones; a factor that
+    is turned, and one that is read as it lies. What does not belong to the sum, beside each row,
+    is NaN.
+    """
+    wide = np.full((5, steps + 3), np.nan, dtype)
+    a, c = wide[:, :steps], np.zeros((5, 3), dtype)
+    a[:] = rng.standard_normal(a.shape)
+    for b in rng.standard_normal((steps, 3)), rng.standard_normal((3, steps)).T:
+        b = b.astype(dtype, order="K")
+        for rows in 1, 2:
+            pack = 3 if b.flags.c_contiguous else 0
+            schedule = Schedule("contract", ("k",), "i", (rows, 3), tuple("jik"), pack, 2)
+            c[:] = 7
+            target = select(level)
+            run(replace(product(a, b, c), schedule=schedule), target, a=a, b=b, c=c)
+            np.testing.assert_allclose(c, a @ b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("level", "steps", "lanes"),
+    [("x86-64-v4", 84, 4), ("x86-64-v4", 86, 8), ("x86-64-v3", 84, 4), ("x86-64-v3", 85, 0)],
+)
+def test_what_is_left_takes_the_shortest_vectors(level, steps, lanes):
+    """Half of a vector or less, first of all; more than that as a whole one under a mask."""
+    a, b, c = (np.zeros(s, np.float32) for s in ((6, steps), (steps, 10), (6, 10)))
+    nest = product(a, b, c)
+    schedule = Schedule("contract", ("k",), "i", (1, 10), tuple("jik"), 10, 2)
+    table = {n: buffer(n, x) for n, x in (("a", a), ("b", b), ("c", c))}
+    code = emit_kernel(replace(nest, schedule=schedule), table, select(level), "kernel").text
+    found = [n for n in (4, 8) if f"call <{n} x float> @llvm.fma.v{n}f32" in code]
+    whole = [] if level == "x86-64-v4" else [8]
+    assert found == sorted({*whole, lanes} - {0})
+
+
 @pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v3"])
 def test_lines_of_several_axes(rng, name):
     """A sum over two axes, of which lanes run over the inner one; a batch in both factors, and

@@ -25,6 +25,8 @@ AHEAD = 8
 IN_FLIGHT, LONG_CHAIN = 8, 32
 #: Accumulators of products that a tile takes steps of at a time, at most.
 WIDEST = 16
+#: Bytes of the shortest vectors.
+_SHORTEST = 16
 
 
 class RegisterTiles(Epilogues):
@@ -112,11 +114,34 @@ class RegisterTiles(Epilogues):
                 taken += self.step(p, tile, across, acc[n * each : (n + 1) * each])
             return [*acc[count:], *taken]
 
+        loops, start = self._short_first(loops, start, step)
         sums = self.reduce(loops, start, step, max(chains, self.together(tile)))
         while len(sums) > count:
             half = len(sums) // 2
             sums = [self._add(a, b) for a, b in zip(sums[:half], sums[half:], strict=True)]
         return self.joined(sums, across) if self.reduced else sums
+
+    def _short_first(
+        self, loops: Loops, start: list[Value], step: Callable[[list[Value]], list[Value]]
+    ) -> tuple[Loops, list[Value]]:
+        """The loops without what is left for their last vector, where half of its lanes or less
+        are enough, and what partial sums begin with: that, in shorter vectors, of which processors
+        multiply more in a cycle or load more easily.
+        """
+        if not self.reduced or len(loops) != 1:
+            return loops, start
+        ((axis, bounds),), lanes = loops, start[0].lanes
+        left = axis.extent % lanes
+        short = max(_SHORTEST // self.dtype.bytes, 1 << max(left - 1, 0).bit_length())
+        if not left or axis.extent < lanes or short >= lanes:
+            return loops, start
+        whole = axis.extent - left
+        zeros = literal(self.zero, short)
+        with self.e.scope({axis.name: At("", whole)}, Lanes(axis.name, short, left)):
+            found = step([zeros] * len(start))
+        picks = [min(n, short) for n in range(lanes)]
+        wide = [self.w.shuffle(x, zeros, picks) for x in found]
+        return ((Axis(axis.name, whole), bounds),), wide
 
     def _chains(self, product: Roles, tile: Tile) -> int:
         """How many steps take turns, each with accumulators of its own, where those of one are too
