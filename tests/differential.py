@@ -22,6 +22,8 @@ from nncompiler.ir.types import F32, F64, Array, DType
 from nncompiler.ir.verify_workers import verify_workers
 from nncompiler.passes.arithmetic.ahead import ahead
 from nncompiler.passes.arithmetic.known_zeros import leave_out_zeros
+from nncompiler.passes.arithmetic.partial_sums import begin_sums
+from nncompiler.passes.arithmetic.slices import SHARED, take_slices
 from nncompiler.passes.arithmetic.winograd import convolution, winograd
 from nncompiler.passes.arithmetic.winograd_gradient import gradient, winograd_gradients
 from nncompiler.passes.layout.images import choose_layouts
@@ -32,8 +34,14 @@ from nncompiler.passes.manager import Pass, run_passes
 from nncompiler.passes.memory.arena import place
 from nncompiler.passes.parallel import share
 from nncompiler.passes.pipelines import OPTIMISE
-from nncompiler.passes.tiling.tile import tile_plan
+from nncompiler.passes.planning import plan_function
+from nncompiler.passes.tiling.alternate import alternate
+from nncompiler.passes.tiling.split_rounds import split_rounds
+from nncompiler.passes.tiling.tile import choose, tile_plan
 from tests.networks import fill_state, read_state
+
+#: Bytes of a cache that tests take to be near, for rows as short as theirs.
+NEAR = 2048
 
 
 def state_of(functions: Sequence[Function], dtype: DType) -> StateLayout:
@@ -51,10 +59,11 @@ class Compiled:
     """Functions compiled together. `run` calls one on arrays by name and gives its results by
     name.
 
-    Images have their batch or channels last, convolutions are transformed, and what loops read
-    again and again is packed in narrow panels, wherever that can be. With several `threads`, all
-    kernels are shared that can be, however small, and run on them. Plans may be made for another
-    processor than code is.
+    Images have their batch or channels last, convolutions are transformed, products are taken in
+    slices, sums begun, and what loops read again and again is packed in narrow panels, wherever
+    that can be; or all is `as_planned`, that is where it pays. With several `threads`, all kernels
+    are shared that can be, however small, and run on them. Plans may be made for another processor
+    than code is.
     """
 
     def __init__(
@@ -66,8 +75,9 @@ class Compiled:
         layout: StateLayout | None = None,
         threads: int = 1,
         planned_for: Target | None = None,
+        as_planned: bool = False,
     ) -> None:
-        self.threads = threads
+        self.threads, self.as_planned = threads, as_planned
         self.target = target or host()
         self.planned_for = planned_for or self.target
         self.functions = {f.name: f for f in functions}
@@ -79,16 +89,21 @@ class Compiled:
         self.pool = self._pool() if any(map(is_parallel, self.plans.values())) else None
 
     def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
-        plan = stack_steps(schedule(run_passes(function, pipeline), self.layout))
-        plan = pack_panels(choose_layouts(plan, row_major), unpacked, 8)
+        function, target = run_passes(function, pipeline), self.planned_for
+        machine = target.vector_bytes, target.registers
+        if self.as_planned:
+            return plan_function(function, self.layout, *machine)
+        plan = stack_steps(schedule(function, self.layout))
+        plan = begin_sums(choose_layouts(plan, row_major), near=NEAR)
+        plan = take_slices(plan, lambda kernel, buffers: SHARED)
+        plan = pack_panels(plan, unpacked, 8)
         plan = winograd_gradients(winograd(plan, untransformed), untransformed)
-        plan = ahead(plan)
-        plan = leave_out_zeros(plan)
-        plan = place(tile_plan(plan, self.planned_for.vector_bytes, self.planned_for.registers))
+        plan = split_rounds(ahead(plan), lambda k, buffers: choose(k, buffers, *machine))
+        plan = place(tile_plan(leave_out_zeros(plan), *machine))
         if self.threads > 1:
             plan = share(plan, 0.0, 0.0)
             assert verify_workers(plan) == []
-        return plan
+        return alternate(plan)
 
     def _pool(self) -> Array:
         """A pool with its threads, which end with this object."""

@@ -3,7 +3,8 @@
 For every seed: compiled results = interpreted ones (`differential.differences`), and gradients =
 directional central differences in f64. ``--off PASS`` leaves a pass out; ``--each-off`` leaves
 out each pass in turn; ``--threads N`` shares every kernel that can be shared among so many;
-``--cpu`` and ``--planned-for`` name levels for code and for plans, such as x86-64-v2.
+``--cpu`` and ``--planned-for`` name levels for code and for plans, such as x86-64-v2. What is done
+where it pays is done wherever it can be, but ``--as-planned``.
 """
 
 from __future__ import annotations
@@ -47,11 +48,12 @@ def compare(
     threads: int = 1,
     cpu: str = "host",
     planned_for: str | None = None,
+    as_planned: bool = False,
 ) -> Iterator[str]:
     """Problems of the graphs of these seeds, compiled together."""
     functions = [random_function(s, prefix=f"s{s}_") for s in seeds]
     targets = {"target": select(cpu), "planned_for": select(planned_for or cpu)}
-    compiled = Compiled(functions, pipeline, threads=threads, **targets)
+    compiled = Compiled(functions, pipeline, threads=threads, as_planned=as_planned, **targets)
     for seed, f in zip(seeds, functions, strict=True):
         for call, problem in _calls(compiled, f, seed):
             yield f"seed {seed}, call {call}: {problem}"
@@ -111,11 +113,12 @@ def sweep(
     threads: int = 1,
     cpu: str = "host",
     planned_for: str | None = None,
+    as_planned: bool = False,
 ) -> list[str]:
     problems: list[str] = []
     for start in range(first, first + count, BATCH):
         seeds = range(start, min(first + count, start + BATCH))
-        problems += compare(seeds, pipeline, threads, cpu, planned_for)
+        problems += compare(seeds, pipeline, threads, cpu, planned_for, as_planned)
         if gradients:
             problems += [p for s in seeds for p in check_gradient(s)]
     return problems
@@ -130,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cpu", choices=NAMES, default="host")
     parser.add_argument("--planned-for", choices=NAMES)
+    parser.add_argument("--as-planned", action="store_true")
     options = parser.parse_args(arguments)
     left_out = [p.name for p in OPTIMISE] if options.each_off else [options.off]
     failed = 0
@@ -143,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             threads=options.threads,
             cpu=options.cpu,
             planned_for=options.planned_for,
+            as_planned=options.as_planned,
         )
         print("\n".join(problems))
         what = f"without {name}" if name else "every pass on"

@@ -3,15 +3,26 @@ in turn."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+
 import pytest
 
+from nncompiler.ir.kernel import Plan
 from nncompiler.ir.types import F32
+from nncompiler.passes.arithmetic.known_zeros import leave_out_zeros
+from nncompiler.passes.arithmetic.partial_sums import begin_sums
+from nncompiler.passes.arithmetic.slices import SHARED, take_slices
 from nncompiler.passes.arithmetic.winograd import winograd
+from nncompiler.passes.arithmetic.winograd_gradient import winograd_gradients
+from nncompiler.passes.graph.narrow import Narrow
 from nncompiler.passes.layout.images import choose_layouts
+from nncompiler.passes.layout.panels import pack_panels
+from nncompiler.passes.layout.stacks import stack_steps
 from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import run_passes
 from nncompiler.passes.pipelines import OPTIMISE
-from tests.differential import row_major, state_of, untransformed
+from tests.differential import NEAR, row_major, state_of, unpacked, untransformed
 from tests.fuzz_graphs import sweep, without
 from tests.random_graphs import random_function
 
@@ -48,6 +59,11 @@ def test_graphs_carry_states() -> None:
     assert any(v in f.params_of("state") for f in carrying for n, v in f.results if "update." in n)
 
 
+def test_plans_as_those_of_models() -> None:
+    """What is done where it pays, on three threads."""
+    assert sweep(0, 50, OPTIMISE, gradients=False, threads=3, as_planned=True) == []
+
+
 def test_graphs_have_windows() -> None:
     """A fifth of the graphs; of their convolutions some are transformed with the batch last, some
     with the channels last."""
@@ -59,3 +75,25 @@ def test_graphs_have_windows() -> None:
             lanes += [b.type.shape.index(16, 1) for b in plan.buffers if b.name.endswith(".M")]
     assert lanes.count(1) >= 5
     assert lanes.count(2) >= 5
+
+
+#: Passes that change few graphs, each as far from choosing as `Compiled` has it.
+RARE: dict[str, Callable[[Plan], Plan]] = {
+    "slices": lambda plan: take_slices(plan, lambda kernel, buffers: SHARED),
+    "partial sums": lambda plan: begin_sums(plan, near=NEAR),
+    "gradients": lambda plan: winograd_gradients(plan, untransformed),
+    "zeros": leave_out_zeros,
+    "panels": lambda plan: pack_panels(plan, unpacked, 8),
+}
+
+
+def test_graphs_have_what_rare_passes_change() -> None:
+    """Each of them changes several graphs of two hundred."""
+    found = Counter[str]()
+    for f in map(random_function, range(200)):
+        if {"filters0", "gates", "query", "dense0"} & {p.name for p in f.params_of("param")}:
+            found["narrow"] += Narrow().run(f) is not f
+            plan = stack_steps(schedule(run_passes(f, OPTIMISE), state_of([f], F32)))
+            plan = choose_layouts(plan, row_major)
+            found.update(name for name, rare in RARE.items() if rare(plan) is not plan)
+    assert all(found[name] >= 2 for name in ("narrow", *RARE)), found

@@ -60,10 +60,11 @@ Buffers: TypeAlias = Mapping[str, Buffer]
 _PARTS, _TERMS = range(8, 65), 16
 
 
-def begin_sums(plan: Plan) -> Plan:
-    """The plan with sums over rows begun where these are at hand."""
+def begin_sums(plan: Plan, near: int = NEAR) -> Plan:
+    """The plan with sums over rows begun where these are at hand, if so many bytes do not hold
+    them."""
     table = plan.table()
-    sums = {n: found for n, step in enumerate(plan.steps) if (found := _sum_of(step, table))}
+    sums = {n: found for n, s in enumerate(plan.steps) if (found := _sum_of(s, table, near))}
     if not sums:
         return plan
     where = _Places.of(plan.steps, table)
@@ -226,9 +227,9 @@ def _outermost(kernel: Kernel) -> For | None:
     return last if all(isinstance(s, Let) for s in before) else None
 
 
-def _sum_of(kernel: Step, buffers: Buffers) -> _Sum | None:
-    """The sum over rows of a kernel, where it reads more than stays in a near cache, and what a
-    part reads stays there."""
+def _sum_of(kernel: Step, buffers: Buffers, near: int) -> _Sum | None:
+    """The sum over rows of a kernel, where it reads more than stays in the cache that is `near`,
+    and what a part reads stays there."""
     loop = _outermost(kernel) if isinstance(kernel, Kernel) else None
     if loop is None or len(loop.axes) != 1 or not isinstance(loop.body[0], Fold):
         return None
@@ -246,7 +247,7 @@ def _sum_of(kernel: Step, buffers: Buffers) -> _Sum | None:
     if not all(_by_rows(x, outer.name, loop.axes[0].name, buffers) for x in loads):
         return None
     size = sum(buffers[x].nbytes for x in {x.buffer for x in loads})
-    far = size > NEAR >= size // outer.extent
+    far = size > near >= size // outer.extent
     return _Sum(kernel, loop, fold, loads) if far else None
 
 
