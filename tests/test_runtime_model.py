@@ -108,6 +108,31 @@ def test_predict_takes_dicts_lists_and_other_types() -> None:
     assert np.allclose(model.predict(np.ones((2, 3), np.int64)), expected(model, np.ones((2, 3))))
 
 
+def test_predictions_are_new_arrays() -> None:
+    """Also from the second call on, which takes arrays as they are; others are still checked."""
+    model, fake = make((1, 4))
+    found = [(x := data(4, seed)["x"], model.predict(x)) for seed in range(4)]
+    for x, y in found:
+        assert np.allclose(y, expected(model, x), atol=1e-6)
+    x, y = found[0]
+    assert not any(np.shares_memory(y, other) for _, other in found[1:])
+    x[...] = found[1][0]
+    assert (model.predict({"x": x}) == found[1][1]).all() and (y != found[1][1]).any()
+    model.load_state_dict({"W": np.ones((3, 1)), "b": [2]})
+    for given in (data(4, 1), x, x.astype(np.float64), np.asfortranarray(x), x.tolist()):
+        assert np.allclose(model.predict(given), expected(model, x), atol=1e-6)
+    x.shape = (3, 4)
+    for given, code in ((x, "NN0703"), ({"x": x}, "NN0703"), ({"y": x.T}, "NN0701"),
+                        ({"x": x.T, "z": x}, "NN0702"), (x.T + 1j, "NN0704")):  # fmt: skip
+        with pytest.raises(UserError) as error:
+            model.predict(given)
+        assert error.value.code == code
+    fake.calls.clear()
+    model.predict(data(8)["x"])
+    model.predict(data(8)["x"])
+    assert fake.calls == ["line_infer_b4"] * 4
+
+
 def test_evaluate_weights_by_rows() -> None:
     """The means over all rows, whatever the batches."""
     arrays = data(11)

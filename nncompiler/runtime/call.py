@@ -1,6 +1,7 @@
 """Calls into native code: memory, pointers, and calls whose arguments are checked or bound.
 
-`Call` checks and converts its arrays every time; `BoundCall` did so once and only calls.
+`Call` checks and converts its arrays every time, `FreshCall` only looks whether they are as they
+should be; `BoundCall` did so once and only calls.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ ALIGNMENT = 64
 INDEX_OUT_OF_RANGE = 1
 _CODES = {2: "wrong size", 3: "a pointer is not aligned"}
 
+_empty = np.empty
 _byref = ctypes.byref
 _char: Callable[[Any], Any] = ctypes.c_char.from_buffer
 
@@ -105,6 +107,47 @@ class Call:
         checks.names(arrays, [n for n, _, _ in self._given], self._known)
         argument = next(a for a in self.entry.given if a.name == name)
         return checks.array(arrays[name], argument, self.entry.rows)
+
+
+class FreshCall:
+    """One entry point over one state, for arrays that are as native code reads them. Its results
+    are new arrays at each call.
+    """
+
+    __slots__ = ("_given", "_last", "_memory", "_native", "_pointers", "_results", "entry")
+
+    def __init__(self, entry: Entry, native: Native, memory: tuple[Any, ...]) -> None:
+        self.entry = entry
+        self._native, self._memory = native, memory
+        self._given = tuple((a.name, a.dtype, a.shape) for a in entry.given)
+        self._results = tuple((a.name, a.dtype, a.shape) for a in entry.results)
+        self._pointers: list[Any] = [None] * len(self._given)
+        self._last: list[object] = [None] * len(self._given)
+
+    def __call__(self, arrays: Mapping[str, object]) -> dict[str, Array] | None:
+        """The results by name; None where `arrays` are others, or need more than a look."""
+        if len(arrays) != len(self._given):
+            return None
+        pointers, last = self._pointers, self._last
+        for at, (name, dtype, shape) in enumerate(self._given):
+            array = arrays.get(name)
+            if not (
+                type(array) is np.ndarray
+                and array.dtype is dtype and array.shape == shape
+                and array.flags.carray
+            ):  # fmt: skip
+                return None
+            if array is not last[at]:
+                pointers[at], last[at] = _byref(_char(array)), array
+        arguments = [*self._memory, *pointers]
+        results = {}
+        for name, dtype, shape in self._results:
+            results[name] = array = _empty(shape, dtype)
+            arguments.append(_byref(_char(array)))
+        if code := self._native(*arguments):
+            given = {name: arrays[name] for name, _, _ in self._given}
+            check_code(code, self.entry.symbol, given, self.entry.given)  # type: ignore[arg-type]
+        return results
 
 
 class BoundCall:

@@ -14,7 +14,7 @@ import numpy as np
 from nncompiler.errors import UserError
 from nncompiler.runtime import checks
 from nncompiler.runtime.bindings import slices
-from nncompiler.runtime.call import check_code, pointer
+from nncompiler.runtime.call import FreshCall, check_code, pointer
 from nncompiler.runtime.checks import Array, Data
 
 if TYPE_CHECKING:
@@ -23,19 +23,48 @@ if TYPE_CHECKING:
     from nncompiler.runtime.model import Model
 
 
-def predict(model: Model, inputs: Data | npt.ArrayLike) -> Any:
-    """See `Model.predict`. Targets among the inputs are ignored."""
-    entry = model.bindings.any("infer")
-    if not isinstance(inputs, Mapping):
-        if len(entry.given) != 1:
-            listed = ", ".join(repr(a.name) for a in entry.given)
-            raise UserError("NN0712", f"expected a dict of arrays keyed by {listed}, but found "
-                            f"{type(inputs).__name__}")  # fmt: skip
-        inputs = {entry.given[0].name: inputs}
-    known = (*model.manifest.inputs, *model.manifest.targets)
-    arrays = checks.dataset(inputs, entry.given, known)
-    outputs = run(model, "infer", arrays)
-    return outputs if len(outputs) != 1 else next(iter(outputs.values()))
+class Predictor:
+    """`Model.predict`; numbers of rows that one call covers are called without further ado from
+    the second time on."""
+
+    __slots__ = ("_batched", "_calls", "_model", "_names")
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        given = model.bindings.any("infer").given
+        self._names = tuple(a.name for a in given)
+        self._batched = next((a.name for a in given if a.batched), None)
+        self._calls: dict[int, FreshCall] = {}
+
+    def __call__(self, inputs: Data | npt.ArrayLike) -> Any:
+        if type(inputs) is np.ndarray and len(self._names) == 1:
+            inputs = {self._names[0]: inputs}
+        outputs = None
+        if type(inputs) is dict:
+            call = self._calls.get(getattr(inputs.get(self._batched), "shape", (0,))[0])
+            outputs = call(inputs) if call else None
+        if outputs is None:
+            outputs = self._checked(inputs)
+        return outputs if len(outputs) != 1 else next(iter(outputs.values()))
+
+    def _checked(self, inputs: Data | npt.ArrayLike) -> dict[str, Array]:
+        """The outputs for what may be anything. Targets among the inputs are ignored."""
+        model, entry = self._model, self._model.bindings.any("infer")
+        if not isinstance(inputs, Mapping):
+            if len(self._names) != 1:
+                listed = ", ".join(map(repr, self._names))
+                raise UserError("NN0712", f"expected a dict of arrays keyed by {listed}, but "
+                                f"found {type(inputs).__name__}")  # fmt: skip
+            inputs = {self._names[0]: inputs}
+        known = (*model.manifest.inputs, *model.manifest.targets)
+        arrays = checks.dataset(inputs, entry.given, known)
+        outputs = run(model, "infer", arrays)
+        if self._batched is not None:
+            rows = len(arrays[self._batched])
+            pieces = model.bindings.cover("infer", rows)
+            if len(pieces) == 1:
+                self._calls[rows] = FreshCall(*pieces[0].binding, model.memory("infer"))
+        return outputs
 
 
 def evaluate(model: Model, data: Data, check_nan: bool = False) -> dict[str, float]:

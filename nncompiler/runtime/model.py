@@ -66,6 +66,7 @@ class Model:
         self.bindings = Bindings(artifact, compiler, threads)
         self.state = State(artifact)
         self._calls: dict[tuple[str, int], Call] = {}
+        self._predictor: evaluation.Predictor | None = None
         self._batched = {
             f: next((a.name for a in self.bindings.any(f).given if a.batched), None)
             for f in {e.function for e in self.manifest.entries}
@@ -289,7 +290,9 @@ class Model:
 
     def predict(self, inputs: Data | npt.ArrayLike) -> Any:
         """The outputs for any number of rows: an array if there is one output, else a dict."""
-        return evaluation.predict(self, inputs)
+        if self._predictor is None:
+            self._predictor = evaluation.Predictor(self)
+        return self._predictor(inputs)
 
     def evaluate(self, data: Data, *, check_nan: bool = False) -> dict[str, float]:
         """Losses and metrics over any number of rows, each the mean over the rows."""
