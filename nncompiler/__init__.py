@@ -58,6 +58,7 @@ def compile(
     threads: int = 1,
     direct: bool = False,
     functions: Sequence[str] | None = None,
+    freeze: str | os.PathLike[str] | None = None,
     cache: bool = True,
 ) -> Model:
     """The model in a `.nn` file, or in source text, compiled and initialised with seed 0.
@@ -66,14 +67,15 @@ def compile(
     compiled when they are needed. Steps run on `threads` threads where that helps, to the same
     bits whatever their number. `sizes` binds other free sizes. With `direct`, no convolution is
     computed by transforms (Winograd), which round otherwise. `functions` are those to
-    compile, by default all. With `cache`, what was compiled before is taken from the compile
-    cache.
+    compile, by default all. `freeze` names a file of weights that become constants: the model
+    can only predict, with the batch sizes given, but faster. With `cache`, what was compiled
+    before is taken from the compile cache.
     """
     from nncompiler.api import compile_model
 
     return compile_model(
         path_or_text, batch=batch, sizes=sizes, dtype=dtype, cpu=cpu, threads=threads,
-        direct=direct, functions=functions, cache=cache,
+        direct=direct, functions=functions, freeze=freeze, cache=cache,
     )  # fmt: skip
 
 

@@ -42,7 +42,8 @@ MAX_SIZE = 2**31 - 1
 class Request:
     """Everything that decides the bytes of an artifact, but this compiler and this machine.
 
-    `functions` None means all the model has; `weights` is a file to embed.
+    `functions` None means all the model has; `weights` is a file to embed, with `freeze` as
+    constants.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Request:
     direct: bool = False
     functions: tuple[str, ...] | None = None
     weights: str | None = None
+    freeze: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ def _parts(wanted: Request) -> list[bytes]:
         except OSError:
             weights = b"unreadable"  # never stored: compiling raises the error that says so
     flags = [wanted.bindings, wanted.dtype, wanted.cpu, wanted.direct, wanted.functions]
+    flags += [wanted.freeze]
     fixed = [__version__.encode(), wanted.name.encode(), wanted.source, json.dumps(flags).encode()]
     return [*fixed, weights, *_imported(wanted), *environment(wanted.cpu)]
 
@@ -128,7 +131,7 @@ def _compile(
             [dict(b) for b in wanted.bindings],
             options if customise is None else customise(options),
             clock,
-            None if wanted.weights is None else _weights(wanted.weights),
+            None if wanted.weights is None or wanted.freeze else read_weights(wanted.weights),
             None if store is None else kept_objects(store),
         )
     return (
@@ -150,10 +153,11 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _weights(path: str) -> dict[str, Array]:
-    from nncompiler.runtime.weights import read_weights
+def read_weights(path: str) -> dict[str, Array]:
+    """What a file of weights holds; `UserError` for one that cannot be read."""
+    from nncompiler.runtime import weights
 
-    return read_weights(path)
+    return weights.read_weights(path)
 
 
 def kept_objects(store: Cache) -> Compile:
@@ -185,9 +189,11 @@ def _options(wanted: Request) -> Options:
     from nncompiler import driver
 
     functions = None if wanted.functions is None else driver.check_functions(wanted.functions)
+    frozen = read_weights(wanted.weights) if wanted.freeze and wanted.weights else None
     return driver.Options(
-        dtype=wanted.dtype, cpu=wanted.cpu, direct=wanted.direct, functions=functions
-    )
+        dtype=wanted.dtype, cpu=wanted.cpu, direct=wanted.direct, functions=functions,
+        frozen=frozen,
+    )  # fmt: skip
 
 
 def _pack(so: bytes, header: str, stages: Sequence[Stage]) -> bytes:
@@ -230,7 +236,7 @@ def _size(name: str, value: object) -> int:
 def compile_model(
     path_or_text: str | os.PathLike[str], *, batch: int | Sequence[int] | None,
     sizes: Mapping[str, int] | None, dtype: str, cpu: str, threads: int, direct: bool,
-    functions: Sequence[str] | None, cache: bool,
+    functions: Sequence[str] | None, freeze: str | os.PathLike[str] | None, cache: bool,
 ) -> Model:  # fmt: skip
     """See `nncompiler.compile`."""
     if dtype not in ("f32", "f64"):
@@ -244,6 +250,8 @@ def compile_model(
         "cpu": cpu,
         "direct": direct,
         "functions": chosen,
+        "weights": None if freeze is None else os.fspath(freeze),
+        "freeze": freeze is not None,
     }
     if isinstance(path_or_text, str) and ("\n" in path_or_text or "{" in path_or_text):
         wanted = Request("<text>", path_or_text.encode(), **settings)  # type: ignore[arg-type]
@@ -254,14 +262,16 @@ def compile_model(
 
 def model_of(wanted: Request, cache: bool = True, threads: int = 1) -> tuple[Model, Built]:
     """The compiled model, `init` among its functions; further batch sizes are compiled when they
-    are needed."""
+    are needed, but for a frozen one: each has constants of its own."""
     from nncompiler.runtime.artifact import open_artifact
     from nncompiler.runtime.model import Model
 
-    if wanted.functions:
+    if wanted.functions and not wanted.freeze:
         wanted = replace(wanted, functions=("init", *wanted.functions))
     built = build(wanted, cache)
     artifact = open_artifact(built.so, f"'{wanted.name}'")
+    if wanted.freeze:
+        return Model(artifact, None, threads), built
     functions = ("init", *dict.fromkeys(e.function for e in artifact.manifest.entries if e.rows))
     same = replace(wanted, functions=functions, weights=None)
 

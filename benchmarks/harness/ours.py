@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import tempfile
 import threading
 from collections.abc import Callable
 from importlib.metadata import version
@@ -52,11 +53,19 @@ class Prepared(Implementation):
     ) -> str:  # fmt: skip
         infers = kind in ("infer", "direct")
         function = "infer" if infers else "train_step"
-        self.model = nncompiler.compile(
-            ROOT / workload.path, batch=batch, threads=self.threads, functions=(function,),
-            direct=kind == "direct",
+        compiled = functools.partial(
+            nncompiler.compile, ROOT / workload.path, batch=batch, threads=self.threads,
+            functions=(function,), direct=kind == "direct",
         )  # fmt: skip
-        self.initial = weights
+        self.model = compiled()
+        self.model.init(SEED)
+        if weights is not None:
+            self.model.load_state_dict(weights)
+        self.initial = self.model.state_dict()
+        if infers:  # weights are constants for the peers as well
+            with tempfile.TemporaryDirectory() as folder:
+                self.model.save(Path(folder) / "weights.npz")
+                self.model = compiled(freeze=Path(folder) / "weights.npz")
         given = {n: data[n] for n in workload.inputs} if infers else data
         if kind == "loop":
             self.call = self.loop(batch, given)
@@ -87,12 +96,11 @@ class Prepared(Implementation):
 
     def reset(self) -> None:
         self.model.init(SEED)
-        if self.initial is not None:
+        if not self.model.manifest.frozen:
             self.model.load_state_dict(self.initial)
 
     def value(self) -> Array:
         return self.found
 
     def weights(self) -> Arrays:
-        self.model.init(SEED)
-        return self.model.state_dict()
+        return self.initial

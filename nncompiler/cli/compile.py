@@ -25,9 +25,11 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )
     options.add_model(parser, several=True)
     options.add_functions(parser, "compile these functions only")
-    parser.add_argument(
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "--weights", metavar="FILE", help="embed trained weights (.npz, .safetensors)"
     )
+    options.add_freeze(group)
     options.add_target(parser)
     parser.add_argument("--time", action="store_true", help="a line for each stage, on stderr")
     options.add_json(parser)

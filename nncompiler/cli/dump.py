@@ -31,6 +31,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="write to a file instead of stdout")
     options.add_model(parser)
     options.add_cpu(parser)
+    options.add_freeze(parser)
 
 
 def run(args: argparse.Namespace) -> None:

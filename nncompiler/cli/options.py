@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncompiler.api import MAX_SIZE, Request, Sizes, request
+from nncompiler.api import MAX_SIZE, Request, Sizes, read_weights, request
 from nncompiler.cli import UsageError
 from nncompiler.errors import UserError
 
@@ -55,6 +55,13 @@ def add_cpu(parser: argparse.ArgumentParser) -> None:
 def add_target(parser: argparse.ArgumentParser) -> None:
     add_cpu(parser)
     parser.add_argument("--no-cache", action="store_true", help="do not use the compile cache")
+
+
+def add_freeze(parser: Any) -> None:
+    parser.add_argument(
+        "--freeze", metavar="FILE",
+        help="weights (.npz, .safetensors) as constants: for inference alone, and faster",
+    )  # fmt: skip
 
 
 @contextmanager
@@ -230,6 +237,8 @@ def request_of(args: argparse.Namespace, **more: Any) -> Request:
         raise UsageError("NN0903", f"expected --dtype f32 or f64, but found '{args.dtype[:40]}'")
     if "bindings" not in more:
         more["bindings"] = (sizes_of(args),)
+    if getattr(args, "freeze", None) is not None:
+        more |= {"weights": args.freeze, "freeze": True}
     more |= {"cpu": getattr(args, "cpu", "host"), "direct": getattr(args, "direct", False)}
     return request(args.file, dtype=args.dtype, **more)
 
@@ -243,7 +252,10 @@ def compilation_of(
     wanted = request_of(args)
     with argument("NN0902"):
         chosen = None if functions is None else driver.check_functions(functions)
-    settings = driver.Options(wanted.dtype, wanted.cpu, direct=wanted.direct, functions=chosen)
+    settings = driver.Options(
+        wanted.dtype, wanted.cpu, direct=wanted.direct, functions=chosen,
+        frozen=None if wanted.weights is None else read_weights(wanted.weights),
+    )  # fmt: skip
     source = driver.decode_source(wanted.source, wanted.name)
     return driver.Compilation(source, dict(wanted.bindings[0]), settings)
 

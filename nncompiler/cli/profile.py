@@ -35,6 +35,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
     options.add_model(parser)
     options.add_timing(parser)
     options.add_cpu(parser)
+    options.add_freeze(parser)
     options.add_json(parser)
 
 
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace) -> None:
 
     compilation = options.compilation_of(args)
     function = function_of(args, compilation)
-    compilation = options.compilation_of(args, ("init", function))
+    needed = (function,) if args.freeze else ("init", function)
+    compilation = options.compilation_of(args, needed)
     found = profile(compilation, function, args.seconds, args.threads)
     if args.json:
         print_json(timing.record(found))

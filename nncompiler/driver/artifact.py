@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from nncompiler.clock import Clock
 from nncompiler.driver.compilation import Compilation
+from nncompiler.driver.constants import lay_constants
 from nncompiler.driver.options import UNBOUND, Options
 from nncompiler.errors import Limitation, Source
 from nncompiler.ir.image import pack
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 def program(bindings: Sequence[Compilation]) -> Program:
     """What code generation needs of all bindings; init and apply are taken from the first."""
     first = bindings[0]
+    if first.options.frozen is not None:
+        return _frozen_program(bindings)[0]
     entries = list(first.entries())
     for other in bindings[1:]:
         if other.layout != first.layout:
@@ -33,6 +37,16 @@ def program(bindings: Sequence[Compilation]) -> Program:
     train = first.network.train
     rate = train.optimizer.get("lr") if train else 0.0
     return Program(first.network.name, first.network.dtype, first.layout, tuple(entries), rate)
+
+
+def _frozen_program(bindings: Sequence[Compilation]) -> tuple[Program, bytes]:
+    """The same of frozen models, and the constants of all of them: what `init` copies."""
+    network = bindings[0].network
+    constants = lay_constants(network.dtype, [p for c in bindings for p in c.frozen_plans])
+    plans = iter(constants.plans)
+    entries = [e for c in bindings for e in c.entries(islice(plans, len(c.frozen_plans)))]
+    whole = Program(network.name, network.dtype, constants.layout, tuple(entries))
+    return whole, constants.image
 
 
 def compile_artifact(
@@ -67,11 +81,15 @@ def build_artifact(
     from nncompiler.codegen.emit import build
     from nncompiler.codegen.objects.processes import helpers_ahead
 
-    first = compilations[0]
-    image = None if weights is None else pack(first.layout, weights)
+    first, image = compilations[0], None
+    if weights is not None:
+        image = pack(first.layout, weights)
     kernels = sum(len(f.nodes) for c in compilations for f in c.optimised.values())
     with helpers_ahead(kernels):
-        whole = program(compilations)
+        if first.options.frozen is None:
+            whole = program(compilations)
+        else:
+            whole, image = _frozen_program(compilations)
         return first.clock.run(
             "codegen",
             lambda: build(

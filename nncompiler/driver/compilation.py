@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nncompiler.clock import Clock
-from nncompiler.driver.options import FUNCTIONS, NAMED, UNBOUND, Options
+from nncompiler.driver.constants import Constants, Frozen, lay_constants, lay_parameters
+from nncompiler.driver.options import FROZEN, FUNCTIONS, NAMED, UNBOUND, Options
 from nncompiler.errors import Source, UserError
 from nncompiler.ir.graph import Function
+from nncompiler.ir.image import check_weights
 from nncompiler.ir.kernel import Plan
 from nncompiler.ir.model import EntryPoint, Network, StateLayout, lay_out
 from nncompiler.ir.text import print_function, print_plan
-from nncompiler.ir.types import DTYPES
+from nncompiler.ir.types import DTYPES, Array
+from nncompiler.passes.graph.freeze import freeze
 from nncompiler.passes.manager import run_passes
 from nncompiler.passes.training.initial import apart, writing
 
@@ -99,6 +102,8 @@ class Compilation:
 
     def available(self) -> tuple[str, ...]:
         """Functions the network has and the options want; `UserError` NN0924 if one is lacking."""
+        if self.options.frozen is not None:
+            return self._frozen_functions()
         n = self.network
         wanted = self.options.functions or tuple(f for f in FUNCTIONS if f not in NAMED)
         found = ["init", "infer"] if n.outputs else ["init"]
@@ -115,6 +120,19 @@ class Compilation:
                     "NN0924", f"the model '{n.name}' has no function '{name}'", help=_NEEDS[name]
                 )
         return tuple(f for f in FUNCTIONS if f in found and f in wanted)
+
+    def _frozen_functions(self) -> tuple[str, ...]:
+        """Those of `FROZEN` that are wanted; `UserError` NN0924 for another one."""
+        n, wanted = self.network, self.options.functions or FROZEN[:1]
+        found = {"infer": n.outputs, "loss": n.losses}
+        for name in wanted:
+            if not found.get(name):
+                raise UserError(
+                    "NN0924", f"the model '{n.name}' has no function '{name}' with frozen weights",
+                    help=_NEEDS[name] if name in FROZEN else
+                    "frozen weights are for inference: compile without `--freeze`",
+                )  # fmt: skip
+        return tuple(f for f in FUNCTIONS if f in wanted)
 
     @cached_property
     def graphs(self) -> dict[str, Function]:
@@ -146,6 +164,8 @@ class Compilation:
         o, graphs = self.options, self.graphs
 
         def work() -> dict[str, Function]:
+            if o.frozen is not None:
+                return {n: f for n, (f, _) in self._frozen.items()}
             found = {
                 n: run_passes(f, o.pipeline, o.hooks, o.stop_after) for n, f in graphs.items()
             }
@@ -154,6 +174,21 @@ class Compilation:
         return self.clock.run(
             "optimise", work, lambda g: f"{sum(len(f.nodes) for f in g.values())} groups"
         )
+
+    @cached_property
+    def _frozen(self) -> dict[str, tuple[Function, dict[str, Array]]]:
+        """Every function after the pipeline, and the constants it reads: what passes put together
+        of parameters alone is computed before it is fused."""
+        o, found = self.options, {}
+        values = check_weights(self.layout, o.frozen or {})
+        fuse = next((k for k, p in enumerate(o.pipeline) if p.name == "fuse"), len(o.pipeline))
+        for name, function in self.graphs.items():
+            function = run_passes(function, o.pipeline[:fuse], o.hooks, o.stop_after)
+            function, constants = freeze(function, values)
+            if o.stop_after not in {p.name for p in o.pipeline[:fuse]}:
+                function = run_passes(function, o.pipeline[fuse:], o.hooks, o.stop_after)
+            found[name] = function, constants
+        return found
 
     @cached_property
     def target(self) -> Target:
@@ -167,6 +202,8 @@ class Compilation:
         from nncompiler.passes.planning import plan_function
 
         functions, layout = self.optimised, self.layout
+        if self.options.frozen is not None:
+            return dict(zip(functions, self.constants.plans, strict=True))
         how = self.target.vector_bytes, self.target.registers, self.options.direct
         return self.clock.run(
             "plan",
@@ -174,10 +211,34 @@ class Compilation:
             _plan_detail,
         )
 
-    def entries(self) -> tuple[EntryPoint, ...]:
-        """The entry points of this binding; init and apply bear no suffix."""
+    @cached_property
+    def frozen_plans(self) -> tuple[Frozen, ...]:
+        """The plans of a frozen model, whose constants have no place yet."""
+        from nncompiler.passes.planning import plan_frozen
+
+        how = self.target.vector_bytes, self.target.registers, self.options.direct
+
+        def work() -> tuple[Frozen, ...]:
+            return tuple(
+                plan_frozen(f, lay_parameters(f, self.network.dtype), *how, values)
+                for f, values in self._frozen.values()
+            )
+
+        return self.clock.run(
+            "plan", work, lambda found: _plan_detail({p.name: p for p, _ in found})
+        )
+
+    @cached_property
+    def constants(self) -> Constants:
+        """What a frozen model has in its state."""
+        return lay_constants(self.network.dtype, self.frozen_plans)
+
+    def entries(self, plans: Iterable[Plan] | None = None) -> tuple[EntryPoint, ...]:
+        """The entry points of this binding, of its own plans or others; init and apply bear no
+        suffix."""
         found = []
-        for name, plan in self.plans.items():
+        for plan in self.plans.values() if plans is None else plans:
+            name = plan.name
             if name in UNBOUND:
                 found.append(EntryPoint(name, "", plan))
             else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nncompiler.errors import UserError, nearest
+from nncompiler.ir.types import Array
 from nncompiler.passes.manager import Hook, Pass
 from nncompiler.passes.pipelines import OPTIMISE
 from nncompiler.record import dataclass
@@ -14,6 +15,8 @@ FUNCTIONS = ("init", "infer", "loss", "grad", "input_grad", "train_step", "apply
 #: Those that are compiled only where they are named: most models do without.
 NAMED = ("input_grad",)
 UNBOUND = ("init", "apply")
+#: Those that a frozen model can have, the first by default.
+FROZEN = ("infer", "loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,8 @@ class Options:
     convolutions stay `direct` (`passes.arithmetic.winograd`), functions wanted.
 
     `functions` None means all that the network has but `NAMED`; one that is named must be there.
+    `frozen` are values by name for all parameters and states: they are constants, and `infer` (and
+    `loss`, where it is named) is all there is.
     """
 
     dtype: str = "f32"
@@ -31,6 +36,7 @@ class Options:
     functions: tuple[str, ...] | None = None
     hooks: tuple[Hook, ...] = ()
     stop_after: str | None = None
+    frozen: Mapping[str, Array] | None = None
 
 
 def check_functions(names: Iterable[str]) -> tuple[str, ...]:

@@ -12,7 +12,16 @@ from nncompiler.ir.types import Array
 def pack(layout: StateLayout, weights: Mapping[str, Array]) -> bytes:
     """The bytes of the state from its header to `infer_bytes`; `UserError` NN0805 to NN0807."""
     image = bytearray(layout.infer_bytes)
+    for name, values in check_weights(layout, weights).items():
+        data, offset = values.tobytes(), layout.entry(name).offset
+        image[offset : offset + len(data)] = data
+    return bytes(image[HEADER_BYTES:])
+
+
+def check_weights(layout: StateLayout, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """`weights` in the types of the state; `UserError` NN0805 to NN0807 if they are not for it."""
     entries = {e.name: e for e in (*layout.of_kind("param"), *layout.of_kind("state"))}
+    checked: dict[str, Array] = {}
     for name, entry in entries.items():
         if name not in weights:
             close = nearest(name, [n for n in weights if n not in entries])
@@ -29,12 +38,11 @@ def pack(layout: StateLayout, weights: Mapping[str, Array]) -> bytes:
                 f"expected parameter '{name}' to be {entry.type}, but found "
                 f"{found.dtype}[{shape}]",
             )
-        data = found.astype(entry.type.dtype.numpy).tobytes()
-        image[entry.offset : entry.offset + len(data)] = data
+        checked[name] = found.astype(entry.type.dtype.numpy)
     for name in weights:
         if name not in entries:
             raise UserError(
                 "NN0806",
                 f"expected the parameters of the model, but the weights hold '{name}' too",
             )
-    return bytes(image[HEADER_BYTES:])
+    return checked

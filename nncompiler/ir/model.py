@@ -3,10 +3,10 @@ the entry points.
 
 The state is one block of bytes, laid out the same in every binding of the free sizes:
 
-    header (64 bytes: step, seed, draws, rate) | parameters | model state | optimizer slots |
-    derived copies
+    header (64 bytes: step, seed, draws, rate) | parameters | model state | optimizer slots
 
-Inference needs the prefix up to the end of the model state.
+Inference needs the prefix up to the end of the model state. A frozen model has header and
+constants alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def header_types(default: DType) -> dict[str, TensorType]:
 
 @dataclass(frozen=True, slots=True)
 class StateEntry:
-    """`kind` is header, param, state or slot."""
+    """`kind` is header, param, state, slot or constant."""
 
     name: str
     kind: str
@@ -61,6 +61,15 @@ class StateLayout:
                 return e
         raise CompilerBug("NN0394", f"the state has no entry '{name}'")
 
+    @property
+    def parameter_bytes(self) -> int:
+        """Of all parameters and model state, behind the header."""
+        return 0 if self.frozen else self.infer_bytes - HEADER_BYTES
+
+    @property
+    def frozen(self) -> bool:
+        return any(e.kind == "constant" for e in self.entries)
+
     def of_kind(self, kind: str) -> tuple[StateEntry, ...]:
         return tuple(e for e in self.entries if e.kind == kind)
 
@@ -74,15 +83,17 @@ def lay_out(
     params: tuple[tuple[str, TensorType], ...],
     slots: tuple[tuple[str, TensorType], ...] = (),
     states: tuple[tuple[str, TensorType], ...] = (),
+    constants: tuple[tuple[str, TensorType], ...] = (),
 ) -> StateLayout:
-    """Place header, parameters, model state and optimizer slots; every tensor begins at a
-    multiple of 64 bytes."""
+    """Place header, parameters, model state and optimizer slots, or the constants of a frozen
+    model; every tensor begins at a multiple of 64 bytes."""
     entries = [
         StateEntry(n, "header", t, HEADER_OFFSETS[n]) for n, t in header_types(default).items()
     ]
     offset = HEADER_BYTES
     infer_bytes = offset
-    for kind, group in (("param", params), ("state", states), ("slot", slots)):
+    groups = (("constant", constants), ("param", params), ("state", states), ("slot", slots))
+    for kind, group in groups:
         for name, type in group:
             entries.append(StateEntry(name, kind, type, offset))
             offset = align(offset + type.nbytes)

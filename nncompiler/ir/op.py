@@ -163,6 +163,13 @@ class Operator(ABC):
         construction."""
         return None
 
+    def by_constants(
+        self, b: Builder, node: Node, definitions: dict[Value, Node], constants: set[Value]
+    ) -> Value | None:
+        """An equal value of which more follows from `constants` alone, or None; `definitions` are
+        of the function under construction."""
+        return None
+
     def affine(
         self, b: Builder, node: Node, k: int
     ) -> tuple[Value | None, Value | None] | None:

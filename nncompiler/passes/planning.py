@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from nncompiler.ir.graph import Function
 from nncompiler.ir.kernel import Buffer, Kernel, Plan, Schedule
 from nncompiler.ir.model import StateLayout
+from nncompiler.ir.types import Array
 from nncompiler.passes.arithmetic.ahead import ahead
+from nncompiler.passes.arithmetic.constants import compute_constants, of_constants
 from nncompiler.passes.arithmetic.known_zeros import leave_out_zeros
 from nncompiler.passes.arithmetic.partial_sums import begin_sums
 from nncompiler.passes.arithmetic.slices import take_slices
@@ -23,6 +26,10 @@ from nncompiler.passes.tiling.alternate import alternate
 from nncompiler.passes.tiling.split_rounds import split_rounds
 from nncompiler.passes.tiling.tile import choose, tile_plan
 
+#: The estimated cycles of a kernel; of its best schedule, and that.
+Cost: TypeAlias = Callable[[Kernel, Mapping[str, Buffer]], float]
+Best: TypeAlias = Callable[[Kernel, Mapping[str, Buffer]], tuple[float, Schedule]]
+
 
 def plan_function(
     function: Function,
@@ -34,20 +41,52 @@ def plan_function(
     """Kernels in order, layouts, panels, tiles, memory, and what threads share; convolutions in
     their `direct` form, or transformed.
     """
-
-    def best(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[float, Schedule]:
-        return choose(kernel, buffers, vector_bytes, registers)
+    best = _model(vector_bytes, registers)
 
     def cost(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
         return best(kernel, buffers)[0]
 
-    plan = stack_steps(schedule(function, layout))
-    plan = begin_sums(choose_layouts(plan, cost))
+    plan = _arranged(schedule(function, layout), cost, vector_bytes, direct)
+    return _finished(ahead(plan), best, vector_bytes, registers)
+
+
+def plan_frozen(
+    function: Function,
+    layout: StateLayout,
+    vector_bytes: int,
+    registers: int,
+    direct: bool = False,
+    values: Mapping[str, Array] | None = None,
+) -> tuple[Plan, dict[str, Array]]:
+    """The plan where parameters have these constant `values`, and the bytes of all that it reads
+    in the state, whose offsets are still to be given.
+    """
+    best = _model(vector_bytes, registers)
+
+    def cost(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
+        return 0.0 if of_constants(kernel, buffers) else best(kernel, buffers)[0]
+
+    plan = _arranged(schedule(function, layout), cost, vector_bytes, direct)
+    plan, memory = compute_constants(plan, values or {})
+    return _finished(plan, best, vector_bytes, registers), memory
+
+
+def _model(vector_bytes: int, registers: int) -> Best:
+    def best(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[float, Schedule]:
+        return choose(kernel, buffers, vector_bytes, registers)
+
+    return best
+
+
+def _arranged(plan: Plan, cost: Cost, vector_bytes: int, direct: bool) -> Plan:
+    """What is computed, and where it lies in memory."""
+    plan = begin_sums(choose_layouts(stack_steps(plan), cost))
     plan = take_slices(pack_panels(plan, cost, vector_bytes), cost)
-    if not direct:
-        plan = winograd_gradients(winograd(plan, cost), cost)
-    plan = split_rounds(ahead(plan), best)
-    plan = leave_out_zeros(plan)
-    plan = tile_plan(plan, vector_bytes, registers)
-    plan = place(plan)
-    return plan if function.name == "init" else alternate(share(plan))
+    return plan if direct else winograd_gradients(winograd(plan, cost), cost)
+
+
+def _finished(plan: Plan, best: Best, vector_bytes: int, registers: int) -> Plan:
+    """How kernels run, and where buffers are."""
+    plan = leave_out_zeros(split_rounds(plan, best))
+    plan = place(tile_plan(plan, vector_bytes, registers))
+    return plan if plan.name == "init" else alternate(share(plan))

@@ -27,7 +27,7 @@ HEADER_BYTES = 64
 HEADER = ("step", "draws", "seed", "rate")
 #: Functions of the pool of threads, in artifacts with parallel functions.
 POOL = ("pool_bytes", "pool", "worker", "pool_stop")
-_KINDS = ("header", "param", "state", "slot")
+_KINDS = ("header", "param", "state", "slot", "constant")
 _ROLES = ("input", "target", "output")
 
 
@@ -131,6 +131,11 @@ class Manifest(NamedTuple):
     def parameters(self) -> tuple[StateEntry, ...]:
         """What weights files hold: the parameters and the state of the model."""
         return tuple(e for e in self.state if e.kind in ("param", "state"))
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the parameters became constants when the model was compiled."""
+        return any(e.kind == "constant" for e in self.state)
 
 
 def describe(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:

@@ -111,6 +111,7 @@ class Model:
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters by name."""
+        self.state.need_unfrozen()
         self.state.need_parameters()
         return {name: view.copy() for name, view in self.state.parameters().items()}
 
@@ -143,6 +144,7 @@ class Model:
 
         With `strict`, all of them and no others; without, those that both sides have.
         """
+        self.state.need_unfrozen()
         entries = {e.name: e for e in self.manifest.parameters}
         if strict:
             checks.parameter_names(arrays, entries)
@@ -178,6 +180,7 @@ class Model:
         """Write parameters, optimizer state and the place in training, atomically."""
         from nncompiler.runtime import checkpoint
 
+        self.state.need_unfrozen()
         self.state.need_parameters()
         checkpoint.write(path, self.name, self.manifest.state, self.state.views, self.record)
 

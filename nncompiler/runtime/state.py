@@ -48,6 +48,16 @@ class State:
         if self._unset:
             raise self._without_init()
 
+    def need_unfrozen(self) -> None:
+        """`UserError` NN0720 if the parameters became constants."""
+        if self._manifest.frozen:
+            raise UserError(
+                "NN0720",
+                f"expected a model with parameters, but those of '{self._manifest.name}' are "
+                "frozen: constants since it was compiled",
+                help="compile it without `freeze`, and load the weights",
+            )
+
     def _without_init(self) -> UserError:
         return UserError(
             "NN0719",

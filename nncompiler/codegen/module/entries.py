@@ -94,7 +94,7 @@ class EntryModule:
         if self._weights is not None:
             if len(self._weights) != program.state.infer_bytes - HEADER_BYTES:
                 raise CompilerBug("NN0580", "the embedded weights are not those of this model")
-            self._copy(f, self._constants.add(self._weights))
+            self._copy(f, self._constants.add(self._weights), len(self._weights))
         return f.finish(self._attributes)
 
     def _load(self) -> str:
@@ -103,13 +103,12 @@ class EntryModule:
             abi.symbol(program, "load"), ["ptr %state", "ptr %parameters", "i64 %bytes"]
         )
         f.require([("%state", 64), ("%parameters", 1)])
-        size = program.state.infer_bytes - HEADER_BYTES
+        size = program.state.parameter_bytes
         f.refuse(f.assign(f"icmp ne i64 %bytes, {size}"), abi.WRONG_SIZE)
-        self._copy(f, "%parameters")
+        self._copy(f, "%parameters", size)
         return f.finish(self._attributes)
 
-    def _copy(self, f: FunctionText, source: str) -> None:
-        size = self._program.state.infer_bytes - HEADER_BYTES
+    def _copy(self, f: FunctionText, source: str, size: int) -> None:
         to = f.offset("%state", HEADER_BYTES)
         f.line(f"call void @nn.copy(ptr {to}, ptr {source}, i64 {size})")
 

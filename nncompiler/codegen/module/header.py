@@ -17,7 +17,7 @@ from nncompiler.ir.types import TensorType
 
 _CONVENTIONS = """\
 /*
- * {name}: inference and training as plain functions; see the example at the end.
+ * {name}: {what}; see the example at the end.
  *
  * The caller owns all memory. `state` ({upper}_STATE_BYTES; for {name}_infer_* the first
  * {upper}_INFER_STATE_BYTES suffice) and `arena` ({upper}_ARENA_BYTES) begin at multiples of 64.
@@ -28,9 +28,12 @@ _CONVENTIONS = """\
  * `const` arguments: {name}_infer_* may run in several threads, each with an arena of its own.
  *
  * {name}_init: fills the state: {init}.
+{load} */
+"""
+
+_LOAD = """\
  * {name}_load: copies trained parameters, {upper}_PARAMETERS_BYTES of them, into the state; each
  *   lies at its offset below, less {upper}_PARAMETERS_OFFSET.
- */
 """
 
 _FIT = (
@@ -67,9 +70,15 @@ def header_text(program: Program, target: Target, weights: bool = False) -> str:
         init = "step 0, random parameters drawn from `seed`"
         if not abi.draws(program):
             init = f"step 0, zeros: {name}_load gives the parameters, as `init` was not compiled"
+    what, load = "inference and training as plain functions", _LOAD.format(name=name, upper=upper)
+    if program.state.frozen:
+        what, load = "inference as plain functions, its parameters frozen", ""
+        init = "the constants that parameters became, `seed` for random draws"
     parts = [
         f"#ifndef {upper}_H\n#define {upper}_H\n\n#include <stddef.h>\n#include <stdint.h>\n",
-        _CONVENTIONS.format(name=name, upper=upper, init=init, cpu=target.cpu),
+        _CONVENTIONS.format(
+            name=name, upper=upper, what=what, init=init, load=load, cpu=target.cpu
+        ),
         "#ifdef __cplusplus\nextern \"C\" {\n#endif\n",
         _codes(upper),
         _sizes(program, upper),
@@ -98,7 +107,7 @@ def _sizes(program: Program, upper: str) -> str:
         "INFER_STATE_BYTES": state.infer_bytes,
         "ARENA_BYTES": abi.arena_bytes(program),
         "PARAMETERS_OFFSET": HEADER_BYTES,
-        "PARAMETERS_BYTES": state.infer_bytes - HEADER_BYTES,
+        "PARAMETERS_BYTES": state.parameter_bytes,
     }
     if abi.parallel_exports(program):
         sizes["POOL_BYTES"] = POOL_BYTES

@@ -31,7 +31,7 @@ from nncompiler.ir.ops.common import (
 )
 from nncompiler.ir.ops.contract_gradient import operand_gradient
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec, parse_spec
-from nncompiler.ir.ops.contract_tables import contracted_table
+from nncompiler.ir.ops.contract_tables import constant_table, contracted_table
 from nncompiler.ir.ops.elementwise import common_dtype
 from nncompiler.ir.ops.join import conjunction, within
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, const
@@ -191,6 +191,11 @@ class Contract(Operator):
         if spec.is_bare and all(extents[a] == 1 for a in spec.reduction) and node.output.type.size:
             return _product(b, node, spec)
         return contracted_table(b, node, spec, definitions)
+
+    def by_constants(
+        self, b: Builder, node: Node, definitions: Definitions, constants: set[Value]
+    ) -> Value | None:
+        return constant_table(b, node, spec_of(node), definitions, constants)
 
     def permuted(self, b: Builder, node: Node, perm: tuple[int, ...]) -> Value | None:
         spec = spec_of(node)

@@ -35,6 +35,20 @@ def contracted_table(
     return None
 
 
+def constant_table(
+    b: Builder, node: Node, spec: ContractSpec, definitions: Definitions, constants: set[Value]
+) -> Value | None:
+    """A contraction of gathered rows and constants by one of constants with their table, or None;
+    whatever number of rows it has.
+    """
+    for k, v in enumerate(node.inputs):
+        others = (*node.inputs[:k], *node.inputs[k + 1 :])
+        found = producer(v, "gather", definitions)
+        if found and constants.issuperset((found.inputs[0], *others)):
+            return _with_table(b, node, spec, k, found)
+    return None
+
+
 def _with_table(
     b: Builder, node: Node, spec: ContractSpec, k: int, gather: Node
 ) -> Value | None:

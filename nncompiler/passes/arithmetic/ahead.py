@@ -25,11 +25,8 @@ from nncompiler.passes.lowering.rewriting import numbered
 
 def ahead(plan: Plan) -> Plan:
     """The plan with each such kernel in front of the step before the first that wants it."""
-    roots = roots_of(plan.table())
-    touched = [
-        tuple({roots[n] for n in names} for names in step_reads_and_writes(s)) for s in plan.steps
-    ]
-    early = list(_early(plan, touched))
+    touched = _touched(plan)
+    early = list(early_steps(plan))
     if not any(early) or all(early):
         return plan
     order, number = list[tuple[int, bool, int]](), early.count(False)
@@ -45,12 +42,13 @@ def ahead(plan: Plan) -> Plan:
     return replace(plan, steps=numbered(tuple(plan.steps[n] for *_, n in sorted(order))))
 
 
-def _early(plan: Plan, touched: list[tuple[set[str], ...]]) -> Iterator[bool]:
+def early_steps(plan: Plan) -> Iterator[bool]:
     """Of each step whether it is a kernel that follows from parameters alone.
 
     What random draws lead to, by the seed and the count of steps in the state's header, is of the
     size of a batch as inputs are, and would wait in the arena.
     """
+    touched = _touched(plan)
     known = {
         b.name for b in plan.buffers
         if b.space == "constant" or (b.space == "state" and (b.offset or 0) >= HEADER_BYTES)
@@ -62,3 +60,11 @@ def _early(plan: Plan, touched: list[tuple[set[str], ...]]) -> Iterator[bool]:
         found = not changed and isinstance(step, Kernel) and reads <= known and writes <= once
         known |= writes if found else set()
         yield found
+
+
+def _touched(plan: Plan) -> list[tuple[set[str], ...]]:
+    """The buffers that each step reads, and those that it writes: what views stand for."""
+    roots = roots_of(plan.table())
+    return [
+        tuple({roots[n] for n in names} for names in step_reads_and_writes(s)) for s in plan.steps
+    ]

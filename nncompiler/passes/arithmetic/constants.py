@@ -1,0 +1,87 @@
+"""Kernels of constants alone run while the model is compiled; what they make is a constant, too.
+
+    buffer W state                             buffer W state
+    buffer %w arena                            buffer %w state
+    kernel k0: %w = … W …              ──▶
+    barrier                                    kernel k0: %1 = … image … %w …
+    kernel k1: %1 = … image … %w …
+
+These are copies and transforms of weights that passes over plans put in front of what reads them.
+Only for a plan whose parameters are constants (`passes.graph.freeze`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from nncompiler.ir.interp_kernel import run_kernel
+from nncompiler.ir.kernel import Buffer, Kernel, Plan, reads_and_writes, step_reads_and_writes
+from nncompiler.ir.lifetimes import roots_of
+from nncompiler.ir.model import HEADER_BYTES
+from nncompiler.ir.types import Array
+from nncompiler.passes.arithmetic.ahead import early_steps
+from nncompiler.passes.lowering.rewriting import numbered
+from nncompiler.record import replace
+
+
+def is_constant(b: Buffer) -> bool:
+    """Whether it is one where parameters are."""
+    return b.space == "constant" or (b.space == "state" and (b.offset or 0) >= HEADER_BYTES)
+
+
+def of_constants(kernel: Kernel, buffers: Mapping[str, Buffer]) -> bool:
+    """Whether a kernel reads constants alone, so that it takes no time later."""
+    return all(is_constant(buffers[n]) for n in reads_and_writes(kernel)[0])
+
+
+def compute_constants(
+    plan: Plan, values: Mapping[str, Array]
+) -> tuple[Plan, dict[str, Array]]:
+    """The plan without such kernels, and what it reads in the state, each as it lies in memory;
+    `values` are those of the parameters. New buffers of the state have offset 64, for the time
+    being.
+    """
+    table = plan.table()
+    roots = roots_of(table)
+    memory = {n: np.ascontiguousarray(a).reshape(-1) for n, a in values.items()}
+    made, kept = set[str](), []
+    known = {b.name for b in plan.buffers if b.name in values or b.space == "constant"}
+    for step, early in zip(plan.steps, early_steps(plan), strict=True):
+        reads, writes = step_reads_and_writes(step)
+        from_numbers = not reads or any(roots[n] not in known for n in reads)
+        if not early or from_numbers or not isinstance(step, Kernel):
+            kept.append(step)  # what is filled with a number stays known by it
+            continue
+        made |= {roots[n] for n in writes}
+        known |= made
+        for n in made - memory.keys():
+            memory[n] = np.zeros(_size(table[n]), table[n].type.dtype.numpy)
+        run_kernel(step, {n: _array(table, n, memory) for n in reads | writes}, {})
+    read = {roots[n] for step in kept for n in step_reads_and_writes(step)[0]}
+    buffers = tuple(
+        replace(b, space="state", offset=HEADER_BYTES) if b.name in made else b
+        for b in plan.buffers
+        if roots[b.name] in read or roots[b.name] not in made | values.keys()
+    )
+    plan = replace(plan, buffers=buffers, steps=numbered(tuple(kept)))
+    return plan, {b.name: memory[b.name] for b in buffers if b.name in memory}
+
+
+def _size(b: Buffer) -> int:
+    """Elements from the first to behind the last one."""
+    return b.nbytes // b.type.dtype.bytes
+
+
+def _array(table: Mapping[str, Buffer], name: str, memory: Mapping[str, Array]) -> Array:
+    """A buffer on the memory of what it is a view of."""
+    b = root = table[name]
+    start = 0
+    while root.base is not None:
+        start += root.offset or 0
+        root = table[root.base]
+    flat = np.frombuffer(root.data, np.uint8) if root.data else memory[root.name].view(np.uint8)
+    elements = flat[start : start + b.nbytes].view(b.type.dtype.numpy)
+    strides = [s * elements.itemsize for s in b.layout]
+    return np.lib.stride_tricks.as_strided(elements, b.type.shape, strides)

@@ -1,0 +1,171 @@
+"""Models whose weights are constants: predictions, files, and what they refuse."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nncompiler
+from nncompiler.cli import main
+from nncompiler.errors import UserError
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+
+MODEL = """
+model norm {
+    input x : f32[batch, 6, 8, 8]
+    target t : f32[batch, 5]
+    h = x |> conv2d(32, 3, padding=1) |> batch_norm() |> relu |> conv2d(32, 3, padding=1)
+    output y = mean(h, axis=[2, 3]) |> dense(5)
+    loss mse(y, t)
+}
+
+train { optimizer = adam(lr=0.01) }
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    """The model, and its weights after three steps."""
+    source, weights = tmp_path / "norm.nn", tmp_path / "w.npz"
+    source.write_text(MODEL)
+    model = nncompiler.compile(source, batch=4)
+    x, t = data(4)
+    for _ in range(3):
+        model.train_step(x=x, t=t)
+    model.save(weights)
+    return str(source), str(weights)
+
+
+def data(rows: int):
+    rng = np.random.default_rng(rows)
+    return rng.random((rows, 6, 8, 8), np.float32), rng.random((rows, 5), np.float32)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("direct", [False, True])
+def test_predictions_are_those_of_the_model(files, threads, direct):
+    """In each of two bindings, and of rows that are covered by both."""
+    source, weights = files
+    given = {"batch": [8, 1], "threads": threads, "direct": direct}
+    plain = nncompiler.compile(source, **given)
+    plain.load_weights(weights)
+    frozen = nncompiler.compile(source, freeze=weights, **given)
+    for rows in (1, 8, 10):
+        x, _ = data(rows)
+        np.testing.assert_allclose(frozen.predict(x), plain.predict(x), rtol=1e-4, atol=1e-5)
+    assert frozen.manifest.state_bytes < plain.manifest.state_bytes
+    assert not frozen.parameters
+
+
+def test_threads_make_the_same_bits(files):
+    x, _ = data(8)
+    found = [
+        nncompiler.compile(files[0], batch=8, freeze=files[1], threads=n).predict(x)
+        for n in (1, 2, 3)
+    ]
+    assert (found[0] == found[1]).all() and (found[0] == found[2]).all()
+
+
+def test_library_holds_the_constants(files, tmp_path, capsys):
+    """Written, loaded again, initialised anew: the same predictions."""
+    source, weights = files
+    out = tmp_path / "norm.so"
+    command = ["compile", source, "--batch", "8,1", "-o", str(out)]
+    assert main([*command, "--freeze", weights]) == 0
+    header = out.with_suffix(".h").read_text()
+    assert "inference as plain functions" in header and "copies trained" not in header
+    assert "PARAMETERS_BYTES ((size_t)0)" in header
+    model, (x, _) = nncompiler.load(out), data(9)
+    expected = nncompiler.compile(source, batch=[8, 1], freeze=weights).predict(x)
+    np.testing.assert_array_equal(model.predict(x), expected)
+    model.init(7)
+    np.testing.assert_array_equal(model.predict(x), expected)
+    assert "0 parameters" in repr(model)
+
+
+def test_other_weights_are_another_artifact(files, tmp_path):
+    """The cache knows by what is in the file, not by its name."""
+    source, weights = files
+    x, _ = data(4)
+    before = nncompiler.compile(source, batch=4, freeze=weights).predict(x)
+    model = nncompiler.compile(source, batch=4)
+    model.init(3)
+    model.save(weights)
+    after = nncompiler.compile(source, batch=4, freeze=weights).predict(x)
+    assert not np.allclose(before, after)
+
+
+def test_loss_where_it_is_named(files):
+    source, weights = files
+    x, t = data(4)
+    plain = nncompiler.compile(source, batch=4)
+    plain.load_weights(weights)
+    frozen = nncompiler.compile(source, batch=4, freeze=weights, functions=("infer", "loss"))
+    expected = plain.evaluate({"x": x, "t": t})["loss"]
+    assert frozen.evaluate({"x": x, "t": t})["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_parameters_are_gone(files, tmp_path):
+    """Nothing that reads or writes them goes on as if they were there."""
+    source, weights = files
+    model = nncompiler.compile(source, batch=4, freeze=weights)
+    for call in (
+        model.state_dict, lambda: model.save(tmp_path / "x.npz"),
+        lambda: model.load_weights(weights), lambda: model.save_checkpoint(tmp_path / "x.ckpt"),
+        lambda: model.load_state_dict({}),
+    ):  # fmt: skip
+        with pytest.raises(UserError) as caught:
+            call()
+        assert caught.value.code == "NN0720"
+    assert not list(tmp_path.glob("x.*"))
+    with pytest.raises(UserError) as caught:
+        model.train_step(x=data(4)[0], t=data(4)[1])
+    assert caught.value.code == "NN0711"
+
+
+def test_rows_that_no_binding_covers(files):
+    """A frozen model has the batch sizes that it was compiled with."""
+    model = nncompiler.compile(files[0], batch=4, freeze=files[1])
+    with pytest.raises(UserError) as caught:
+        model.predict(data(5)[0])
+    assert caught.value.code == "NN0710"
+
+
+@pytest.mark.parametrize(("more", "code", "exit"), [
+    (["--function", "train_step"], "NN0924", 1),
+    (["--function", "inferr"], "NN0902", 2),
+    (["--weights", "w.npz"], "not allowed with", 2),
+    (["--freeze", "nowhere.npz"], "NN08", 1),
+])  # fmt: skip
+def test_what_cannot_be_frozen(files, tmp_path, capsys, more, code, exit):
+    out = tmp_path / "norm.so"
+    command = ["compile", files[0], "-o", str(out), "--freeze", files[1], *more]
+    assert main(command) == exit
+    assert code in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_weights_of_another_model(files, tmp_path, capsys):
+    nncompiler.compile(MODELS / "tiny.nn").save(tmp_path / "tiny.npz")
+    freeze = ["--freeze", str(tmp_path / "tiny.npz")]
+    assert main(["compile", files[0], "-o", str(tmp_path / "x.so"), *freeze]) == 1
+    assert "NN0805" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["dump", "profile"])
+def test_stages_of_a_frozen_model(files, capsys, verb):
+    """Scaled weights are in the state, and no kernel scales them."""
+    command = [verb, files[0], "--batch", "8", "--function", "infer"]
+    command += ["--stage", "plan"] if verb == "dump" else ["--seconds", "0.01"]
+    assert main(command) == 0
+    plain = capsys.readouterr().out
+    assert main([*command, "--freeze", files[1]]) == 0
+    found = capsys.readouterr().out
+    if verb == "dump":
+        assert "running_var" in plain and "running_var" not in found
+    fewer, all_ = (len(re.findall(r"^ *(?:kernel )?k\d+\b", t, re.M)) for t in (found, plain))
+    assert 0 < fewer < all_
