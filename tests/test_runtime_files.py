@@ -197,6 +197,25 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "link.npz").is_symlink() and (tmp_path / "real.npz").read_bytes() == b"new"
 
 
+def test_permissions_stay(tmp_path: Path) -> None:
+    """Those of the file that is replaced."""
+    path = tmp_path / "w.npz"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    write_atomically(path, lambda stream: stream.write(b"new"))
+    assert path.read_bytes() == b"new" and path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
+    """What is no regular file is written to, and not replaced."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDWR)
+    write_atomically(path, lambda stream: stream.write(b"new"))
+    assert os.read(reader, 10) == b"new" and path.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+    os.close(reader)
+
+
 _WRITER = """
 import sys, numpy as np
 from nncompiler.runtime.weights import write_weights

@@ -102,9 +102,12 @@ def _run(argv: list[str]) -> int:
             help=f"did you mean '{close}'?" if close else f"verbs: {', '.join(VERBS)}",
         )  # fmt: skip
     try:
-        args = parser.parse_args(argv)
+        args, others = parser.parse_known_args(argv)
     except SystemExit as done:  # --help and --version
         return int(done.code or EXIT_OK)
+    if others:
+        raise UsageError("NN0900", f"unrecognized arguments: {' '.join(others)}",
+                         help=f"`nnc {args.verb} --help` shows the arguments")  # fmt: skip
     return int(_module(args.verb).run(args) or EXIT_OK)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 
 from nncompiler.cli import UsageError, options
@@ -31,6 +32,11 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     text = _read(args.file)
+    if args.file.endswith(".nn"):
+        raise UserError(
+            "NN0915", f"expected a graph, but '{args.file}' is the source of a model",
+            help=f"make one: nnc dump {shlex.quote(args.file)} --stage graph -o GRAPH.nnir",
+        )  # fmt: skip
     if args.file.endswith(".nnplan"):
         if args.passes or options.watching(args):
             raise UsageError(

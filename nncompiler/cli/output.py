@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
+import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 from nncompiler.errors import UserError
+from nncompiler.runtime.files import is_special, write_atomically
 
 
 def say(text: str) -> None:
@@ -49,36 +48,27 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 
 def write_file(path: str, data: bytes | str) -> None:
     """Write a file whole or not at all; `UserError` NN0906 when that cannot be done."""
-    folder, name = os.path.split(os.path.realpath(path))
     data = data.encode() if isinstance(data, str) else data
-    temporary = ""
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            os.fchmod(stream.fileno(), _mode(path))
-        os.replace(temporary, os.path.join(folder, name))
-    except OSError as error:
-        _remove(temporary)
-        raise UserError("NN0906", f"cannot write '{path}': {error.strerror or error}") from None
-    except BaseException:
-        _remove(temporary)
-        raise
+    write_atomically(path, lambda stream: stream.write(data), "NN0906", sync=False)
 
 
 def need_writable(*paths: str) -> None:
     """`UserError` NN0906 if a file could not be written there: said before the work is done."""
     for path in paths:
-        folder = os.path.dirname(os.path.realpath(path))
-        problem = (
-            errno.EISDIR if os.path.isdir(path)
-            else errno.ENOENT if not os.path.exists(folder)
-            else errno.ENOTDIR if not os.path.isdir(folder)
-            else 0 if os.access(folder, os.W_OK | os.X_OK)
-            else errno.EACCES
-        )  # fmt: skip
+        folder = os.path.dirname(path) or "."
+        place = os.path.dirname(os.path.realpath(path))
+        problem, help = "", None
+        if is_special(path):
+            problem = "" if os.access(path, os.W_OK) else "it is not yours to write to"
+        elif os.path.isdir(path):
+            problem, help = "it is a folder", "name a file in it"
+        elif not os.path.isdir(place):
+            problem = f"there is no folder '{folder}'"
+            help = f"create it: mkdir -p {shlex.quote(folder)}"
+        elif not os.access(place, os.W_OK | os.X_OK):
+            problem = f"the folder '{folder}' is not yours to write to"
         if problem:
-            raise UserError("NN0906", f"cannot write '{path}': {os.strerror(problem)}")
+            raise UserError("NN0906", f"cannot write '{path}': {problem}", help=help)
 
 
 def emit(text: str, path: str | None) -> None:
@@ -87,17 +77,3 @@ def emit(text: str, path: str | None) -> None:
         sys.stdout.write(text)
     else:
         write_file(path, text)
-
-
-def _mode(path: str) -> int:
-    """The permissions of the file that is replaced, or those of a new one."""
-    with contextlib.suppress(OSError):
-        return os.stat(path).st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)

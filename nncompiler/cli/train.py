@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nncompiler.api import Request, Sizes, build, model_of
 from nncompiler.cli import UsageError, models, options
 from nncompiler.cli.compile import report_stages
-from nncompiler.cli.output import print_json, say, write_file
+from nncompiler.cli.output import need_writable, print_json, say, write_file
 from nncompiler.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from nncompiler.record import dataclass, replace
 
@@ -136,19 +136,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.monitor and args.patience is None:
         raise UsageError("NN0921", "--monitor says what --patience watches, which is not there",
                          help="add --patience N, or leave --monitor out")  # fmt: skip
-    for path in (args.weights_out, args.artifact, args.checkpoint, args.csv, args.plot):
-        if not path:
-            continue
-        folder = os.path.dirname(path) or "."
-        if not os.path.isdir(folder):
-            raise UserError("NN0906", f"cannot write '{path}': there is no folder '{folder}'",
-                            help=f"create it: mkdir -p {shlex.quote(folder)}")  # fmt: skip
-        if os.path.isdir(path):
-            raise UserError("NN0906", f"cannot write '{path}': it is a folder",
-                            help="name a file in it")  # fmt: skip
-        if not os.access(folder, os.W_OK):
-            raise UserError("NN0906", f"cannot write '{path}': the folder '{folder}' is not yours "
-                            "to write to")  # fmt: skip
+    if args.plot and not args.plot.lower().endswith(".svg"):
+        raise UsageError("NN0919", f"expected --plot to be .svg, but found '{args.plot}'")
+    places = args.weights_out, args.artifact, args.checkpoint, args.csv, args.plot
+    need_writable(*filter(None, places))
 
 
 def _load(args: argparse.Namespace, model: Model) -> Splits:

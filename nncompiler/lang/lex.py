@@ -125,6 +125,9 @@ def read(text: str | bytes, name: str) -> Source:
 
 
 def _decode(data: bytes, name: str) -> str:
+    if data.startswith(b"\x7fELF"):
+        raise UserError("NN0002", f"expected the source of a model, but '{name}' is a library",
+                        help="give the .nn file it was compiled from")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as e:

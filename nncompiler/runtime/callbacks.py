@@ -74,11 +74,13 @@ class _Monitor(Callback):
         self._name = self.monitor or run.default_monitor
         if self._name not in run.names:
             near = nearest(self._name, run.names)
+            validated = any(name.startswith("val_") for name in run.names)
             raise UserError(
                 "NN0713", f"expected to monitor one of {', '.join(run.names)}, but found "
                 f"'{self._name}'",
                 help=f"did you mean '{near}'?" if near and near[:4] == self._name[:4]
-                else "names with 'val_' need validation_data",
+                else None if validated
+                else "names with 'val_' need validation_data (nnc: --validation)",
             )  # fmt: skip
         self._sign = -1.0 if self._rises(run) else 1.0
         self.best = math.inf

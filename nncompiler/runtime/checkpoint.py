@@ -18,8 +18,8 @@ from nncompiler.errors import UserError
 from nncompiler.runtime.checks import Array, Path
 from nncompiler.runtime.files import write_atomically
 from nncompiler.runtime.manifest import StateEntry, describe
+from nncompiler.runtime.npz import read_npz, reason, write_npz
 from nncompiler.runtime.record import Record
-from nncompiler.runtime.weights import read_npz, write_npz
 
 VERSION = 1
 _TEXT = "training"
@@ -44,7 +44,12 @@ def read(
     path: Path, name: str, state: tuple[StateEntry, ...]
 ) -> tuple[dict[str, Array], Record | None]:
     """The tensors of the state by name, and the place in training; all fit the model."""
-    arrays = read_npz(path)
+    try:
+        arrays = read_npz(path)
+    except FileNotFoundError:
+        raise UserError("NN0801", f"cannot read '{path}': there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise _not_one(path, reason(error)) from None
     text = _text(path, arrays)
     if text.get("model") != name:
         raise UserError(
@@ -99,10 +104,11 @@ def _memory(arrays: Mapping[str, Array], number: int) -> dict[str, Array]:
     return {k[len(start) :]: v for k, v in arrays.items() if k.startswith(start)}
 
 
-def _not_one(path: Path) -> UserError:
+def _not_one(path: Path, why: str = "") -> UserError:
     return UserError(
-        "NN0810", f"expected a checkpoint, but '{path}' is not one",
-        help="weights without the place in training are loaded with load_weights",
+        "NN0810", f"expected a checkpoint, but '{path}' is not one" + (f": {why}" if why else ""),
+        help="weights without the place in training are loaded with load_weights, or by "
+        "`nnc train --weights-in`",
     )  # fmt: skip
 
 

@@ -8,9 +8,6 @@ and target names of the model.
 from __future__ import annotations
 
 import os
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nncompiler.errors import UserError
+from nncompiler.runtime.npz import holds_objects, read_npz, reason
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -31,37 +29,20 @@ def load_npz(path: str | os.PathLike[str]) -> Arrays:
     """Every array of an `.npz` file by name; nothing in the file is ever executed."""
     path = os.fspath(path)
     try:
-        # np.load, given a path, leaves the file open when it is damaged.
-        with open(path, "rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
-            with file:
-                arrays = {name: file[name] for name in file.files}
+        return read_npz(path)
     except FileNotFoundError:
         raise UserError("NN0751", f"expected a data file, but '{path}' does not exist") from None
-    except (
-        OSError, ValueError, EOFError, KeyError, SyntaxError, RuntimeError, MemoryError,
-        OverflowError, struct.error, zipfile.BadZipFile, zlib.error,
-    ) as error:
-        raise _unreadable(path, error) from None
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise _unreadable(path, ValueError(f"its member '{name}' is not an array"))
-    return arrays
-
-
-def _unreadable(path: str | os.PathLike[str], error: Exception) -> UserError:
-    if "Object arrays" in str(error):
-        return UserError(
-            "NN0753", f"expected arrays of numbers, but '{path}' holds an array of Python objects",
-            help="convert it, as in np.savez(path, image=image.astype('float32'))",
-        )
-    reason = "" if "pickle" in str(error) or not str(error) else f" ({error})"
-    return UserError(
-        "NN0752", f"expected an .npz file, but '{path}' cannot be read as one{reason}",
-        help="write it with np.savez(path, NAME=array, ...)",
-    )
+    except (OSError, ValueError) as error:
+        if holds_objects(error):
+            raise UserError(
+                "NN0753", f"expected arrays of numbers, but '{path}' holds an array of Python "
+                "objects", help="convert it, as in np.savez(path, image=image.astype('float32'))",
+            ) from None  # fmt: skip
+        why = f" ({found})" if (found := reason(error)) else ""
+        raise UserError(
+            "NN0752", f"expected an .npz file, but '{path}' cannot be read as one{why}",
+            help="write it with np.savez(path, NAME=array, ...)",
+        ) from None  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

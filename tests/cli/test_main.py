@@ -120,6 +120,26 @@ def _raise(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr(ops, "run", run)
 
 
+def test_what_is_no_source(nnc: Nnc, tmp_path: Path) -> None:
+    """A library in place of the source it was made from, a source in place of a graph."""
+    library = tmp_path / "a.so"
+    library.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(57))
+    for verb in ("check", "dump", "fmt", "bench", "profile", "report", "gradcheck"):
+        result = nnc(verb, library)
+        assert result.code == 1 and "the .nn file it was compiled from" in result.err, verb
+    source = tmp_path / "a.nn"
+    source.write_text("model a { }")
+    result = nnc("opt", source, "-p", "cse")
+    assert result.code == 1 and f"help: make one: nnc dump {source} --stage graph" in result.err
+
+
+def test_arguments_that_are_too_many(nnc: Nnc) -> None:
+    """The help is that of the verb."""
+    result = nnc("check", "a.nn", "b.nn", "--bogus")
+    assert result.code == 2 and "unrecognized arguments: b.nn --bogus" in result.err
+    assert "`nnc check --help`" in result.err
+
+
 def test_missing_file(nnc: Nnc, tmp_path: Path) -> None:
     """A file that is not there is an error of the user, for every verb that reads one."""
     missing = tmp_path / "missing.nn"

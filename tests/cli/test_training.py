@@ -184,7 +184,9 @@ def test_train_diverges(nnc: Nnc, line: Path, line_data: Path, tmp_path: Path) -
     (["--resume", "a.npz", "--weights-in", "b.npz"], 2, "NN0921"),
     (["--monitor", "val_loss"], 2, "NN0921"),
     (["--weights-out", "/no/such/w.npz"], 1, "there is no folder '/no/such'"),
-    (["--resume", "/no/such/c.npz"], 1, "does not exist"),
+    (["--resume", "/no/such/c.npz"], 1, "there is no such file"),
+    (["--resume", str(DIGITS)], 1, "--weights-in"),
+    (["--plot", "losses.png"], 2, "expected --plot to be .svg"),
     (["--patience", "3", "--monitor", "bogus"], 1, "NN0713"),
 ])  # fmt: skip
 def test_train_refuses(
