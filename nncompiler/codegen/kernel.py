@@ -169,6 +169,7 @@ def _counters(body: tuple[Stmt, ...], parts: list[Expr]) -> tuple[str, ...]:
             indices += e.index
         elif isinstance(e, Iota):
             indices.append(e.index)
+    indices += [f for s in statements(body) if isinstance(s, (For, Fold)) for f in s.within]
     named = [a for i in indices if isinstance(i, Affine) for a in i.axes]
     bound = {a.name for s in statements(body) if isinstance(s, (For, Fold)) for a in s.axes}
     return tuple(dict.fromkeys(a for a in named if a not in bound))

@@ -103,7 +103,8 @@ class Schedule:
     the outside in; without any, worker 0 runs the kernel alone. With `parts`, the steps fall into
     so many parts of equal size, which workers take as they go, each its own first; without, each
     worker has one part. With `alternate`, the counter of a plan loop around the kernel, whoever
-    runs some steps of the outermost of these loops does so backwards in every second round.
+    runs some steps of the outermost of these loops does so backwards in every second round; and
+    with `backwards`, the reduction axis, sums are added up from their last term to the first then.
     """
 
     strategy: str = "loops"
@@ -116,6 +117,7 @@ class Schedule:
     parallel: tuple[str, ...] = ()
     parts: int = 0
     alternate: str | None = None
+    backwards: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

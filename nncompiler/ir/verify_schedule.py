@@ -39,6 +39,8 @@ def verify_schedule(
             problems.append(f"no strategy is called '{other}'")
     if schedule.alternate is not None:
         problems.append(_alternation(kernel, counters))
+    if schedule.backwards is not None:
+        problems.append(_backwards(kernel))
     return [Diagnostic(p, kernel) for p in problems if p is not None]
 
 
@@ -71,6 +73,16 @@ def _alternation(kernel: Kernel, counters: Collection[str]) -> str | None:
         return "the schedule alternates, but is no contraction with parallel loops"
     if counter not in counters or not any(counter in axes_of(x) for x in loads(kernel)):
         return f"the schedule alternates by '{counter}', which is no counter that it reads by"
+    return None
+
+
+def _backwards(kernel: Kernel) -> str | None:
+    """Why the sums of a kernel cannot run to and fro as its schedule says, if they cannot."""
+    schedule, axis = kernel.schedule, kernel.schedule.backwards
+    if schedule.alternate is None:
+        return "the schedule runs sums backwards, but in no rounds that alternate"
+    if _summed(kernel) != {axis} or axis in schedule.vector or schedule.pack:
+        return f"the schedule runs '{axis}' backwards, which is not the only loop of its sums"
     return None
 
 

@@ -133,6 +133,65 @@ def test_weights_of_what_lies_ahead_are_not_computed(m: int, n: int, dtype: str)
         np.testing.assert_allclose(found[name], array, **near)
 
 
+RECURRENCE = """
+model recurrence {{
+    input x : f32[batch, 6, 8]
+    input start : f32[batch, 8]
+    target t : f32[batch, 8]
+    param w : f32[8, 8] = glorot_uniform()
+    h = scan z over x axis 1 carry h = {start} {{
+        h = tanh(z + h @ w)
+    }}
+    output y = h + start
+    loss sum(y * t)
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "forward", "backward"),
+    [
+        ("zeros(batch, 8)", 1, 1),
+        ("0 * ones(batch, 8)", 1, 1),
+        ("ones(batch, 8)", 0, 1),
+        ("start", 0, 1),
+    ],
+)
+def test_recurrences_begin_with_zeros(start: str, forward: int, backward: int) -> None:
+    """Zeros that a recurrence starts from are not multiplied, other values are; nobody asks for
+    the gradient of a start that no parameter decides.
+    """
+    model = nncompiler.compile(RECURRENCE.format(start=start), batch=2)
+    assert model.dump("plan", "infer").count("within t0-1 >= 0") == forward
+    assert model.dump("plan", "grad").count("within t0-1 >= 0") == forward + backward
+    model.init(1)
+    rng = np.random.default_rng(0)
+    x, h, t = (rng.standard_normal(s).astype(np.float32) for s in ((2, 6, 8), (2, 8), (2, 8)))
+    w = np.asarray(model.parameters["w"])
+    first = {"start": h, "ones(batch, 8)": np.ones_like(h)}.get(start, np.zeros_like(h))
+    states = [first]
+    for z in np.swapaxes(x, 0, 1):
+        states.append(np.tanh(z + states[-1] @ w))
+    data = {"x": x, "start": h}
+    np.testing.assert_allclose(model.predict(data), states[-1] + h, rtol=1e-5, atol=1e-5)
+    dh, dw = t, np.zeros_like(w)
+    for before, after in zip(states[-2::-1], states[:0:-1], strict=True):
+        dz = dh * (1 - after**2)
+        dh, dw = dz @ w.T, dw + before.T @ dz
+    np.testing.assert_allclose(model.gradients({**data, "t": t})["w"], dw, rtol=1e-4, atol=1e-4)
+
+
+def test_products_with_the_first_state_are_not_computed() -> None:
+    """They would give NaN with weights that are NaN."""
+    text = RECURRENCE.format(start="zeros(batch, 8)").replace(", 6, 8", ", 1, 8")
+    model = nncompiler.compile(text, batch=2)
+    model.init(1)
+    model.load_state_dict({"w": np.full((8, 8), np.nan, np.float32)})
+    x, none = np.linspace(-1, 1, 16, dtype=np.float32).reshape(2, 1, 8), np.zeros((2, 8))
+    found = model.predict({"x": x, "start": none.astype(np.float32)})
+    np.testing.assert_allclose(found, np.tanh(x[:, 0]), rtol=1e-6)
+
+
 @pytest.mark.parametrize("real", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [1, 2, 3, 15, 16, 17, 33, 300])
 @pytest.mark.parametrize("low", [False, True])

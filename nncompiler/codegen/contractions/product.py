@@ -70,19 +70,19 @@ def narrowed(
 ) -> Loops:
     """The loops without terms that a whole tile, of so many rows and columns, may leave out: a
     form that is negative all over it. It bounds the innermost of the loops that it mentions, with
-    coefficient 1 or -1, and the first one where it mentions none.
+    coefficient 1 or -1; one that mentions none decides on all of them.
     """
     found = dict(loops)
     names = {axis.name: axis for axis in found}
     for form in within:
         largest = form + sum(k * (tile.get(x, 1) - 1) for x, k in form.terms if k > 0)
-        inside = [x for x in names if form.coefficient(x)] or [x for x in names if x != vector][:1]
-        if not inside or inside[-1] == vector:
+        inside = [x for x in names if form.coefficient(x)]
+        if inside[-1:] == [vector] or not names:
             continue
-        axis = names[inside[-1]]
+        axis = names[inside[-1]] if inside else next(iter(found))
         match largest.coefficient(axis.name):
             case 0:
-                bounds = Bounds(high=(Edge((largest + 1) * axis.extent),))
+                bounds = Bounds(only=(largest,))
             case 1:
                 bounds = Bounds(low=(Edge((largest + Affine.axis(axis.name) * -1) * -1),))
             case -1:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from nncompiler.codegen.contractions.direction import Direction
 from nncompiler.codegen.contractions.epilogues import Epilogues
 from nncompiler.codegen.contractions.product import Loops, Roles, narrowed
 from nncompiler.codegen.contractions.tile import Tile, evenly
@@ -42,6 +43,10 @@ class RegisterTiles(Epilogues):
         #: Scratch memory by its size, for accumulators between rounds.
         self.waiting: dict[int, str] = {}
         self.unroll = schedule.unroll
+        self.direction: Direction | None = None
+        if schedule.backwards is not None and schedule.alternate is not None:
+            axis, round = schedule.backwards, self.e.axes[schedule.alternate].base
+            self.direction = Direction(self.w, axis, self.extents[axis], round)
         self.abreast = abreast(form)
         #: Rows of most tiles.
         starts = evenly(self.extents[self.rows], rows) if self.rows else [range(1)]
@@ -204,7 +209,7 @@ class RegisterTiles(Epilogues):
 
             def body(at: Counter, inside: list[Value]) -> list[Value]:
                 for n in range(steps):
-                    with self.e.scope({axis.name: At.of(at, range(0, axis.extent, steps)) + n}):
+                    with self.e.scope({axis.name: self._place(axis, at, steps, n)}):
                         inside = nest(rest, inside)
                 return inside
 
@@ -212,7 +217,15 @@ class RegisterTiles(Epilogues):
                 return self.w.loop(0, axis.extent, steps, acc, body)
             return (self.w.some if axis.name in spans else self.w.span)(*ends, acc, body)
 
-        return self.w.unless_empty([*spans.values()], acc, lambda acc: nest(loops, acc))
+        needed = [form for _, bounds in loops for form in bounds.only]
+        known = [(0, self.e.integer(form + 1)) for form in needed]
+        return self.w.unless_empty([*known, *spans.values()], acc, lambda acc: nest(loops, acc))
+
+    def _place(self, axis: Axis, at: Counter, together: int, step: int) -> At:
+        """The place of one of the steps that a reduction loop takes together."""
+        if self.direction is not None and axis.name == self.direction.axis:
+            return self.direction.at(at, step)
+        return At.of(at, range(0, axis.extent, together)) + step
 
     def _reduce_lanes(
         self, axis: Axis, acc: list[Value], inner: Callable[[list[Value]], list[Value]],

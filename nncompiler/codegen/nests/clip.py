@@ -37,18 +37,19 @@ class Edge:
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """The axis runs from the largest of `low` (and 0) up to below the smallest of `high` (and its
-    extent).
+    extent), and not at all where a form of `only` is negative.
     """
 
     low: tuple[Edge, ...] = ()
     high: tuple[Edge, ...] = ()
+    only: tuple[Affine, ...] = ()
 
     def axes(self) -> frozenset[str]:
         """The axes that must have a value by then."""
         return frozenset(x for edge in (*self.low, *self.high) for x in edge.form.axes)
 
     def __add__(self, other: Bounds) -> Bounds:
-        return Bounds(self.low + other.low, self.high + other.high)
+        return Bounds(self.low + other.low, self.high + other.high, self.only + other.only)
 
     def ends(
         self, extent: int, w: Writer, value: Callable[[Affine], Counter]

@@ -47,7 +47,7 @@ from nncompiler.record import replace
 _NAME = r"(?:%[\w.']+|[A-Za-z_][\w.']*)"
 _BINDING = rf"{_NAME}(?:\s*,\s*{_NAME})*\s*=(?!=)"
 _NEXT_AXIS = r"[ \t]*(?:\|[ \t]*)?(?=[%A-Za-z_])"
-_ITEM = r"vector|register|tile|order|pack|unroll|parallel|parts|alternate"
+_ITEM = r"vector|register|tile|order|pack|unroll|parallel|parts|alternate|backwards"
 _INLINE = 88
 
 # --- printer ------------------------------------------------------------------------------------
@@ -128,6 +128,8 @@ def schedule_text(kernel: Kernel) -> str:
         items.append(f"parts {s.parts}")
     if s.alternate is not None:
         items.append(f"alternate {name_text(s.alternate)}")
+    if s.backwards is not None:
+        items.append(f"backwards {name_text(s.backwards)}")
     return f"schedule {s.strategy}" + (f": {', '.join(items)}" if items else "")
 
 
@@ -309,6 +311,8 @@ def _item(scan: Scanner, schedule: Schedule, item: str) -> Schedule:
             return replace(schedule, parts=int(found[0]))
         case "alternate":
             return replace(schedule, alternate=_local(scan, "a counter"))
+        case "backwards":
+            return replace(schedule, backwards=_local(scan, "an axis"))
         case "unroll":
             found = scan.need(r"\d{1,3}", "a number of steps")
             return replace(schedule, unroll=int(found[0]))

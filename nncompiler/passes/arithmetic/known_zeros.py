@@ -12,42 +12,84 @@ An array is known to be zero where the only store to it selects a zero by condit
 indices; these may come from other arrays, of bools or integers, whose only store says what they
 hold. A sum is asked for where all uses of it are chosen by such conditions, and so is an array
 that a loop fills. Other folds and loops are bounded by the same facts.
+
+In loops of the plan, products with the zeros that a recurrence starts from are left out in the
+first round, `acc = sum j within t0-1 >= 0 { %h[t0,j] * w[j,i] }`, and backwards those of a
+gradient of them in the last one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Plan, Step, Stmt, Store, extents
+from nncompiler.ir.kernel import (
+    Axis,
+    Fold,
+    For,
+    Kernel,
+    Let,
+    Plan,
+    Step,
+    Stmt,
+    Store,
+    extents,
+    stores,
+)
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine, Load
 from nncompiler.passes.arithmetic.zero_facts import Forms, Locals, ZeroFacts, facts_of
+from nncompiler.passes.arithmetic.zero_rows import RowFacts, row_facts
 from nncompiler.record import dataclass, replace
 
 
 def leave_out_zeros(plan: Plan) -> Plan:
     """The plan with folds and loops that say which of their points may be left out."""
-    facts = facts_of(plan)
-    steps = tuple(_bounded(s, facts) if isinstance(s, Kernel) else s for s in plan.steps)
+    facts, rows = facts_of(plan), row_facts(plan)
+
+    def visit(step: Step, counters: Mapping[str, int]) -> Step:
+        if isinstance(step, Kernel):
+            return _in_rounds(step, rows, counters) if counters else _bounded(step, facts)
+        inner = {**counters, step.counter: step.extent}
+        return replace(step, body=tuple([visit(s, inner) for s in step.body]))
+
+    steps = tuple([visit(s, {}) for s in plan.steps])
     return plan if steps == plan.steps else replace(plan, steps=steps)
 
 
-def _bounded(kernel: Kernel, facts: ZeroFacts) -> Step:
+def _in_rounds(kernel: Kernel, rows: RowFacts, counters: Mapping[str, int]) -> Kernel:
+    """The kernel with the rounds in which its sums of products are zero, or nobody asks for them:
+    all of a sum is left out or none, as bounds inside would cost each round more than one saves.
+    """
+    form, found = contraction(kernel), dict[tuple[str, ...], Fold]()
+    asked = frozenset.intersection(*[rows.read_at(s) for s in stores(kernel)] or [frozenset()])
+    for product in form.products if form else ():
+        factors = [f for f in (product.a, product.b) if isinstance(f, Load)]
+        forms = asked.union(*[rows.nonzero_at(f) for f in factors])
+        told = [f for f in forms if {*f.axes} <= counters.keys() and f.bounds(counters)[0] < 0]
+        if told:
+            found[product.fold.names] = replace(product.fold, within=_in_order(told))
+    return replace(kernel, body=_with(kernel.body, found)) if found else kernel
+
+
+def _bounded(kernel: Kernel, facts: ZeroFacts) -> Kernel:
     """The kernel with what its sums, or else its loops, may leave out."""
     form = contraction(kernel)
     if form is None:
         body = _Loops(facts, extents(kernel), Locals(kernel.body)).bounded(kernel.body)
         return replace(kernel, body=body)
-    sizes, found = extents(kernel), {}
+    sizes, found = extents(kernel), dict[tuple[str, ...], Fold]()
     for product in form.products:
         forms = facts.asked(form, product.fold.names[0]) or frozenset()
         for factor in (product.a, product.b):
             forms |= facts.nonzero(factor, Locals()) if isinstance(factor, Load) else frozenset()
         forms = frozenset(f for f in forms if f.bounds(sizes)[0] < 0)
         if forms:
-            within = tuple(sorted(forms, key=lambda f: (f.terms, f.const)))
-            found[product.fold.names] = replace(product.fold, within=within)
+            found[product.fold.names] = replace(product.fold, within=_in_order(forms))
     return replace(kernel, body=_with(kernel.body, found)) if found else kernel
+
+
+def _in_order(forms: Iterable[Affine]) -> tuple[Affine, ...]:
+    return tuple(sorted(forms, key=lambda f: (f.terms, f.const)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +145,7 @@ class _Loops:
         """Those of the forms, in order, that are negative at some points of a loop."""
         own = {a.name for a in axes}
         found = [f for f in forms if own & set(f.axes) and f.bounds(self.sizes)[0] < 0]
-        return tuple(sorted(found, key=lambda f: (f.terms, f.const)))
+        return _in_order(found)
 
 
 def _with(body: tuple[Stmt, ...], folds: Mapping[tuple[str, ...], Fold]) -> tuple[Stmt, ...]:

@@ -5,13 +5,15 @@
         for i0 < 16, i1 < 64 {
           acc = sum j < 256 { %h[t0,j] * %w.panels[i0,j,i1] }
           ...
-        schedule contract: ... parallel i0 i1, parts 8    ──▶   ..., alternate t0
+        schedule contract: ... parallel i0 i1, parts 8    ──▶   ..., alternate t0, backwards j
 
 A factor that every round reads from end to end, and that is larger than a cache, is never found in
 it: what comes first was evicted by what came last. Read to and fro, what one round read last the
-next one reads first, out of the cache. Steps of a parallel loop may run in any order, so nothing
-else changes. Where more than two rows multiply what was read, loading does not take longest; then
-it is read in ascending order, which hardware prefetches best.
+next one reads first, out of the cache. Steps of a parallel loop may run in any order; sums are
+added up from the other end then, so that the nearest cache has their first terms. Which rounds do
+is fixed by the counter, so any number of threads gives the same bits. Where more than two rows
+multiply what was read, loading does not take longest; then it is read in ascending order, which
+hardware prefetches best.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ def _visit(step: Step, around: Loop | None) -> Step:
         return replace(step, body=tuple(_visit(s, step) for s in step.body))
     if around is None or not _gains(step, around):
         return step
-    return replace(step, schedule=replace(step.schedule, alternate=around.counter))
+    schedule = replace(step.schedule, alternate=around.counter, backwards=_backwards(step))
+    return replace(step, schedule=schedule)
 
 
 def _gains(kernel: Kernel, around: Loop) -> bool:
@@ -57,6 +60,18 @@ def _gains(kernel: Kernel, around: Loop) -> bool:
     along = [_bytes(x, sizes) for x in again if outermost in axes_of(x)]
     few = sizes.get(schedule.register or "", 1) <= _ROWS
     return few and len(again) < len(found) and max(along, default=0) > CACHE
+
+
+def _backwards(kernel: Kernel) -> str | None:
+    """The axis of sums that may run backwards: of one loop, that takes every term."""
+    form, schedule = contraction(kernel), kernel.schedule
+    axes = {a.name for p in form.products for a in p.reduction} if form else set()
+    if form is None or len(axes) != 1 or axes & {*schedule.vector} or schedule.pack:
+        return None
+    found = [x for p in form.products for e in (p.a, p.b) for x in loads_below(e)]
+    guarded = any(x.guard is not None and axes & axes_of(x.guard) for x in found)
+    bounded = any(axes & {*f.axes} for p in form.products for f in p.fold.within)
+    return None if guarded or bounded else axes.pop()
 
 
 def _bytes(load: Load, sizes: Mapping[str, int]) -> int:
