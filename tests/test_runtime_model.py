@@ -274,6 +274,9 @@ def test_unknown_functions_and_sizes() -> None:
     model, _ = make()
     with pytest.raises(UserError, match="did you mean 'infer'"):
         model.bind("inferr", x=X)
+    with pytest.raises(UserError, match="but found 'bogus'") as error:
+        model.bind("bogus")
+    assert error.value.help is None
     with pytest.raises(UserError, match=r"--batch 4,3"):
         model.train_step(**data(3))
     with pytest.raises(UserError, match=r"\(4\) make up, but found 1 more"):

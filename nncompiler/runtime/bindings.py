@@ -20,6 +20,8 @@ from nncompiler.runtime.crew import Crew
 from nncompiler.runtime.manifest import Entry
 
 Compiler = Callable[[int], Artifact]
+#: Those that a model may be compiled with.
+_FUNCTIONS = ("init", "infer", "loss", "grad", "input_grad", "train_step", "apply")
 #: What tensors of a state must share from one batch size to another.
 _BUT_SHAPE = attrgetter("name", "kind", "dtype")
 
@@ -99,7 +101,8 @@ class Bindings:
             "NN0711", f"expected a compiled function among {', '.join(known) or 'none'}, "
             f"but found '{function}'",
             help=f"did you mean '{near}'?" if near
-            else f"compile the model with `--function {function}`, or without `--function`",
+            else f"compile the model with `--function {function}`, or without `--function`"
+            if function in _FUNCTIONS else None,
         )  # fmt: skip
 
     def get(self, function: str, rows: int) -> Binding:

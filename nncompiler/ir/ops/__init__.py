@@ -1,9 +1,9 @@
 """The operator library: one family per file. Importing this package registers every operator."""
 
 from nncompiler.ir.ops import (  # noqa: F401
+    arithmetic,
     contract,
     control,
-    elementwise,
     index,
     join,
     logic,

@@ -15,7 +15,6 @@ operator can do so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -25,10 +24,8 @@ from nncompiler.ir.ops.common import constant_of, fit
 from nncompiler.ir.types import broadcast_shapes
 from nncompiler.passes.graph.cse import CommonSubexpressions
 from nncompiler.passes.graph.dce import DeadCode
-from nncompiler.record import dataclass, field, replace
-
-#: Factors of a product that are looked at together.
-_MOST = 64
+from nncompiler.passes.graph.products import Facts, Product, scaled, times
+from nncompiler.record import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,96 +43,12 @@ class Factor:
         return function
 
 
-@dataclass(slots=True)
-class _Facts:
-    """Of a function: what makes each value, which nodes and results read it (twice, if both of
-    its inputs are this value), and its level: how many kernels at least lie between it and the
-    inputs. The latter two by name, whose hash is there already."""
-
-    nodes: dict[Value, Node] = field(default_factory=dict)
-    readers: dict[str, list[Node | None]] = field(default_factory=dict)
-    levels: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, function: Function) -> _Facts:
-        facts = cls(function.definitions())
-        for node in function.nodes:
-            level = 0
-            for v in node.inputs:
-                facts.readers.setdefault(v.name, []).append(node)
-                level = max(level, facts.levels.get(v.name, 0))
-            level += lookup(node.op).kind not in ("map", "view")
-            for v in node.outputs:
-                facts.levels[v.name] = level
-        for _, v in function.results:
-            facts.readers.setdefault(v.name, []).append(None)
-        return facts
-
-    def parts(self, value: Value) -> tuple[float, tuple[Value, ...]] | None:
-        """Number and values whose product `value` is by its node alone."""
-        node = self.nodes.get(value)
-        if node is None or not value.dtype.is_float:
-            return None
-        return lookup(node.op).factors(node)
-
-    def level(self, value: Value) -> int:
-        return self.levels.get(value.name, 0)
-
-    def alone(self, value: Value) -> bool:
-        return len(self.readers.get(value.name, ())) <= 1
-
-    def factors(
-        self, value: Value, into: Callable[[Value], bool],
-        known: dict[str, _Product] | None = None,
-    ) -> _Product:  # fmt: skip
-        """Number and values whose product `value` is, looking `into` factors as well while the
-        values are few: a square of a square has four, and so on. `known` are those found so far.
-        """
-        known = {} if known is None else known
-        if value.name in known:
-            return known[value.name]
-        found = self.parts(value)
-        assert found is not None
-        number, values = 1.0 * found[0], list[Value]()
-        numbers = int(abs(number) != 1)
-        for v in found[1]:
-            constant = constant_of(v, self.nodes)
-            if isinstance(constant, float):
-                number, numbers = number * constant, numbers + 1
-                continue
-            inner = self.factors(v, into, known) if self.parts(v) and into(v) else None
-            if inner is not None and len(values) + len(inner.values) <= _MOST:
-                number, numbers = number * inner.number, numbers + inner.numbers
-                values += inner.values
-            else:
-                values.append(v)
-        product = known[value.name] = _Product(number, tuple(values), numbers)
-        return product
-
-
-@dataclass(frozen=True, slots=True)
-class _Product:
-    """`number` is the product of so many `numbers`."""
-
-    number: float
-    values: tuple[Value, ...]
-    numbers: int
-
-    @property
-    def sane(self) -> bool:
-        """Whether the number is none that only rounding made: 0, infinite or tiny."""
-        return math.isfinite(self.number) and abs(self.number) > 1e-30
-
-    def without(self, value: Value) -> _Product:
-        return replace(self, values=tuple(v for v in self.values if v != value))
-
-
-_Rule = Callable[[Builder, Node, "_Facts", "dict[Value, Value]"], "Value | None"]
+_Rule = Callable[[Builder, Node, Facts, "dict[Value, Value]"], "Value | None"]
 
 
 def _rewritten(function: Function, rule: _Rule) -> Function:
     """`function` with every node that `rule` knows better replaced."""
-    facts = _Facts.of(function)
+    facts = Facts.of(function)
     b = Builder.extending(function)
     b.nodes.clear()
     new: dict[Value, Value] = {}
@@ -151,14 +64,14 @@ def _rewritten(function: Function, rule: _Rule) -> Function:
     return b.finish([(n, new.get(v, v)) for n, v in function.results]) if new else function
 
 
-def _early(b: Builder, node: Node, facts: _Facts, new: dict[Value, Value]) -> Value | None:
+def _early(b: Builder, node: Node, facts: Facts, new: dict[Value, Value]) -> Value | None:
     """Two rules that do not meet, in one walk."""
     perm = lookup(node.op).permutation(node)
     return _sum(b, node, facts, new) if perm is None else _moved(b, node, facts, new, perm)
 
 
 def _moved(
-    b: Builder, node: Node, facts: _Facts, new: dict[Value, Value], perm: tuple[int, ...]
+    b: Builder, node: Node, facts: Facts, new: dict[Value, Value], perm: tuple[int, ...]
 ) -> Value | None:
     """Dimensions in another order of what nobody else reads: made in that order, where a view of
     them would have memory hold a copy. Other readers find the elements where they are.
@@ -176,7 +89,7 @@ def _moved(
 # --- sums ----------------------------------------------------------------------------------------
 
 
-def _sum(b: Builder, node: Node, facts: _Facts, new: dict[Value, Value]) -> Value | None:
+def _sum(b: Builder, node: Node, facts: Facts, new: dict[Value, Value]) -> Value | None:
     """A sum of a product, without the factors that do not vary along its axes."""
     if not lookup(node.op).linear or not facts.parts(node.inputs[0]):
         return None
@@ -209,10 +122,10 @@ def _sum(b: Builder, node: Node, facts: _Facts, new: dict[Value, Value]) -> Valu
     lead = len(x.shape) - len(shape)
     if any(a < lead or shape[a - lead] != x.shape[a] for a in axes) or 0 in x.shape:
         return None
-    varying = _times(b, [new.get(v, v) for v in inside])
+    varying = times(b, [new.get(v, v) for v in inside])
     total = b.emit(node.op, varying, axes=tuple(a - lead for a in axes), keepdims=False)
     rest = [_dropped(b, new.get(v, v), len(x.shape), axes) for v in outside]
-    found = _scaled(b, product.number, [*rest, total])
+    found = scaled(b, product.number, [*rest, total])
     left = tuple(n for d, n in enumerate(x.shape) if d not in axes)
     found = fit(b, found, found.type.with_shape(left))
     if left != node.output.shape:
@@ -236,7 +149,7 @@ def _dropped(b: Builder, value: Value, rank: int, axes: Sequence[int]) -> Value:
 # --- products ------------------------------------------------------------------------------------
 
 
-def _product(b: Builder, node: Node, facts: _Facts, new: dict[Value, Value]) -> Value | None:
+def _product(b: Builder, node: Node, facts: Facts, new: dict[Value, Value]) -> Value | None:
     """A product of three and more factors, in order."""
     value = node.outputs[0]
     if value.type.size <= 1 or not facts.parts(value) or _inner(value, facts):
@@ -252,14 +165,14 @@ def _product(b: Builder, node: Node, facts: _Facts, new: dict[Value, Value]) -> 
     return fit(b, _built(b, product, value, facts, new), value.type)
 
 
-def _inner(value: Value, facts: _Facts) -> bool:
+def _inner(value: Value, facts: Facts) -> bool:
     """Whether a product is a factor of just one other."""
     (reader, *more) = facts.readers.get(value.name, [None])
     return reader is not None and not more and facts.parts(reader.outputs[0]) is not None
 
 
 def _sum_of_products(
-    b: Builder, node: Node, facts: _Facts, new: dict[Value, Value]
+    b: Builder, node: Node, facts: Facts, new: dict[Value, Value]
 ) -> Value | None:
     """``a*d + b*d`` where `d` is known last."""
     if len(node.inputs) != 2 or not node.inputs[0].dtype.is_float:
@@ -289,7 +202,7 @@ _Key = tuple[int, tuple[int, ...], int]
 
 
 def _classes(
-    values: Sequence[Value], whole: Value, facts: _Facts
+    values: Sequence[Value], whole: Value, facts: Facts
 ) -> list[tuple[Value, ...]]:
     """Factors that are multiplied with each other first: small ones, and whole ones by level."""
     found: dict[_Key, list[Value]] = {}
@@ -300,32 +213,18 @@ def _classes(
 
 
 def _built(
-    b: Builder, product: _Product, whole: Value, facts: _Facts, new: dict[Value, Value]
+    b: Builder, product: Product, whole: Value, facts: Facts, new: dict[Value, Value]
 ) -> Value:
     classes = _classes(product.values, whole, facts)
     if not classes:
         return b.const(product.number, whole.dtype)
     terms = [[new.get(v, v) for v in c] for c in classes]
-    first = _scaled(b, product.number if abs(product.number) != 1 else 1.0, terms[0])
-    found = _times(b, [first, *(_times(b, t) for t in terms[1:])])
+    first = scaled(b, product.number if abs(product.number) != 1 else 1.0, terms[0])
+    found = times(b, [first, *(times(b, t) for t in terms[1:])])
     return b.emit("neg", found) if product.number == -1 else found
 
 
-def _times(b: Builder, values: Sequence[Value]) -> Value:
-    found = values[0]
-    for v in values[1:]:
-        found = b.emit("mul", found, v)
-    return found
-
-
-def _scaled(b: Builder, number: float, values: Sequence[Value]) -> Value:
-    if abs(number) == 1:
-        found = _times(b, values)
-        return b.emit("neg", found) if number == -1 else found
-    return _times(b, [b.emit("mul", values[0], b.const(number, values[0].dtype)), *values[1:]])
-
-
-def _text(value: Value, facts: _Facts) -> str:
+def _text(value: Value, facts: Facts) -> str:
     """How a product is computed; the order of the two factors of a multiplication is left open."""
     found = facts.parts(value)
     assert found is not None
@@ -339,7 +238,7 @@ def _text(value: Value, facts: _Facts) -> str:
     return "-" * (found[0] == -1) + _joined(texts)
 
 
-def _wanted(product: _Product, classes: Sequence[Sequence[Value]]) -> str:
+def _wanted(product: Product, classes: Sequence[Sequence[Value]]) -> str:
     """The same of what `_built` makes."""
     groups = [[v.name for v in c] for c in classes]
     if abs(product.number) != 1:
