@@ -1,194 +1,25 @@
-"""The ELF writer makes libraries of LLVM's objects; the reader of artifacts trusts no file."""
+"""The ELF writer makes libraries of LLVM's objects, as the code of a model needs them."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import random
-import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
-import llvmlite.binding as llvm
 import pytest
 
 from nncompiler.codegen.elf.link import link
-from nncompiler.errors import CompilerBug, UserError
+from nncompiler.errors import CompilerBug
 from nncompiler.runtime.elf import check, read_section
-
-KERNEL = """
-@primes = internal unnamed_addr constant [4 x i32] [i32 2, i32 3, i32 5, i32 7], align 64
-@calls = global i32 10
-@zeros = internal global [100 x i32] zeroinitializer, align 64
-@ops = internal constant [2 x ptr] [ptr @double, ptr @negate]
-@cursor = internal global ptr getelementptr (i8, ptr @primes, i64 8)
-@lanes = internal constant <16 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7,
-    i32 8, i32 9, i32 10, i32 11, i32 12, i32 13, i32 14, i32 15>, align 64
-
-define i32 @double(i32 %x) {
-  %y = shl i32 %x, 1
-  ret i32 %y
-}
-define i32 @negate(i32 %x) {
-  %y = sub i32 0, %x
-  ret i32 %y
-}
-define i32 @prime(i32 %i) {
-  %p = getelementptr i32, ptr @primes, i32 %i
-  %v = load i32, ptr %p
-  ret i32 %v
-}
-define i32 @count() {
-  %v = load i32, ptr @calls
-  %w = add i32 %v, 1
-  store i32 %w, ptr @calls
-  ret i32 %w
-}
-define i32 @indirect(i32 %i, i32 %x) {
-  %p = getelementptr ptr, ptr @ops, i32 %i
-  %f = load ptr, ptr %p
-  %v = call i32 %f(i32 %x)
-  ret i32 %v
-}
-define i32 @through_cursor() {
-  %p = load ptr, ptr @cursor
-  %v = load i32, ptr %p
-  ret i32 %v
-}
-define i32 @zero_sum(i32 %i, i32 %x) {
-  %p = getelementptr i32, ptr @zeros, i32 %i
-  %v = load i32, ptr %p
-  %w = add i32 %v, %x
-  store i32 %w, ptr %p
-  ret i32 %w
-}
-define float @polynomial(float %x) {
-  %a = fmul float %x, 0x3FF19999A0000000
-  %b = fadd float %a, 0x4001C71C80000000
-  %c = fmul float %b, %x
-  ret float %c
-}
-define void @add_lanes(ptr %out) {
-  %v = load <16 x i32>, ptr @lanes, align 64
-  %w = load <16 x i32>, ptr %out, align 4
-  %s = add <16 x i32> %v, %w
-  store <16 x i32> %s, ptr %out, align 4
-  ret void
-}
-define i64 @lanes_at() {
-  %i = ptrtoint ptr @lanes to i64
-  ret i64 %i
-}
-define i64 @zeros_at() {
-  %i = ptrtoint ptr @zeros to i64
-  ret i64 %i
-}
-define i32 @jump(i32 %i) noinline {
-  switch i32 %i, label %other [ i32 0, label %a
-                                i32 1, label %b
-                                i32 2, label %c
-                                i32 3, label %d
-                                i32 4, label %e ]
-a:
-  %va = call i32 @count()
-  ret i32 %va
-b:
-  %vb = call i32 @prime(i32 3)
-  ret i32 %vb
-c:
-  %vc = call i32 @through_cursor()
-  ret i32 %vc
-d:
-  %vd = call i32 @indirect(i32 1, i32 9)
-  ret i32 %vd
-e:
-  %ve = call i32 @zero_sum(i32 3, i32 6)
-  ret i32 %ve
-other:
-  ret i32 -1
-}
-"""
-EXPORTS = (
-    "prime", "count", "indirect", "through_cursor", "zero_sum", "polynomial", "add_lanes",
-    "lanes_at", "zeros_at", "jump",
-)  # fmt: skip
-IDENTITY = "define i32 @f(i32 %x) {\n  ret i32 %x\n}\n"
-
-
-def emit(text: str, **options: object) -> bytes:
-    """The object that LLVM makes of textual IR."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    settings = {
-        "cpu": llvm.get_host_cpu_name(),
-        "features": llvm.get_host_cpu_features().flatten(),
-        "reloc": "pic",
-        "codemodel": "small",
-        "opt": 3,
-        **options,
-    }
-    target = llvm.Target.from_triple("x86_64-unknown-linux-gnu")
-    module = llvm.parse_assembly('target triple = "x86_64-unknown-linux-gnu"\n' + text)
-    return target.create_target_machine(**settings).emit_object(module)  # type: ignore[no-any-return]
-
-
-@pytest.fixture(scope="module")
-def kernel() -> bytes:
-    """The object of `KERNEL`."""
-    return emit(KERNEL)
-
-
-@pytest.fixture(scope="module")
-def library(kernel: bytes) -> bytes:
-    """The shared object of `KERNEL`, with two sections added."""
-    extra = {".nnmanifest": b'{"abi": 1}', ".nntexts": bytes(range(256)) * 5}
-    return link([kernel], EXPORTS, "libkernel.so", extra)
-
-
-def opened(directory: Path, data: bytes, name: str = "lib.so") -> ctypes.CDLL:
-    """The library, opened from a file."""
-    (directory / name).write_bytes(data)
-    return ctypes.CDLL(str(directory / name))
-
-
-def tool(name: str) -> str:
-    """The path of a program that a test needs for a cross-check."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
-def output(*command: object) -> str:
-    """What a command prints; warnings on standard error count as failure."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
-    return done.stdout
+from tests.codegen.elf_cases import EXPORTS, IDENTITY, KERNEL, emit, exercise, opened
 
 
 def segments(data: bytes) -> list[tuple[int, ...]]:
     """The program headers: kind, rights, offset, address, -, size in file, size, align."""
     offset, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
     return list(struct.iter_unpack("<IIQQQQQQ", data[offset : offset + 56 * count]))
-
-
-def exercise(lib: ctypes.CDLL) -> list[object]:
-    """Call everything in `KERNEL`."""
-    lib.polynomial.restype, lib.polynomial.argtypes = ctypes.c_float, [ctypes.c_float]
-    lanes = (ctypes.c_int32 * 16)(*range(100, 116))
-    lib.add_lanes(lanes)
-    return [
-        [lib.prime(i) for i in range(4)],
-        [lib.count() for _ in range(3)],
-        [lib.indirect(0, 21), lib.indirect(1, 21)],
-        lib.through_cursor(),
-        [lib.zero_sum(5, 3), lib.zero_sum(5, 4)],
-        list(lanes),
-        [lib.jump(i) for i in range(6)],
-        struct.pack("<f", lib.polynomial(0.7)),
-    ]
 
 
 def test_library_opens_and_computes(tmp_path: Path, library: bytes) -> None:
@@ -463,7 +294,7 @@ def test_links_where_no_tool_is_installed(tmp_path: Path) -> None:
     """With an empty PATH a process emits, links, opens and calls."""
     script = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
-        "from test_elf import IDENTITY, emit, opened\n"
+        "from elf_cases import IDENTITY, emit, opened\n"
         "from nncompiler.codegen.elf.link import link\n"
         "from pathlib import Path\n"
         "lib = opened(Path(sys.argv[1]), link([emit(IDENTITY)], ['f'], 'lib.so', {}))\n"
@@ -475,140 +306,3 @@ def test_links_where_no_tool_is_installed(tmp_path: Path) -> None:
         env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.stdout == "77\n", done.stderr
-
-
-def test_readelf_has_no_complaint(tmp_path: Path, library: bytes) -> None:
-    """readelf reads every table without a warning and sees the symbols that were meant."""
-    (tmp_path / "lib.so").write_bytes(library)
-    readelf = tool("readelf")
-    text = output(readelf, "-aW", "--debug-dump=frames", "--lint", tmp_path / "lib.so")
-    assert "Library soname: [libkernel.so]" in text and "TEXTREL" not in text
-    symbols = output(readelf, "-sW", tmp_path / "lib.so")
-    dynamic, full = symbols.split("Symbol table '.symtab'")
-    rows = [line.split() for line in dynamic.splitlines() if " FUNC " in line]
-    assert sorted(row[-1] for row in rows) == sorted(EXPORTS)
-    assert all(row[4] == "GLOBAL" and int(row[2]) > 0 for row in rows)
-    assert {"double", "primes", "ops"} <= {line.split()[-1] for line in full.splitlines()[2:]}
-
-
-def test_objdump_names_functions(tmp_path: Path, library: bytes) -> None:
-    """A disassembly shows every function under its name, exported or not."""
-    (tmp_path / "lib.so").write_bytes(library)
-    text = output(tool("objdump"), "-d", tmp_path / "lib.so")
-    assert all(f"<{name}>:" in text for name in (*EXPORTS, "double", "negate"))
-    assert "(bad)" not in text
-
-
-def test_stripped_library_works(tmp_path: Path, library: bytes) -> None:
-    """strip, which rewrites the file from its headers, keeps a working library and manifest."""
-    (tmp_path / "lib.so").write_bytes(library)
-    output(tool("strip"), "-o", tmp_path / "stripped.so", tmp_path / "lib.so")
-    data = (tmp_path / "stripped.so").read_bytes()
-    check(data)
-    assert read_section(data, ".symtab") is None
-    assert read_section(data, ".nnmanifest") == b'{"abi": 1}'
-    assert ctypes.CDLL(str(tmp_path / "stripped.so")).jump(3) == -9
-
-
-def test_same_results_as_the_system_linker(tmp_path: Path, kernel: bytes, library: bytes) -> None:
-    """A library that ld makes of the same object gives the same results."""
-    (tmp_path / "kernel.o").write_bytes(kernel)
-    output(tool("ld"), "-shared", "-o", tmp_path / "ld.so", tmp_path / "kernel.o")
-    theirs = exercise(ctypes.CDLL(str(tmp_path / "ld.so")))
-    assert exercise(opened(tmp_path, library)) == theirs
-
-
-def test_c_programs_link_and_open_it(tmp_path: Path, library: bytes) -> None:
-    """A C program is linked against the library; another opens it with dlopen."""
-    cc = tool("cc")
-    (tmp_path / "libkernel.so").write_bytes(library)
-    (tmp_path / "linked.c").write_text(
-        "#include <stdio.h>\nint prime(int); int jump(int);\n"
-        'int main(void) { printf("%d %d\\n", prime(3), jump(3)); }\n'
-    )
-    (tmp_path / "opened.c").write_text(
-        "#include <stdio.h>\n#include <dlfcn.h>\n"
-        "int main(int n, char **a) { void *l = dlopen(a[n - 1], RTLD_NOW); if (!l) return 1;\n"
-        '  int (*f)(int) = (int (*)(int))dlsym(l, "jump"); printf("%d %d\\n", f(1), f(3));\n'
-        "  return dlclose(l); }\n"
-    )
-    linked, loaded = tmp_path / "linked", tmp_path / "opened"
-    output(cc, tmp_path / "linked.c", "-o", linked, "-L", tmp_path, "-lkernel",
-           f"-Wl,-rpath,{tmp_path}")  # fmt: skip
-    output(cc, tmp_path / "opened.c", "-o", loaded, "-ldl")
-    assert output(linked) == "7 -9\n"
-    assert output(loaded, tmp_path / "libkernel.so") == "7 -9\n"
-
-
-def test_sections_are_read_from_the_file(library: bytes) -> None:
-    """Added sections come back whole; others too; unknown names are None."""
-    check(library)
-    assert read_section(library, ".nnmanifest") == b'{"abi": 1}'
-    assert read_section(library, ".nntexts") == bytes(range(256)) * 5
-    assert read_section(library, ".bss") == b""
-    assert len(read_section(library, ".text") or b"") > 100
-    assert read_section(library, ".nnmanifes") is None
-    assert read_section(library, "\udcff") is None
-
-
-def test_sections_of_a_foreign_library() -> None:
-    """Another library of the system passes the check, and has no manifest."""
-    path = next(
-        (line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()
-         if "libc.so" in line or "libm.so" in line), None,
-    )  # fmt: skip
-    if path is None or not os.path.exists(path):
-        pytest.skip("no C library is mapped under a known name")
-    data = Path(path).read_bytes()
-    check(data)
-    assert read_section(data, ".nnmanifest") is None
-
-
-def test_foreign_files_are_refused(kernel: bytes, library: bytes) -> None:
-    """The message says what the file is instead of a model."""
-    arm = library[:18] + struct.pack("<H", 183) + library[20:]
-    cases = [
-        (b"", "NN0660", "m.so is empty"),
-        (b"network lenet { }", "NN0660", "m.so is not a shared library"),
-        (b"PK\x03\x04" + bytes(100), "NN0660", "zip archive"),
-        (b"\x7fELF", "NN0662", "at least 64 bytes, but m.so has 4"),
-        (arm, "NN0661", "AArch64"),
-        (library[:4] + b"\x01" + library[5:], "NN0661", "64-bit"),
-        (kernel, "NN0661", "ELF type 1"),
-        (library[:54] + b"\x10\0" + library[56:], "NN0663", "program headers of 16 bytes"),
-    ]
-    for data, code, message in cases:
-        for attempt in (check, lambda d, p: read_section(d, ".nnmanifest", p)):
-            with pytest.raises(UserError) as caught:
-                attempt(data, "m.so")  # type: ignore[operator]
-            assert caught.value.code == code and message in caught.value.message
-
-
-def test_every_cut_is_noticed(library: bytes) -> None:
-    """However short a copy is, it is refused."""
-    for size in range(len(library)):
-        with pytest.raises(UserError):
-            check(library[:size])
-
-
-def test_arbitrary_bytes_never_crash_the_reader(library: bytes) -> None:
-    """Mutated files give a result or a `UserError`, nothing else, and at once."""
-    rng = random.Random(7)
-    interesting = [b"\xff" * 8, bytes(8), b"\x00\x00\x00\x80", b"\xff\x7f", b"\x01"]
-    headers = [*range(64), *range(64, 400), *range(len(library) - 16 * 64, len(library))]
-    refused = 0
-    for _ in range(3000):
-        data = bytearray(library)
-        for _ in range(rng.randint(1, 6)):
-            at = rng.choice(headers)
-            patch = rng.choice([*interesting, rng.randbytes(rng.randint(1, 8))])
-            data[at : at + len(patch)] = patch
-        if rng.random() < 0.1:
-            data = data[: rng.randrange(len(data))]
-        try:
-            check(bytes(data))
-            read_section(bytes(data), ".nnmanifest")
-        except UserError as error:
-            assert error.code in {"NN0660", "NN0661", "NN0662", "NN0663"}
-            refused += 1
-    assert 300 < refused < 3000

@@ -1,8 +1,4 @@
-"""Entry points, linking, header and manifest: a hand-built linear regression with momentum.
-
-`line` has input x f32[4,3], target t f32[4,1] and target group i32[4] (0 or 1, doubling the loss
-of a row). Its plans are written here as data; compiled, they must do what NumPy does.
-"""
+"""Entry points, linking and manifest of a small program (`line_program`)."""
 
 from __future__ import annotations
 
@@ -13,242 +9,33 @@ import lzma
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nncompiler.codegen.emit import Artifact, assembly, build, llvm_text
+from nncompiler.codegen.emit import assembly, build, llvm_text
 from nncompiler.codegen.module import abi
 from nncompiler.codegen.module.program import lower
 from nncompiler.codegen.objects.processes import compile_modules
 from nncompiler.codegen.target import host, select
 from nncompiler.errors import CompilerBug, Limitation
-from nncompiler.ir.kernel import (
-    Argument,
-    Axis,
-    Buffer,
-    Check,
-    Fold,
-    For,
-    Kernel,
-    Let,
-    Plan,
-    Store,
-)
-from nncompiler.ir.model import HEADER_BYTES, EntryPoint, Program, lay_out
-from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply, cast, const
-from nncompiler.ir.types import F32, I32, TensorType, parse_type
+from nncompiler.ir.kernel import Argument, Check
+from nncompiler.ir.model import HEADER_BYTES, EntryPoint
 from nncompiler.runtime import elf
 from nncompiler.runtime.artifact import open_artifact
-from nncompiler.runtime.call import aligned
-
-ROWS, FEATURES = 4, 3
-STATE = lay_out(
-    F32,
-    (("W", TensorType(F32, (FEATURES, 1))), ("b", TensorType(F32, (1,)))),
-    (("opt.m.W", TensorType(F32, (FEATURES, 1))), ("opt.m.b", TensorType(F32, (1,)))),
+from tests.codegen.line_program import (
+    ARGUMENTS,
+    ROWS,
+    STATE,
+    Library,
+    Line,
+    artifact,
+    data,
+    program,
+    step_plan,
 )
-
-# --- the program ---------------------------------------------------------------------------------
-
-
-def at(*names: str | int) -> tuple[Affine, ...]:
-    return tuple(Affine((), n) if isinstance(n, int) else Affine.axis(n) for n in names)
-
-
-def load(name: str, *index: str | int) -> Load:
-    return Load(name, at(*index), I32 if name == "group" else F32)
-
-
-def axis(name: str) -> tuple[Axis, ...]:
-    return (Axis(name, {"i": ROWS, "k": FEATURES}[name]),)
-
-
-def number(value: float) -> Expr:
-    return const(value, F32)
-
-
-def state_buffers(*names: str) -> list[Buffer]:
-    entries = [STATE.entry(n) for n in names]
-    return [Buffer(e.name, e.type, "state", e.offset) for e in entries]
-
-
-def argument_buffer(name: str, type: str) -> Buffer:
-    return Buffer(name, parse_type(type), "argument")
-
-
-GIVEN = [
-    argument_buffer("x", "f32[4,3]"), argument_buffer("t", "f32[4,1]"),
-    argument_buffer("group", "i32[4]"),
-]
-ARGUMENTS = (Argument("x", "input"), Argument("t", "target"), Argument("group", "target"))
-
-
-def errors_kernel(target: str) -> Kernel:
-    """e[i] = x[i,:] W + b - t[i]"""
-    term = apply("mul", load("x", "i", "k"), load("W", "k", 0))
-    product = Fold(("s",), "sum", axis("k"), (term,))
-    value = apply("add", Ref("s", F32), load("b", 0))
-    if target == "e":
-        value = apply("sub", value, load("t", "i", 0))
-    return Kernel("k0", (For(axis("i"), (product, Store(target, at("i", 0), value))),))
-
-
-def loss_kernel() -> Kernel:
-    """loss = sum (1 + group[i]) e[i]^2 / 4, and e[i] becomes its gradient."""
-    weight = apply("mul", cast(apply("add", load("group", "i"), const(1, I32)), F32), number(0.25))
-    weighted = apply("mul", Ref("w", F32), Ref("e0", F32))
-    body = (
-        Let("e0", load("e", "i", 0)),
-        Let("w", weight),
-        Store("e", at("i", 0), apply("add", weighted, weighted)),
-    )
-    square = apply("mul", weighted, Ref("e0", F32))
-    fold = Fold(("total",), "sum", axis("i"), (square,), body)
-    return Kernel("k1", (fold, Store("loss", (), Ref("total", F32))))
-
-
-def update_kernel() -> Kernel:
-    """Momentum: m = 0.9 m + g; p -= rate m; step += 1."""
-
-    def update(slot: str, name: str, index: tuple[str | int, ...], g: Expr) -> tuple[Any, ...]:
-        m = f"m.{name}"
-        new = apply("add", apply("mul", number(0.9), load(slot, *index)), g)
-        moved = apply("sub", load(name, *index), apply("mul", load("rate"), Ref(m, F32)))
-        return Let(m, new), Store(slot, at(*index), Ref(m, F32)), Store(name, at(*index), moved)
-
-    product = apply("mul", load("x", "i", "k"), load("e", "i", 0))
-    weights = For(
-        axis("k"),
-        (Fold(("gw",), "sum", axis("i"), (product,)),
-         *update("opt.m.W", "W", ("k", 0), Ref("gw", F32))),
-    )
-    bias = Fold(("gb",), "sum", axis("i"), (load("e", "i", 0),))
-    count = apply("add", Load("step", (), I32), const(1, I32))
-    return Kernel(
-        "k2",
-        (weights, bias, *update("opt.m.b", "b", (0,), Ref("gb", F32)), Store("step", (), count)),
-    )
-
-
-def step_plan() -> Plan:
-    buffers = [
-        *GIVEN, argument_buffer("loss", "f32[]"),
-        Buffer("e", parse_type("f32[4,1]"), "arena", 64),
-        *state_buffers("W", "b", "opt.m.W", "opt.m.b", "rate", "step"),
-    ]
-    return Plan(
-        "line.train_step", (*ARGUMENTS, Argument("loss", "output")), tuple(buffers),
-        (errors_kernel("e"), loss_kernel(), update_kernel()), arena_bytes=128, bound=128,
-        checks=(Check("group", 2),),
-    )
-
-
-def infer_plan() -> Plan:
-    buffers = [GIVEN[0], argument_buffer("y", "f32[4,1]"), *state_buffers("W", "b")]
-    kernel = errors_kernel("y")
-    arguments = (ARGUMENTS[0], Argument("y", "output"))
-    return Plan("line.infer", arguments, tuple(buffers), (kernel,))
-
-
-def init_plan() -> Plan:
-    """W[k] = table[k] * seed; a constant, and the seed as the only source of randomness."""
-    data = np.float32([1, 2, 3]).tobytes()
-    buffers = [
-        Buffer("table", parse_type("f32[3]"), "constant", data=data), *state_buffers("W", "seed"),
-    ]
-    seed = cast(Load("seed", at(0), STATE.entry("seed").type.dtype), F32)
-    value = apply("mul", load("table", "k"), seed)
-    return Plan(
-        "line.init", (), tuple(buffers),
-        (Kernel("k0", (For(axis("k"), (Store("W", at("k", 0), value),)),)),),
-    )
-
-
-@cache
-def program() -> Program:
-    return Program(
-        "line", F32, STATE,
-        (EntryPoint("init", "", init_plan()),
-         EntryPoint("infer", "b4", infer_plan(), ROWS, ("x", "y")),
-         EntryPoint("train_step", "b4", step_plan(), ROWS, ("x", "t", "group"))),
-        initial_rate=0.1,
-    )
-
-
-@cache
-def artifact() -> Artifact:
-    texts = {"graph": {"infer": "graph text"}}
-    return build(program(), host(), texts=lambda: texts, source_sha256="ab" * 32, version="1.2")
-
-
-# --- NumPy's version -----------------------------------------------------------------------------
-
-
-class Line:
-    """The same model in NumPy."""
-
-    def __init__(self, seed: int) -> None:
-        self.w = np.float32([[1], [2], [3]]) * np.float32(seed & 0xFFFFFFFF)
-        self.b = np.zeros(1, np.float32)
-        self.mw, self.mb = np.zeros_like(self.w), np.zeros_like(self.b)
-
-    def infer(self, x: np.ndarray) -> np.ndarray:
-        return x @ self.w + self.b
-
-    def step(self, x: np.ndarray, t: np.ndarray, group: np.ndarray) -> float:
-        e = self.infer(x) - t
-        weight = ((group + 1) / np.float32(4)).astype(np.float32)[:, None]
-        g = 2 * weight * e
-        self.mw = np.float32(0.9) * self.mw + x.T @ g
-        self.mb = np.float32(0.9) * self.mb + g.sum(axis=0)
-        self.w = self.w - np.float32(0.1) * self.mw
-        self.b = self.b - np.float32(0.1) * self.mb
-        return float((weight * e * e).sum())
-
-
-def data(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(rows)
-    x = rng.normal(size=(rows, FEATURES)).astype(np.float32)
-    group = rng.integers(0, 2, rows).astype(np.int32)
-    return x, rng.normal(size=(rows, 1)).astype(np.float32), group
-
-
-class Library:
-    """An artifact in memory with one state; arrays are passed as pointers."""
-
-    def __init__(self, made: Artifact) -> None:
-        self._opened = open_artifact(made.so)
-        self._sizes = made.manifest["state"]["bytes"], made.manifest["arena_bytes"]
-        self.state = aligned(self._sizes[0])
-        self.arena = aligned(self._sizes[1])
-        self.arena[:] = 0xAA
-
-    def function(self, name: str) -> Callable[..., int]:
-        return self._opened.lookup(name)
-
-    def __call__(self, name: str, *arguments: Any) -> int:
-        self._kept = [
-            ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arguments
-        ]
-        return self.function(name)(*self._kept)
-
-    def fit(self, *arguments: Any) -> int:
-        *arrays, rows, total = arguments
-        given = (self.state, self.arena, *arrays, ctypes.c_int64(rows), total)
-        return self("line_fit_b4", *given)
-
-    def view(self, name: str) -> np.ndarray:
-        e = STATE.entry(name)
-        return self.state[e.offset : e.offset + e.type.nbytes].view(e.type.dtype.numpy)
-
-    def init(self, seed: int) -> None:
-        self.state[:] = 0x55
-        assert self("line_init", self.state, ctypes.c_uint64(seed)) == 0
 
 
 @pytest.fixture
@@ -256,9 +43,6 @@ def line() -> Library:
     library = Library(artifact())
     library.init(2)
     return library
-
-
-# --- running -------------------------------------------------------------------------------------
 
 
 def test_init_fills_the_state(line: Library) -> None:
@@ -375,9 +159,6 @@ def test_embedded_weights() -> None:
     assert library.view("seed").tolist() == [9, 0]
 
 
-# --- what is built -------------------------------------------------------------------------------
-
-
 def test_same_bytes_twice() -> None:
     """Building is deterministic, and a caller's way of compiling changes nothing."""
     def backwards(texts: Any, target: Any) -> list[bytes]:
@@ -470,76 +251,6 @@ def test_texts_of_the_code() -> None:
     ir, asm = llvm_text(program(), host()), assembly(program(), host())
     assert list(ir) == list(asm) and next(iter(ir)) == "entries"
     assert "define i32 @line_fit_b4" in ir["entries"] and "line_fit_b4:" in asm["entries"]
-
-
-LINKED = ("line.so", "-Wl,-rpath,$ORIGIN")
-MAIN = """
-#include <stdio.h>
-#include <stdlib.h>
-#include "line.h"
-int main(void) {
-    static float x[12] = {1, 2, 3, 4, 5, 6}, y[4];
-    void *state = aligned_alloc(64, LINE_STATE_BYTES);
-    void *arena = aligned_alloc(64, LINE_ARENA_BYTES);
-    if (line_init(state, 1) != LINE_OK || line_infer_b4(state, arena, x, y) != LINE_OK) return 1;
-    printf("%g %g %g", y[0], y[1], ((float *)((char *)state + LINE_OFFSET_W))[2]);
-    free(state);
-    free(arena);
-    return line_state_bytes() != LINE_STATE_BYTES;
-}
-"""
-
-
-def _cc(tmp_path: Any, *arguments: str) -> None:
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler (cc) is installed")
-    (tmp_path / "line.h").write_text(artifact().header)
-    (tmp_path / "line.so").write_bytes(artifact().so)
-    strict = ["-Wall", "-Wextra", "-pedantic", "-Werror"]
-    command = ["cc", *strict, *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_header_is_strict_c99(tmp_path: Any) -> None:
-    """The header alone compiles as C99 without a warning."""
-    (tmp_path / "h.c").write_text('#include "line.h"\nint main(void) { return 0; }\n')
-    _cc(tmp_path, "-std=c99", "-fsyntax-only", "h.c")
-
-
-def test_c_program_runs(tmp_path: Any) -> None:
-    """A C program linked against the artifact computes what Python does."""
-    (tmp_path / "main.c").write_text(MAIN)
-    _cc(tmp_path, "-std=c11", "main.c", *LINKED, "-o", "main")
-    done = subprocess.run([tmp_path / "main"], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "14 32 3")
-
-
-def test_header_names_the_cpu() -> None:
-    """A C program has no loader that would check it: the header says what the code runs on."""
-    level = artifact().manifest["target"]["cpu"]
-    assert level.startswith("x86-64-v") and f"CPUs of level {level} " in artifact().header
-
-
-def test_the_example_in_the_header_compiles(tmp_path: Any) -> None:
-    """The usage comment is a whole program."""
-    comment = artifact().header.rpartition("/*\n * Example")[2].partition("*/")[0]
-    lines = [line.removeprefix(" * ").removeprefix(" *") for line in comment.splitlines()[2:]]
-    (tmp_path / "example.c").write_text("\n".join(lines) + "\n")
-    _cc(tmp_path, "-std=c11", "example.c", *LINKED, "-o", "example")
-    done = subprocess.run([tmp_path / "example"], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "0\n")
-
-
-def test_argument_names_are_safe_in_c() -> None:
-    """Names that C or the interface uses, and names that collide, are changed."""
-    names = ["%x.y", "x_y", "int", "state", "2d"]
-    buffers = tuple(argument_buffer(n, "f32[1]") for n in names)
-    plan = Plan("p", tuple(Argument(n, "input") for n in names), buffers, ())
-    assert abi.argument_names(plan) == ["x_y", "x_y_", "int_", "state_", "_2d"]
-
-
-# --- refusals ------------------------------------------------------------------------------------
 
 
 def test_broken_programs_are_bugs() -> None:
