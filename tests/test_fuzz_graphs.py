@@ -43,6 +43,12 @@ def test_sums_without_axes_are_no_rows() -> None:
     assert sweep(3000081, 1, without("simplify"), gradients=False) == []
 
 
+def test_sums_of_constants_may_be_rounded() -> None:
+    """A regression: the judge took 72 times 1/264, which one order of addition gives exactly, for
+    what every order gives."""
+    assert sweep(2101635, 1, OPTIMISE, gradients=False, as_planned=True) == []
+
+
 @pytest.mark.parametrize("name", [p.name for p in OPTIMISE])
 def test_every_pass_can_be_left_out(name: str) -> None:
     """A pass changes how fast results come, not what they are."""
