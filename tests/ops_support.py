@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pytest
 
 from nncompiler.ir import interp_scalar
 from nncompiler.ir.combine import COMBINES
@@ -14,9 +15,9 @@ from nncompiler.ir.graph import Builder, Function, Node, Value
 from nncompiler.ir.interp import evaluate
 from nncompiler.ir.interp_kernel import run_kernel
 from nncompiler.ir.kernel import Buffer, Kernel, Store
-from nncompiler.ir.op import REGISTRY, Sample, lookup
+from nncompiler.ir.op import REGISTRY, Operator, Sample, lookup
 from nncompiler.ir.scalar import Affine, Apply, Bitcast, Cast, Const, Expr, Index, Iota, Load, Ref
-from nncompiler.ir.types import Array, TensorType
+from nncompiler.ir.types import F32, F64, Array, TensorType
 from nncompiler.ir.verify_kernel import verify_kernel
 
 lookup("add")  # loads the library
@@ -211,7 +212,35 @@ def lowered(node: Node, inputs: Sequence[Array]) -> Array:
 
 def widened(sample: Sample) -> Sample:
     """The sample in f64, for differences."""
-    from nncompiler.ir.types import F32, F64
-
     types = tuple(t.with_dtype(F64) if t.dtype == F32 else t for t in sample.inputs)
     return replace(sample, inputs=types)
+
+
+def inputs_of(sample: Sample, seed: int = 0) -> list[Array]:
+    """Random inputs as the sample has them."""
+    rng = np.random.default_rng(seed)
+    return [draw(t, sample, rng) for t in sample.inputs]
+
+
+def check_gradient(op: Operator, sample: Sample) -> None:
+    """The gradient of a random projection equals central differences in a random direction."""
+    sample = widened(sample)
+    b, node = build(op.name, sample)
+    inputs, rng = inputs_of(sample), np.random.default_rng(1)
+    if not node.output.dtype.is_float:
+        return
+    weights = rng.uniform(-1, 1, node.output.shape).astype(node.output.dtype.numpy)
+    seed = b.param("input", "seed", node.output.type)
+    for k, found in enumerate(op.gradient(b, node, (seed,))):
+        if found is None:
+            assert not sample.inputs[k].dtype.is_float or not node.output.dtype.is_float
+            continue
+        got = unbroadcast(value_of(b, found, [*inputs, weights]), node.inputs[k].shape)
+        assert got.shape == node.inputs[k].shape
+        step = rng.uniform(-1, 1, inputs[k].shape)
+        shifted = [[*inputs[:k], inputs[k] + h * step, *inputs[k + 1 :]] for h in (1e-5, -1e-5)]
+        ahead, behind = (op.reference(node, *x).astype(np.float64) for x in shifted)
+        if node.output.dtype == F32:
+            continue  # differences through a cast to f32 are noise
+        expected = np.sum(weights * (ahead - behind)) / 2e-5
+        assert np.sum(got * step) == pytest.approx(expected, rel=1e-6, abs=1e-7)
