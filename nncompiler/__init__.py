@@ -21,9 +21,9 @@ A tour of the rooms, in the order in which a model passes through them:
              reference, gradient, lowering. No other file knows it.
 - `passes`   Graph to Graph: autodiff and the optimizer *write* graph, so that the backward pass is
              fused and planned like everything else; narrow, simplify, cse, fold-affine, dce,
-             quotients, factor, fuse, upstream, downstream. `lowering` makes a plan, `layout`,
-             `tiling` and others improve it, `memory` places its buffers. Pipelines are tuples in
-             `pipelines.py`.
+             quotients, factor, sink, fuse, upstream, downstream. `lowering` makes a plan,
+             `layout`, `tiling` and others improve it, `memory` places its buffers. Pipelines are
+             tuples in `pipelines.py`.
 - `codegen`  Plan to LLVM IR with explicit vectors, and to the shared library, which it writes
              itself.
 - `driver`   the one file that knows every stage, in order.

@@ -178,15 +178,16 @@ class Compilation:
     @cached_property
     def _frozen(self) -> dict[str, tuple[Function, dict[str, Array]]]:
         """Every function after the pipeline, and the constants it reads: what passes put together
-        of parameters alone is computed before it is fused."""
+        of parameters alone is computed before nodes go into loops and groups."""
         o, found = self.options, {}
         values = check_weights(self.layout, o.frozen or {})
-        fuse = next((k for k, p in enumerate(o.pipeline) if p.name == "fuse"), len(o.pipeline))
+        names = [p.name for p in o.pipeline]
+        cut = min((names.index(n) for n in ("sink", "fuse") if n in names), default=len(names))
         for name, function in self.graphs.items():
-            function = run_passes(function, o.pipeline[:fuse], o.hooks, o.stop_after)
+            function = run_passes(function, o.pipeline[:cut], o.hooks, o.stop_after)
             function, constants = freeze(function, values)
-            if o.stop_after not in {p.name for p in o.pipeline[:fuse]}:
-                function = run_passes(function, o.pipeline[fuse:], o.hooks, o.stop_after)
+            if o.stop_after not in names[:cut]:
+                function = run_passes(function, o.pipeline[cut:], o.hooks, o.stop_after)
             found[name] = function, constants
         return found
 

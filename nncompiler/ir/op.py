@@ -216,6 +216,11 @@ class Operator(ABC):
         `reach` says."""
         raise CompilerBug("NN0393", f"operator '{self.name}' makes no part of its result alone")
 
+    def along(self, node: Node, axis: int) -> tuple[int | None, ...] | None:
+        """Of each operand the dimension that is left out with `axis` of the result, None for one
+        that is read as before; None where the same node does not make one place of that axis."""
+        return None
+
     def leaf_only(self, node: Node) -> bool:
         """True where an input is read at shifted, gathered or repeated places, so its producer
         must be in memory."""

@@ -37,14 +37,12 @@ def random_arguments(
 
 
 def index_bounds(function: Function) -> dict[Value, int]:
-    """For every value used as an index: the smallest extent it indexes, traced back through data
-    movement."""
-    nodes = list(_all_nodes(function))
-    makers = {v: n for n in nodes for v in n.outputs}
+    """For every value of the function used as an index, in the bodies of its nodes too: the
+    smallest extent it indexes, traced back through data movement."""
+    makers = function.definitions()
     found: dict[Value, int] = {}
-    for node in nodes:
-        for k, extent in lookup(node.op).index_bounds(node):
-            value = node.inputs[k]
+    for node in function.nodes:
+        for value, extent in _indices(node):
             found[value] = min(extent, found.get(value, extent))
             while (
                 (maker := makers.get(value)) is not None
@@ -56,8 +54,18 @@ def index_bounds(function: Function) -> dict[Value, int]:
     return found
 
 
-def _all_nodes(function: Function) -> Iterator[Node]:
-    for node in function.nodes:
-        yield node
-        if node.body is not None:
-            yield from _all_nodes(node.body)
+def _indices(node: Node) -> Iterator[tuple[Value, int]]:
+    """Operands that a node uses as indices, and what they index. What a loop carries changes, so
+    nothing is told of it."""
+    for k, extent in lookup(node.op).index_bounds(node):
+        yield node.inputs[k], extent
+    if node.body is not None:
+        carried = range(0)
+        if lookup(node.op).loops:
+            sequences, carries = len(node.ints("axes")), node.attr("carries")
+            assert isinstance(carries, int)
+            carried = range(sequences, sequences + carries)
+        inner = index_bounds(node.body)
+        for k, (param, value) in enumerate(zip(node.body.params, node.inputs, strict=True)):
+            if param.value in inner and k not in carried:
+                yield value, inner[param.value]

@@ -27,6 +27,7 @@ from nncompiler.passes.graph.fold_affine import FoldAffine
 from nncompiler.passes.graph.narrow import Narrow
 from nncompiler.passes.graph.quotients import Quotients
 from nncompiler.passes.graph.simplify import Simplify
+from nncompiler.passes.graph.sink import Sink
 from nncompiler.passes.training.autodiff import Autodiff
 from nncompiler.passes.training.recompute import Recompute
 from nncompiler.record import dataclass, replace
@@ -62,7 +63,7 @@ PASSES: dict[str, type[Pass]] = {
     p.name: p
     for p in (
         Recompute, Autodiff, Narrow, Simplify, CommonSubexpressions, FoldAffine, Quotients, Factor,
-        DeadCode, Fuse, Upstream, Downstream,
+        DeadCode, Sink, Fuse, Upstream, Downstream,
     )  # fmt: skip
 }
 

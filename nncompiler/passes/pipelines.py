@@ -10,10 +10,11 @@ from nncompiler.passes.graph.fold_affine import FoldAffine
 from nncompiler.passes.graph.narrow import Narrow
 from nncompiler.passes.graph.quotients import Quotients
 from nncompiler.passes.graph.simplify import Simplify
+from nncompiler.passes.graph.sink import Sink
 from nncompiler.passes.manager import Pass
 
 #: What every function goes through before it is scheduled.
 OPTIMISE: tuple[Pass, ...] = (
     Narrow(), Simplify(), CommonSubexpressions(), FoldAffine(), DeadCode(), Quotients(), Factor(),
-    Fuse(), Upstream(), Downstream(),
+    Sink(), Fuse(), Upstream(), Downstream(),
 )  # fmt: skip

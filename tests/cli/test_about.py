@@ -26,7 +26,7 @@ def test_ops_lists_the_registry(nnc: Nnc) -> None:
 def test_passes_lists_options_and_pipeline(nnc: Nnc) -> None:
     """Every pass with its options, and the pipeline in order."""
     found = nnc("passes", "--json").json
-    pipeline = "narrow,simplify,cse,fold-affine,dce,quotients,factor,fuse,upstream,downstream"
+    pipeline = "narrow,simplify,cse,fold-affine,dce,quotients,factor,sink,fuse,upstream,downstream"
     assert found["pipeline"] == pipeline
     fuse = next(p for p in found["passes"] if p["name"] == "fuse")
     assert fuse["doc"] and "max-nodes" in fuse["options"]

@@ -205,8 +205,8 @@ def test_compile_watching_passes(nnc: Nnc, line: Path, tmp_path: Path) -> None:
     result = nnc("compile", line, "-o", out, "--function", "infer", "--dump-dir", folder,
                  "--time-passes", "--check-passes", "--print-changed")  # fmt: skip
     assert result.code == 0 and out.exists()
-    assert (folder / "09-infer-upstream.nnir").read_text().startswith("graph @infer")
+    assert (folder / "10-infer-upstream.nnir").read_text().startswith("graph @infer")
     assert "// after upstream" in result.err and re.search(r"^total +\d", result.err, re.M)
     result = nnc("compile", line, "-o", out, "--stop-after", "bogus")
-    known = "narrow, simplify, cse, fold-affine, dce, quotients, factor, fuse, upstream"
+    known = "narrow, simplify, cse, fold-affine, dce, quotients, factor, sink, fuse, upstream"
     assert result.code == 2 and f"{known}, downstream" in result.err

@@ -69,6 +69,18 @@ class Alongside(Operator):
             found[k][d] = shape[o]
         return tuple(map(tuple, found))
 
+    def along(self, node: Node, axis: int) -> tuple[int | None, ...] | None:
+        found: list[int | None] = [None] * len(node.inputs)
+        for k, d, o in self.dims(node):
+            if o == axis:
+                found[k] = d
+        rank = node.output.type.rank
+        shorter = all(
+            d is not None or v.type.rank < rank - axis
+            for v, d in zip(node.inputs, found, strict=True)
+        )
+        return tuple(found) if shorter and not node.attrs else None
+
     def narrowed(
         self, b: Builder, node: Node, inputs: Sequence[Value], shape: tuple[int, ...]
     ) -> Value:

@@ -68,6 +68,11 @@ class Gather(Operator):
         behind = tuple((0, d, d - 1 + indices.type.rank) for d in range(axis + 1, data.type.rank))
         return (*before, *behind, *((1, d, axis + d) for d in range(indices.type.rank)))
 
+    def along(self, node: Node, axis: int) -> tuple[int | None, ...] | None:
+        first = integer(node, "axis")
+        within = first <= axis < first + node.inputs[1].type.rank
+        return (None, axis - first) if within else None
+
     def leaf_only(self, node: Node) -> bool:
         return True
 

@@ -90,11 +90,12 @@ def take_slices(plan: Plan, cost: Cost) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """A product `fold`, stored by `store` along its only axis `columns`, and the kernel that reads
-    it along `axis`.
+    """A product `fold`, stored by `store` along its only axis `columns`, behind what it `begins`
+    with, and the kernel that reads it along `axis`.
     """
 
     product: Kernel
+    begins: tuple[Let, ...]
     columns: Axis
     fold: Fold
     store: Store
@@ -158,7 +159,7 @@ class _Pair:
             )
         )  # fmt: skip
         whole = For((self.axis,), (*sums, *body))
-        return replace(self.user, body=(whole,), nodes=nodes, spans=spans)
+        return replace(self.user, body=(*self.begins, whole), nodes=nodes, spans=spans)
 
 
 def _pair(first: Step, second: Step) -> _Pair | None:
@@ -167,14 +168,17 @@ def _pair(first: Step, second: Step) -> _Pair | None:
         return None
     match first.body, second.body:
         case (
-            (For((columns,), (Fold() as fold, Store() as store), False, ()),),
+            (*begins, For((columns,), (Fold() as fold, Store() as store), False, ())),
             (For((axis,), body, False, ()),),
         ):
             form = contraction(first)
             plain = all(isinstance(s, (Let, Store)) for s in body)
             same = form is not None and len(form.products) == 1
+            lets = tuple(s for s in begins if isinstance(s, Let))
+            apart = {s.name for s in lets}.isdisjoint({*local_types(second), *extents(second)})
+            plain = plain and apart and len(lets) == len(begins)
             if same and plain and store.value.dtype == fold.values[0].dtype:
-                return _Pair(first, columns, fold, store, second, axis, body)
+                return _Pair(first, lets, columns, fold, store, second, axis, body)
     return None
 
 
