@@ -101,7 +101,8 @@ model words(vocabulary = 7) {
     input text : i32[batch, 9]
     target next : i32[batch]
     embed = embedding(vocabulary, 5)
-    logits = text |> embed |> gru(6, last=true) |> dense(vocabulary)
+    states, last = text |> embed |> gru(6, last=true)
+    logits = last |> dense(vocabulary)
     output p = softmax(logits)
     loss cross_entropy(logits, next)
 }

@@ -11,6 +11,7 @@ from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.ir.interp import run
 from nncompiler.ir.kernel import Buffer, Loop, Plan, loads, stores
 from nncompiler.ir.sampling import random_arguments
+from nncompiler.ir.scalar import Affine
 from nncompiler.ir.types import F64
 from nncompiler.ir.verify_plan import verify_plan
 from nncompiler.passes.layout.stacks import stack_steps
@@ -32,7 +33,7 @@ def sequences(plan: Plan) -> list[tuple[Buffer, int]]:
             for k in loop.body:
                 for x in (*loads(k), *stores(k)):
                     for d, i in enumerate(x.index):
-                        if loop.counter in i.axes:
+                        if isinstance(i, Affine) and loop.counter in i.axes:
                             found[x.buffer] = d
     return [(b, found[b.name]) for b in plan.buffers if b.name in found and b.space == "arena"]
 
