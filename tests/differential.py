@@ -32,6 +32,7 @@ from nncompiler.passes.layout.stacks import stack_steps
 from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import Pass, run_passes
 from nncompiler.passes.memory.arena import place
+from nncompiler.passes.memory.loop_fusion import fuse_loops
 from nncompiler.passes.parallel import share
 from nncompiler.passes.pipelines import OPTIMISE
 from nncompiler.passes.planning import plan_function
@@ -60,10 +61,10 @@ class Compiled:
     name.
 
     Images have their batch or channels last, convolutions are transformed, products are taken in
-    slices, sums begun, and what loops read again and again is packed in narrow panels, wherever
-    that can be; or all is `as_planned`, that is where it pays. With several `threads`, all kernels
-    are shared that can be, however small, and run on them. Plans may be made for another processor
-    than code is.
+    slices, sums begun, what loops read again and again is packed in narrow panels, and loops are
+    `fused`, wherever that can be; or all is `as_planned`, that is where it pays. With several
+    `threads`, all kernels are shared that can be, however small, and run on them. Plans may be
+    made for another processor than code is.
     """
 
     def __init__(
@@ -76,8 +77,9 @@ class Compiled:
         threads: int = 1,
         planned_for: Target | None = None,
         as_planned: bool = False,
+        fused: bool = True,
     ) -> None:
-        self.threads, self.as_planned = threads, as_planned
+        self.threads, self.as_planned, self.fused = threads, as_planned, fused
         self.target = target or host()
         self.planned_for = planned_for or self.target
         self.functions = {f.name: f for f in functions}
@@ -99,7 +101,9 @@ class Compiled:
         plan = pack_panels(plan, unpacked, 8)
         plan = winograd_gradients(winograd(plan, untransformed), untransformed)
         plan = split_rounds(ahead(plan), lambda k, buffers: choose(k, buffers, *machine))
-        plan = place(tile_plan(leave_out_zeros(plan), *machine))
+        plan = leave_out_zeros(plan)
+        plan = fuse_loops(plan, free, large=1, part=256) if self.fused else plan
+        plan = place(tile_plan(plan, *machine))
         if self.threads > 1:
             plan = share(plan, 0.0, 0.0)
             assert verify_workers(plan) == []
@@ -165,6 +169,11 @@ def untransformed(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
     """The cost of a kernel where nothing counts but convolutions that could be transformed."""
     found = convolution(kernel, buffers) or gradient(kernel, buffers)
     return float(found is not None)
+
+
+def free(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
+    """The cost of a kernel where nothing counts."""
+    return 0.0
 
 
 def _stop(library: ctypes.CDLL, pool: Array) -> None:

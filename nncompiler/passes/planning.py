@@ -21,6 +21,7 @@ from nncompiler.passes.layout.panels import pack_panels
 from nncompiler.passes.layout.stacks import stack_steps
 from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.memory.arena import place
+from nncompiler.passes.memory.loop_fusion import fuse_loops
 from nncompiler.passes.parallel import share
 from nncompiler.passes.tiling.alternate import alternate
 from nncompiler.passes.tiling.split_rounds import split_rounds
@@ -88,5 +89,6 @@ def _arranged(plan: Plan, cost: Cost, vector_bytes: int, direct: bool) -> Plan:
 def _finished(plan: Plan, best: Best, vector_bytes: int, registers: int) -> Plan:
     """How kernels run, and where buffers are."""
     plan = leave_out_zeros(split_rounds(plan, best))
+    plan = fuse_loops(plan, lambda kernel, buffers: best(kernel, buffers)[0])
     plan = place(tile_plan(plan, vector_bytes, registers))
     return plan if plan.name == "init" else alternate(share(plan))

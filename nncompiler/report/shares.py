@@ -69,7 +69,8 @@ class _Scope:
     """The nodes of a function, or of the body of a loop that runs `calls` times.
 
     `homes` are the buffers that the schedule may have given to a value. In a loop over tiles,
-    `rounds` of them compute a node together, its elements in the `last` kernel.
+    `rounds` of them compute a node together; of nodes that several kernels do, the `last` kernel
+    computes the elements.
     """
 
     nodes: Sequence[Node]
@@ -82,6 +83,7 @@ class _Scope:
     direction: bool | None
     rounds: int = 1
     last: Step | None = None
+    alone: tuple[Names, ...] = ()
 
     def walk(self, steps: Sequence[Step]) -> Iterator[Share]:
         groups = {tuple(v.name for v in n.outputs): members(n) for n in self.nodes}
@@ -109,7 +111,7 @@ class _Scope:
         sums products has the multiply-adds, and the last the rest.
         """
         work = arithmetic(node)
-        if self.last is None:
+        if self.last is None or kernel.nodes in self.alone:
             return work
         form = contraction(kernel)
         here = form is not None if work.multiply_adds else kernel is self.last
@@ -118,7 +120,9 @@ class _Scope:
     def tiles(self, loop: Loop) -> _Scope:
         """The scope of a loop over tiles of what nodes of this scope compute."""
         (*_, last), rounds = loop.body, self.rounds * loop.extent
-        return replace(self, rounds=rounds, last=last)
+        found = [k.nodes for k, _ in repeated((loop,))]
+        alone = tuple(names for names in found if found.count(names) == 1)
+        return replace(self, rounds=rounds, last=last, alone=alone)
 
     def charge(self, kernel: Kernel, nodes: Sequence[Node], bills: list[Work]) -> None:
         """Add the bytes of one call."""
