@@ -24,19 +24,14 @@ from nncompiler.codegen.nests.beside import Beside
 from nncompiler.codegen.nests.cascade import is_one_block, sum_loop, terms_of
 from nncompiler.codegen.nests.folds import combined, gathered
 from nncompiler.codegen.nests.footprint import footprint
-from nncompiler.codegen.nests.pieces import Piece, pieces
-from nncompiler.codegen.nests.strided import SHORT, mostly_apart
+from nncompiler.codegen.nests.pieces import Piece
+from nncompiler.codegen.nests.widths import cut_axis
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.combine import COMBINES, Combine
 from nncompiler.ir.kernel import Axis, Fold, For, Let, Schedule, Stmt, Store
 from nncompiler.ir.scalar import Affine, Apply, Expr, const
 from nncompiler.record import replace
 
-#: Number of distinct expressions up to which a body runs on vectors of 4 or 2 registers.
-_SIMPLE = ((12, 4), (40, 2))
-#: Registers of a vector under which a long sum runs over the rows of a matrix: lines beside each
-#: other are read faster from far caches. And from how many terms on a sum is long.
-_WIDE, _LONG = (8, 4), 64
 #: Most points of a loop that is written out.
 _SHORT = 9
 #: One element at a time.
@@ -139,28 +134,7 @@ class Nest:
             raise CompilerBug(
                 "NN0592", f"axes '{chosen[0].name}' and '{chosen[1].name}' both run over lanes"
             )
-        seen = footprint(inner, values, self.e.expand)
-        lanes = self.e.target.vector_bytes // seen.widest
-        extent = chosen[0].extent
-        interleave = next((n for cost, n in _SIMPLE if seen.cost <= cost), 1)
-        if seen.guarded or seen.combined or within:
-            # LLVM 22 splits a masked load of several registers, and where one register's mask is
-            # known to be false it loads that one without any mask. Masks of several registers it
-            # packs into bytes to combine them. Single registers leave out the most.
-            interleave = 1
-        elif any(self._sums_columns(s) for s in inner):
-            # at least two steps, for two threads
-            wide = (n for n in _WIDE if extent % (n * lanes) == 0 and extent >= 2 * n * lanes)
-            interleave = next(wide, interleave)
-        if not values and mostly_apart(inner, seen, chosen[0].name, self.e.places):
-            lanes, interleave = min(lanes, SHORT // seen.widest), 1
-        return pieces(extent, lanes, interleave, self.beside.all_outside(within))
-
-    def _sums_columns(self, s: Stmt) -> bool:
-        """Whether this is a long fold of little per step."""
-        if not isinstance(s, Fold) or math.prod(a.extent for a in s.axes) < _LONG:
-            return False
-        return footprint(s.body, s.values, self.e.expand).cost <= _SIMPLE[0][0]
+        return cut_axis(chosen[0], inner, values, self.beside.all_outside(within), self.e)
 
     def _nest(
         self,
