@@ -124,7 +124,7 @@ def test_parameters_are_gone(files, tmp_path):
     assert not list(tmp_path.glob("x.*"))
     with pytest.raises(UserError) as caught:
         model.train_step(x=data(4)[0], t=data(4)[1])
-    assert caught.value.code == "NN0711"
+    assert caught.value.code == "NN0711" and "without `--freeze`" in str(caught.value.help)
 
 
 def test_rows_that_no_binding_covers(files):

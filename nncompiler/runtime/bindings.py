@@ -22,6 +22,8 @@ from nncompiler.runtime.manifest import Entry
 Compiler = Callable[[int], Artifact]
 #: Those that a model may be compiled with.
 _FUNCTIONS = ("init", "infer", "loss", "grad", "input_grad", "train_step", "apply")
+#: Those that one with frozen weights may have.
+_FROZEN = ("infer", "loss")
 #: What tensors of a state must share from one batch size to another.
 _BUT_SHAPE = attrgetter("name", "kind", "dtype")
 
@@ -96,14 +98,20 @@ class Bindings:
             if name == function:
                 return binding.entry
         known = list(dict.fromkeys(name for name, _ in self._entries))
-        near = nearest(function, known)
         raise UserError(
             "NN0711", f"expected a compiled function among {', '.join(known) or 'none'}, "
-            f"but found '{function}'",
-            help=f"did you mean '{near}'?" if near
-            else f"compile the model with `--function {function}`, or without `--function`"
-            if function in _FUNCTIONS else None,
+            f"but found '{function}'", help=self._lacking(function, known),
         )  # fmt: skip
+
+    def _lacking(self, function: str, known: list[str]) -> str | None:
+        """What to do about a function that is not there."""
+        if near := nearest(function, known):
+            return f"did you mean '{near}'?"
+        if function not in _FUNCTIONS:
+            return None
+        if self._manifest.frozen and function not in _FROZEN:
+            return "compile the model without `--freeze`: frozen weights are for inference"
+        return f"compile the model with `--function {function}`, or without `--function`"
 
     def get(self, function: str, rows: int) -> Binding:
         """The binding for exactly `rows` rows, compiled on demand."""
