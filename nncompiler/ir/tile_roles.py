@@ -4,12 +4,17 @@ schedule says. Code generation and the verifier of schedules must mean the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 
 from nncompiler.ir.kernel import Axis, Schedule
 from nncompiler.ir.nests import Product
 from nncompiler.ir.scalar import Expr, axes_of
+
+#: So many times fewer vectors are worth picking factors for each lane, and so many rounds adding
+#: up lines in the end; vectors of a round, whose accumulators are in registers, at most.
+_SPARED, _ROUNDS, _MOST = 1.05, 4, 16
 
 
 def ordered(axes: Sequence[Axis], schedule: Schedule) -> tuple[Axis, ...]:
@@ -50,3 +55,13 @@ def column_axis(
     found = [x for x in parallel if x in axes_of(b) - axes_of(a)]
     outside = [*takewhile(lambda x: x not in reduction, schedule.order)]
     return next(reversed([x for x in found if x in outside] or found), None)
+
+
+def run_on(columns: int, lanes: int, steps: int) -> tuple[int, int] | None:
+    """How many lines of so many columns without gaps are how many whole vectors, where those of
+    one row of results run on from line to line; None where each line begins a vector of its own.
+    """
+    lines = lanes // math.gcd(columns, lanes)
+    vectors, begun = columns * lines // lanes, -(-columns // lanes) * lines
+    pays = begun >= _SPARED * vectors and steps >= _ROUNDS * lines and vectors <= _MOST
+    return (lines, vectors) if pays and lines > 1 else None

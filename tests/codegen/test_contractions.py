@@ -411,9 +411,9 @@ def test_few_accumulators_take_turns(rng, steps, fmas):
     """Steps of a sum do not wait for each other: where a tile has two vectors, four of them have
     accumulators of their own, or two, as their number allows.
     """
-    blocks = re.split(r"\n\w+:", tiled_text(1, 10, steps))
+    blocks = re.split(r"\n\w+:", tiled_text(1, 16, steps))
     assert max(x.count("@llvm.fma") for x in blocks) == fmas
-    a, b, c = matrices(rng, 1, 10, steps, np.float32)
+    a, b, c = matrices(rng, 1, 16, steps, np.float32)
     check_product(product(a, b, **TILED, order=("j", "i", "k")), a, b, c)
 
 

@@ -27,9 +27,11 @@ from itertools import groupby
 from typing import TypeAlias
 
 from nncompiler.codegen.contractions.packing import packed, turns, with_panels
+from nncompiler.codegen.contractions.product import Roles
 from nncompiler.codegen.contractions.register_tile import RegisterTiles
 from nncompiler.codegen.contractions.rounds import Around, Rounds, around_of
 from nncompiler.codegen.contractions.row_panels import collide, packs_rows, row_groups
+from nncompiler.codegen.contractions.run_on import runs_on
 from nncompiler.codegen.contractions.tile import Tile, evenly
 from nncompiler.codegen.contractions.turned_sums import TurnedSums
 from nncompiler.codegen.instructions.address import At
@@ -73,6 +75,11 @@ class _Tiles(RegisterTiles):
             alternate = self.e.axes[self.alternate].base if self.alternate else ""
             self.e.share = Share(self.w, dict([*steps][: len(split)]), alternate)
         self._outer(self.parallel, Tile(1, 0, At(), At()), self._tile)
+
+    def sums(self, products: Sequence[Roles], tile: Tile) -> list[Value]:
+        if len(products) == 1 and (lines := runs_on(self, products[0], tile)):
+            return lines.sums()
+        return super().sums(products, tile)
 
     # --- loops over tiles ---
 

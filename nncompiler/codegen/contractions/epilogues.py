@@ -43,7 +43,9 @@ class Epilogues:
         self.dtype: DType = first.a.dtype
         self.lanes = emitter.target.vector_bytes // self.dtype.bytes
         self.pack = min(schedule.pack, self.extents[self.columns])
-        alone = not self.reduced and not self.pack
+        # With registers for masks one row gains nothing: its loads decide, and more cross lines.
+        gains = self.rows is not None or not emitter.target.masks
+        alone = not self.reduced and not self.pack and gains
         self.repeats = alone and repeatable(form.body, self.columns, emitter)
         behind = tuple(s for s in form.body if not isinstance(s, Fold))
         seen = footprint(behind, (), emitter.expand)

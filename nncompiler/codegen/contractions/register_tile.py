@@ -123,7 +123,7 @@ class RegisterTiles(Epilogues):
         sums = self.reduce(loops, start, step, max(chains, self.together(tile)))
         while len(sums) > count:
             half = len(sums) // 2
-            sums = [self._add(a, b) for a, b in zip(sums[:half], sums[half:], strict=True)]
+            sums = [self.add(a, b) for a, b in zip(sums[:half], sums[half:], strict=True)]
         return self.joined(sums, across) if self.reduced else sums
 
     def _short_first(
@@ -259,14 +259,14 @@ class RegisterTiles(Epilogues):
             for v in range(across):
                 column = self._column(product, tile, self.column_of(tile, v, lanes), lanes)
                 for r, row in enumerate(rows):
-                    found[r * across + v] = self._multiply_add(row, column, acc[r * across + v])
+                    found[r * across + v] = self.multiply_add(row, column, acc[r * across + v])
             return found
         firsts = [self.column_of(tile, v, lanes) for v in range(across)]
         columns = [self._column(product, tile, first, lanes) for first in firsts]
         for r in range(tile.rows):
             row = self._row(product, tile, r, lanes)
             for v, column in enumerate(columns):
-                found[r * across + v] = self._multiply_add(row, column, acc[r * across + v])
+                found[r * across + v] = self.multiply_add(row, column, acc[r * across + v])
         return found
 
     def _row(self, product: Roles, tile: Tile, row: int, lanes: int) -> Value:
@@ -287,11 +287,11 @@ class RegisterTiles(Epilogues):
             return self.w.choose(active_mask(over.active, lanes), value, literal(self.zero))
         return value
 
-    def _multiply_add(self, a: Value, b: Value, acc: Value) -> Value:
+    def multiply_add(self, a: Value, b: Value, acc: Value) -> Value:
         if self.e.target.fma:
             return self.w.overloaded("fma", [a, b, acc])
         product = self.w.value(f"fmul {a.typed}, {b.text}", self.dtype, a.lanes)
-        return self._add(product, acc)
+        return self.add(product, acc)
 
-    def _add(self, a: Value, b: Value) -> Value:
+    def add(self, a: Value, b: Value) -> Value:
         return self.w.value(f"fadd {a.typed}, {b.text}", self.dtype, a.lanes)

@@ -67,7 +67,7 @@ class TurnedSums:
                 places = range(first, min(first + n, count * extent))
                 lanes = [(squares[p % extent // n][p // extent], p % extent % n) for p in places]
                 over = Lanes(self._rows, n, len(lanes))
-                sums = {key: _gathered(tiles.w, lanes, n)}
+                sums = {key: gathered(tiles.w, lanes, n)}
                 tiles.epilogue(block, At("", first), over, 0, sums)
             return
         for row in range(0, extent, n):
@@ -104,7 +104,7 @@ def _runs_on(tiles: RegisterTiles) -> bool:
     return True
 
 
-def _gathered(w: Writer, lanes: list[tuple[Value, int]], count: int) -> Value:
+def gathered(w: Writer, lanes: list[tuple[Value, int]], count: int) -> Value:
     """A vector of lanes of others, the last ones undefined if these are fewer than `count`."""
     found: Value | None = None
     for source in dict.fromkeys([v for v, _ in lanes]):

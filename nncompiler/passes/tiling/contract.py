@@ -21,6 +21,7 @@ from nncompiler.passes.tiling.loops import LANE
 from nncompiler.passes.tiling.masked import Masked, masked
 from nncompiler.passes.tiling.order import PANEL_BYTES, Order
 from nncompiler.passes.tiling.reads import CACHE, LINE, NEAR, PAGE, with_columns
+from nncompiler.passes.tiling.run_on import running_on
 from nncompiler.record import dataclass
 
 #: A contraction with fewer multiply-adds than this is not worth a register tile.
@@ -74,6 +75,7 @@ class Pair:
     row: str | None
     scattered: int
     turned: bool = False
+    runs_on: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,8 @@ class ContractionTiles(Order):
             scattered = self.scattered(columns)
             for row in rows or (None,):
                 turned = scattered > 0 and self.turns_sums(row)
-                yield Pair(products, columns, row, 0 if turned else scattered, turned)
+                alone = None if rows else running_on(self, products, columns)
+                yield Pair(products, columns, row, 0 if turned else scattered, turned, alone)
 
     def turns_sums(self, row: str | None) -> bool:
         """Whether the epilogue can run over these rows instead of the columns: so few that the
@@ -132,6 +135,8 @@ class ContractionTiles(Order):
 
     def least(self, pair: Pair) -> float:
         """No tile of these rows and columns takes fewer cycles, lanes over columns."""
+        if pair.runs_on is not None:
+            return pair.runs_on.cycles
         m, n = self.extent(pair.row), self.extent(pair.columns)
         points, across = self.size(self.form.parallel) / n, -(-n // self.lanes)
         steps = sum(self.size(p.reduction) for p in self.form.products)
@@ -174,6 +179,9 @@ class ContractionTiles(Order):
         """Lanes are columns: one broadcast per row and one load per vector of columns in every
         step.
         """
+        if pair.runs_on is not None:
+            best.cycles = min(best.cycles, pair.runs_on.cycles)
+            return [pair.runs_on]
         products, columns, row = pair.products, pair.columns, pair.row
         unit = all(self.stride(b, columns) == 1 for _, b in products)
         m, n = self.extent(row), self.extent(columns)
