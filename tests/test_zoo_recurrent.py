@@ -111,7 +111,7 @@ def code_bytes(library: bytes) -> int:
 
 def test_code_does_not_grow_with_the_sequence() -> None:
     """A training step over 1024 places has the kernels, and the bytes of code, of one over 16, but
-    for a few kernels whose tiles are chosen by size.
+    for a few kernels whose tiles are chosen by size, and a loop that hands on large arrays.
     """
     found = []
     for time in (16, 1024):
@@ -123,4 +123,4 @@ def test_code_does_not_grow_with_the_sequence() -> None:
         found.append((kernels, code_bytes(compile_artifact(source, (sizes,), options).so)))
     (short, small), (long, large) = found
     assert short == long
-    assert abs(large - small) <= 0.03 * small
+    assert abs(large - small) <= 0.06 * small
