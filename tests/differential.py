@@ -92,18 +92,18 @@ class Compiled:
 
     def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
         function, target = run_passes(function, pipeline), self.planned_for
-        machine = target.vector_bytes, target.registers
+        machine = target.machine
         if self.as_planned:
-            return plan_function(function, self.layout, *machine)
+            return plan_function(function, self.layout, machine)
         plan = stack_steps(schedule(function, self.layout))
         plan = begin_sums(choose_layouts(plan, row_major), near=NEAR)
         plan = take_slices(plan, lambda kernel, buffers: SHARED)
         plan = pack_panels(plan, unpacked, 8)
         plan = winograd_gradients(winograd(plan, untransformed), untransformed)
-        plan = split_rounds(ahead(plan), lambda k, buffers: choose(k, buffers, *machine))
+        plan = split_rounds(ahead(plan), lambda k, buffers: choose(k, buffers, machine))
         plan = leave_out_zeros(plan)
         plan = fuse_loops(plan, free, large=1, part=256) if self.fused else plan
-        plan = place(tile_plan(plan, *machine))
+        plan = place(tile_plan(plan, machine))
         if self.threads > 1:
             plan = share(plan, 0.0, 0.0)
             assert verify_workers(plan) == []

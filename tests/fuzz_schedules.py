@@ -115,7 +115,7 @@ def made(seed: int, kinds: Sequence[str] = KINDS) -> tuple[Kernel, Arrays, Targe
     if kind == "wild":
         return replace(nest, schedule=wild(nest, r)), m.arrays, target, False
     table = {n: buffer(n, a) for n, a in m.arrays.items()}
-    schedule = choose_schedule(nest, table, planned.vector_bytes, planned.registers)
+    schedule = choose_schedule(nest, table, planned.machine)
     if kind == "varied" and schedule.strategy == "contract":
         return replace(nest, schedule=varied(schedule, nest, r)), m.arrays, target, False
     return replace(nest, schedule=schedule), m.arrays, target, True

@@ -10,10 +10,13 @@ import numpy as np
 
 from nncompiler.codegen.kernel import KernelCode, emit_kernel
 from nncompiler.codegen.objects.object_code import optimised
-from nncompiler.codegen.target import TRIPLE, Target, host, machine
+from nncompiler.codegen.target import TRIPLE, Target, host, machine, select
 from nncompiler.ir.kernel import Axis, Buffer, Kernel, Schedule
 from nncompiler.ir.scalar import Affine, Load
 from nncompiler.ir.types import DTYPES, TensorType
+
+#: What plans for vectors of 32 and of 64 bytes are made for.
+AVX2, AVX512 = (select(level).machine for level in ("x86-64-v3", "x86-64-v4"))
 
 
 def buffer(name: str, array: np.ndarray, **fields) -> Buffer:

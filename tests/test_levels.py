@@ -53,8 +53,8 @@ class Planned(Compiled):
     """Functions with plans as the driver makes them, that were text in between."""
 
     def _plan(self, function: Function, pipeline: Sequence[Pass]) -> Plan:
-        made_for = self.planned_for.vector_bytes, self.planned_for.registers
-        plan = plan_function(run_passes(function, pipeline), self.layout, *made_for)
+        made_for = self.planned_for.machine
+        plan = plan_function(run_passes(function, pipeline), self.layout, made_for)
         assert verify_plan(plan) == []
         return parse_plan(print_plan(plan))
 

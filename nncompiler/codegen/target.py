@@ -14,7 +14,8 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from nncompiler.errors import Limitation, UserError, nearest
-from nncompiler.record import dataclass
+from nncompiler.ir.machine import Machine
+from nncompiler.record import dataclass, replace
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 
@@ -39,11 +40,18 @@ class Target:
 
     cpu: str
     tune: str
-    vector_bytes: int
-    registers: int
+    machine: Machine
     fma: bool
     masks: bool
     required_features: tuple[str, ...]
+
+    @property
+    def vector_bytes(self) -> int:
+        return self.machine.vector_bytes
+
+    @property
+    def registers(self) -> int:
+        return self.machine.registers
 
     @property
     def name(self) -> str:
@@ -60,10 +68,15 @@ class Target:
 
 
 _LEVELS = {
-    "x86-64-v2": Target("x86-64-v2", "generic", 16, 16, False, False, _V2),
-    "x86-64-v3": Target("x86-64-v3", "generic", 32, 16, True, False, _V3),
-    "x86-64-v4": Target("x86-64-v4", "generic", 64, 32, True, True, _V4),
+    "x86-64-v2": Target("x86-64-v2", "generic", Machine(16, 16), False, False, _V2),
+    "x86-64-v3": Target("x86-64-v3", "generic", Machine(32, 16), True, False, _V3),
+    "x86-64-v4": Target("x86-64-v4", "generic", Machine(64, 32, 1, 1), True, True, _V4),
 }
+#: Processors, in LLVM's names, that begin two multiply-adds and loads of 64 bytes in a cycle.
+_TWO_LONG = (
+    "skylake-avx512", "cascadelake", "cooperlake", "icelake-server", "sapphirerapids",
+    "emeraldrapids", "graniterapids", "diamondrapids", "znver5",
+)  # fmt: skip
 NAMES = ("host", *_LEVELS)
 
 
@@ -88,11 +101,15 @@ def host() -> Target:
     for level, needed in _DECISIVE.items():
         if all(have.get(feature) for feature in needed):
             found = _LEVELS[level]
-            return Target(
-                found.cpu, llvm.get_host_cpu_name(), found.vector_bytes, found.registers,
-                found.fma, found.masks, found.required_features,
-            )  # fmt: skip
+            return tuned(found, llvm.get_host_cpu_name())
     raise Limitation("NN0502", "expected a processor with at least SSE4.2 (x86-64-v2)")
+
+
+def tuned(level: Target, cpu: str) -> Target:
+    """A level as one of its processors runs it."""
+    if cpu in _TWO_LONG:
+        level = replace(level, machine=replace(level.machine, multiply_adds=2, loads=2))
+    return replace(level, tune=cpu)
 
 
 @cache

@@ -205,7 +205,7 @@ class Compilation:
         functions, layout = self.optimised, self.layout
         if self.options.frozen is not None:
             return dict(zip(functions, self.constants.plans, strict=True))
-        how = self.target.vector_bytes, self.target.registers, self.options.direct
+        how = self.target.machine, self.options.direct
         return self.clock.run(
             "plan",
             lambda: {n: plan_function(f, layout, *how) for n, f in functions.items()},
@@ -217,7 +217,7 @@ class Compilation:
         """The plans of a frozen model, whose constants have no place yet."""
         from nncompiler.passes.planning import plan_frozen
 
-        how = self.target.vector_bytes, self.target.registers, self.options.direct
+        how = self.target.machine, self.options.direct
 
         def work() -> tuple[Frozen, ...]:
             return tuple(

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from nncompiler.ir.graph import Function
 from nncompiler.ir.kernel import Buffer, Kernel, Plan, Schedule
+from nncompiler.ir.machine import Machine
 from nncompiler.ir.model import StateLayout
 from nncompiler.ir.types import Array
 from nncompiler.passes.arithmetic.ahead import ahead
@@ -35,60 +36,58 @@ Best: TypeAlias = Callable[[Kernel, Mapping[str, Buffer]], tuple[float, Schedule
 def plan_function(
     function: Function,
     layout: StateLayout,
-    vector_bytes: int,
-    registers: int,
+    machine: Machine,
     direct: bool = False,
 ) -> Plan:
     """Kernels in order, layouts, panels, tiles, memory, and what threads share; convolutions in
     their `direct` form, or transformed.
     """
-    best = _model(vector_bytes, registers)
+    best = _model(machine)
 
     def cost(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
         return best(kernel, buffers)[0]
 
-    plan = _arranged(schedule(function, layout), cost, vector_bytes, direct)
-    return _finished(ahead(plan), best, vector_bytes, registers)
+    plan = _arranged(schedule(function, layout), cost, machine, direct)
+    return _finished(ahead(plan), best, machine)
 
 
 def plan_frozen(
     function: Function,
     layout: StateLayout,
-    vector_bytes: int,
-    registers: int,
+    machine: Machine,
     direct: bool = False,
     values: Mapping[str, Array] | None = None,
 ) -> tuple[Plan, dict[str, Array]]:
     """The plan where parameters have these constant `values`, and the bytes of all that it reads
     in the state, whose offsets are still to be given.
     """
-    best = _model(vector_bytes, registers)
+    best = _model(machine)
 
     def cost(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
         return 0.0 if of_constants(kernel, buffers) else best(kernel, buffers)[0]
 
-    plan = _arranged(schedule(function, layout), cost, vector_bytes, direct)
+    plan = _arranged(schedule(function, layout), cost, machine, direct)
     plan, memory = compute_constants(plan, values or {})
-    return _finished(plan, best, vector_bytes, registers), memory
+    return _finished(plan, best, machine), memory
 
 
-def _model(vector_bytes: int, registers: int) -> Best:
+def _model(machine: Machine) -> Best:
     def best(kernel: Kernel, buffers: Mapping[str, Buffer]) -> tuple[float, Schedule]:
-        return choose(kernel, buffers, vector_bytes, registers)
+        return choose(kernel, buffers, machine)
 
     return best
 
 
-def _arranged(plan: Plan, cost: Cost, vector_bytes: int, direct: bool) -> Plan:
+def _arranged(plan: Plan, cost: Cost, machine: Machine, direct: bool) -> Plan:
     """What is computed, and where it lies in memory."""
     plan = begin_sums(choose_layouts(stack_steps(plan), cost))
-    plan = take_slices(pack_panels(plan, cost, vector_bytes), cost)
+    plan = take_slices(pack_panels(plan, cost, machine.vector_bytes), cost)
     return plan if direct else winograd_gradients(winograd(plan, cost), cost)
 
 
-def _finished(plan: Plan, best: Best, vector_bytes: int, registers: int) -> Plan:
+def _finished(plan: Plan, best: Best, machine: Machine) -> Plan:
     """How kernels run, and where buffers are."""
     plan = leave_out_zeros(split_rounds(plan, best))
     plan = fuse_loops(plan, lambda kernel, buffers: best(kernel, buffers)[0])
-    plan = place(tile_plan(plan, vector_bytes, registers))
+    plan = place(tile_plan(plan, machine))
     return plan if plan.name == "init" else alternate(share(plan))

@@ -6,6 +6,7 @@ import numpy as np
 
 from nncompiler.ir.interp_kernel import run_kernel
 from nncompiler.ir.kernel import Fold, For, Kernel, Let, Store
+from nncompiler.ir.machine import Machine
 from nncompiler.ir.scalar import (
     Affine,
     Iota,
@@ -17,6 +18,7 @@ from nncompiler.ir.scalar import (
 from nncompiler.ir.types import F32, F64
 from nncompiler.passes.tiling.tile import choose_schedule
 from tests.nest_harness import (
+    AVX2,
     at,
     axes,
     buffer,
@@ -31,10 +33,10 @@ DTYPE = {np.float32: F32, np.float64: F64}
 ROW, COLUMN = Affine.axis("i"), Affine.axis("j")
 
 
-def scheduled(nest: Kernel, vector_bytes: int = 32, registers: int = 16, **arrays) -> Kernel:
+def scheduled(nest: Kernel, machine: Machine = AVX2, **arrays) -> Kernel:
     """The kernel with the schedule that the tiling pass chooses."""
     table = {n: buffer(n, a) for n, a in arrays.items()}
-    chosen = choose_schedule(nest, table, vector_bytes, registers)
+    chosen = choose_schedule(nest, table, machine)
     return Kernel(nest.name, nest.body, chosen)
 
 

@@ -26,6 +26,7 @@ from tests.codegen.nests import (
     scheduled,
 )
 from tests.nest_harness import (
+    AVX512,
     Compiled,
     at,
     axes,
@@ -289,7 +290,8 @@ def test_rows_of_few_long_vectors_stand_alone(rng, width, found):
         "x": x, "y": np.zeros_like(x), "first": np.zeros(32, np.int32),
         "sums": np.zeros(32, np.float32),
     }  # fmt: skip
-    chosen = scheduled(kernel(*causal_rows(x, arrays["y"], True)), 64, 32, **arrays).schedule
+    nest = kernel(*causal_rows(x, arrays["y"], True))
+    chosen = scheduled(nest, AVX512, **arrays).schedule
     assert (chosen.register, chosen.unroll) == found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nncompiler.codegen.kernel import emit_kernel
-from nncompiler.codegen.target import host, machine, select
+from nncompiler.codegen.target import host, machine, select, tuned
 from nncompiler.errors import UserError
 from nncompiler.ir.kernel import Fold, For, Let, Loop, Plan, Schedule, Store
 from nncompiler.ir.scalar import (
@@ -26,6 +26,7 @@ from tests.codegen.nests import (
     scheduled,
 )
 from tests.nest_harness import (
+    AVX2,
     Compiled,
     at,
     axes,
@@ -90,9 +91,9 @@ def test_tiling_chooses_axes_by_stride(rng):
     kept = replace(nest, schedule=Schedule(order=("i",)))
     buffers = (buffer("x", x), buffer("z", z))
     plan = Plan("p", (), buffers, (kept, Loop("t", 2, (nest,))))
-    tiled = tile_plan(plan, 32, 16)
+    tiled = tile_plan(plan, AVX2)
     assert [k.schedule.vector for k in tiled.kernels()] == [(), ("j",)]
-    assert tile_plan(tiled, 32, 16) is tiled
+    assert tile_plan(tiled, AVX2) is tiled
 
 
 def test_overlapping_buffers_share_a_pointer():
@@ -123,11 +124,10 @@ def test_every_level_compiles(rng, name):
     a, b, c = matrices(rng, 11, 45, 20, np.float32)
     z, y = rng.standard_normal((5, 37)).astype(np.float32), rng.integers(0, 37, 5, np.int32)
     loss = np.zeros((), np.float32)
-    width = target.vector_bytes, target.registers
     nests = [
-        (scheduled(product(a, b), *width, a=a, b=b, c=c), {"a": a, "b": b, "c": c}),
+        (scheduled(product(a, b), target.machine, a=a, b=b, c=c), {"a": a, "b": b, "c": c}),
         (
-            scheduled(cross_entropy(z, y, loss), *width, z=z, y=y, loss=loss),
+            scheduled(cross_entropy(z, y, loss), target.machine, z=z, y=y, loss=loss),
             {"z": z, "y": y, "loss": loss},
         ),
     ]
@@ -146,5 +146,8 @@ def test_target_names():
     """Levels by name, features as the kernel lists them, a hint for a name nearly right."""
     assert select("x86-64-v3").required_features[-3:] == ("f16c", "fma", "movbe")
     assert select("host").vector_bytes in (16, 32, 64)
+    assert tuned(select("x86-64-v4"), "znver4").machine.multiply_adds == 1
+    assert tuned(select("x86-64-v4"), "sapphirerapids").machine.multiply_adds == 2
+    assert tuned(select("x86-64-v3"), "haswell").machine == AVX2
     with pytest.raises(UserError, match="write x86-64-v4"):
         select("x86-64-v5")

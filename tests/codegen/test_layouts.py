@@ -20,7 +20,7 @@ from nncompiler.ir.verify_kernel import verify_kernel
 from nncompiler.passes.layout.strides import reshaped
 from nncompiler.passes.tiling.split_rounds import split_rounds
 from nncompiler.passes.tiling.tile import choose, choose_schedule
-from tests.nest_harness import Compiled, at, axes, buffer, kernel, load, run
+from tests.nest_harness import AVX2, AVX512, Compiled, at, axes, buffer, kernel, load, run
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 SIZES = [4, 5, 7, 8, 9, 16, 17, 33]
@@ -34,7 +34,7 @@ def rng() -> np.random.Generator:
 def scheduled(nest, **arrays):
     table = {name: buffer(name, array) for name, array in arrays.items()}
     target = host()
-    found = choose_schedule(nest, table, target.vector_bytes, target.registers)
+    found = choose_schedule(nest, table, target.machine)
     return replace(nest, schedule=found)
 
 
@@ -154,7 +154,7 @@ def test_rows_around_blocks(rows, columns, order, pack, turned):
     b = np.zeros((columns, 512) if turned else (512, columns), np.float32)
     table = {name: buffer(name, array) for name, array in (("a", a), ("b", b), ("c", c))}
     nest = product_of(a, b, c, "jk" if turned else "kj")
-    found = choose_schedule(nest, table, 32, 16)
+    found = choose_schedule(nest, table, AVX2)
     assert found.order == tuple(order)
     assert found.pack == (16 if turned and order == "jik" else pack)
 
@@ -323,7 +323,7 @@ def rounds_of(rng, batch, time, rows=48, columns=64):
     arrays = {"a": a, "b": b, "c": c}
     buffers = tuple(buffer(name, array) for name, array in arrays.items())
     plan = Plan("p", (), buffers, (nest,))
-    return split_rounds(plan, lambda k, t: choose(k, t, 32, 16)), arrays
+    return split_rounds(plan, lambda k, t: choose(k, t, AVX2)), arrays
 
 
 @pytest.mark.parametrize("batch", [32, 30])
@@ -334,7 +334,7 @@ def test_rounds_are_lengthened(rng, batch):
     (fold, _) = nest.body[0].body
     assert [a.name for a in fold.axes] == ["k0", "k1", "l"]
     assert 64 <= fold.axes[1].extent * 16 <= 128
-    _, schedule = choose(nest, plan.table(), 32, 16)
+    _, schedule = choose(nest, plan.table(), AVX2)
     assert schedule.order.index("k0") < schedule.order.index(schedule.register)
     run(replace(nest, schedule=schedule), **arrays)
     expected = np.einsum("kli,klj->ij", arrays["a"], arrays["b"])
@@ -351,7 +351,7 @@ def test_rows_in_halves(rng, rows, columns, halves):
     """
     plan, arrays = rounds_of(rng, 8, 64, rows, columns)
     (nest,) = plan.kernels()
-    _, schedule = choose(nest, plan.table(), 32, 16)
+    _, schedule = choose(nest, plan.table(), AVX2)
     assert schedule.pack == (columns if halves else -(-columns // 32) * 16)
     around = next(n for n, x in enumerate(schedule.order) if x.startswith("k"))
     assert schedule.order[:around] == (("i0", "j") if halves else ("j",))
@@ -368,7 +368,7 @@ def test_wide_tiles_leave_a_half_for_each_of_two(rng, rows, columns, width):
     """
     plan, _ = rounds_of(rng, 64, 64, rows, columns)
     (nest,) = plan.kernels()
-    _, schedule = choose(nest, plan.table(), 64, 32)
+    _, schedule = choose(nest, plan.table(), AVX512)
     assert schedule.pack == width
     extents = {a.name: a.extent for s in nest.body for a in s.axes}
     around = next(n for n, x in enumerate(schedule.order) if x.startswith("k"))
@@ -386,11 +386,11 @@ def test_long_vectors_need_no_rounds(rng, batch, columns, rounds):
     """
     plan, arrays = rounds_of(rng, batch, 64, 128, columns)
     (nest,) = plan.kernels()
-    for vector, registers, expected in ((64, 32, rounds), (32, 16, True)):
-        _, schedule = choose(nest, plan.table(), vector, registers)
+    for machine, expected in ((AVX512, rounds), (AVX2, True)):
+        _, schedule = choose(nest, plan.table(), machine)
         before = schedule.order[: schedule.order.index(schedule.register)]
         assert any(x.startswith("k") for x in before) == expected
-    _, schedule = choose(nest, plan.table(), 64, 32)
+    _, schedule = choose(nest, plan.table(), AVX512)
     run(replace(nest, schedule=schedule), **arrays)
     exact = np.einsum("kli,klj->ij", arrays["a"], arrays["b"])
     np.testing.assert_allclose(arrays["c"], exact, rtol=1e-4, atol=1e-3)
@@ -406,7 +406,7 @@ def test_lanes_of_the_batch_are_unrolled(rng, batch, unroll):
     store = Store("c", at("i", "j"), Ref("acc", F32))
     nest = kernel(For(axes(i=12, j=8), (fold, store)))
     table = {name: buffer(name, array) for name, array in (("a", a), ("b", b), ("c", c))}
-    found = choose_schedule(nest, table, 32, 16)
+    found = choose_schedule(nest, table, AVX2)
     assert (found.vector, found.order[-1], found.unroll) == (("k",), "k", unroll)
     assert not verify_kernel(replace(nest, schedule=found), table, (), {})
     results = []
@@ -434,5 +434,5 @@ def test_short_sums_go_along_lines(columns, steps, order, pack):
     arrays = {"a": (64, steps), "b": (columns, steps), "c": (64, columns)}
     zeros = {name: np.zeros(s, np.float32) for name, s in arrays.items()}
     table = {name: buffer(name, array) for name, array in zeros.items()}
-    found = choose_schedule(product_of(*zeros.values(), "jk"), table, 32, 16)
+    found = choose_schedule(product_of(*zeros.values(), "jk"), table, AVX2)
     assert (found.order, found.pack) == (tuple(order), pack)

@@ -13,7 +13,7 @@ from nncompiler.ir.kernel import Fold, For, Kernel, Schedule, Store
 from nncompiler.ir.scalar import Ref, apply
 from nncompiler.ir.types import F32
 from nncompiler.passes.tiling.tile import choose_schedule
-from tests.nest_harness import Compiled, at, axes, buffer, kernel, load, run
+from tests.nest_harness import AVX2, Compiled, at, axes, buffer, kernel, load, run
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def chosen(rows: int, columns: int, steps: int) -> Schedule:
     shapes = {"a": (rows, steps), "b": (steps, columns), "c": (rows, columns)}
     a, b, c = arrays = [np.zeros(s, np.float32) for s in shapes.values()]
     table = {n: buffer(n, x) for n, x in zip(shapes, arrays, strict=True)}
-    return choose_schedule(product(a, b, c), table, 32, 16)
+    return choose_schedule(product(a, b, c), table, AVX2)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

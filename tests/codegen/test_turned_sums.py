@@ -19,7 +19,7 @@ from nncompiler.ir.types import F32, I32
 from nncompiler.ir.verify_plan import verify_plan
 from nncompiler.passes.tiling.tile import choose_schedule
 from tests.model_support import MODELS
-from tests.nest_harness import Compiled, at, axes, buffer, kernel, load, run
+from tests.nest_harness import AVX2, Compiled, at, axes, buffer, kernel, load, run
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_gradients_of_few_columns_are_turned(i, j, k, vector):
     arrays = {"x": np.zeros((k, i), np.float32), "d": np.zeros((k, j), np.float32)}
     arrays["w"] = np.zeros((i, j), np.float32)
     table = {name: buffer(name, array) for name, array in arrays.items()}
-    found = choose_schedule(gradient(**arrays), table, 32, 16)
+    found = choose_schedule(gradient(**arrays), table, AVX2)
     assert found.vector == tuple(vector)
     assert found.pack == 0 or vector == "j"
 

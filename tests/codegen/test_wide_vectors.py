@@ -9,9 +9,7 @@ from nncompiler.ir.kernel import Fold, For, Kernel, Schedule, Store
 from nncompiler.ir.scalar import Ref, apply
 from nncompiler.ir.types import F32
 from nncompiler.passes.tiling.tile import choose_schedule
-from tests.nest_harness import at, axes, buffer, kernel, load, run
-
-WIDE, NARROW = (64, 32), (32, 16)
+from tests.nest_harness import AVX2, AVX512, at, axes, buffer, kernel, load, run
 
 
 def product(shapes: dict[str, tuple[int, int]], a: str, b: str) -> tuple[Kernel, dict]:
@@ -25,9 +23,9 @@ def product(shapes: dict[str, tuple[int, int]], a: str, b: str) -> tuple[Kernel,
     return nest, arrays
 
 
-def chosen(shapes: dict[str, tuple[int, int]], a: str, b: str, machine=WIDE) -> Schedule:
+def chosen(shapes: dict[str, tuple[int, int]], a: str, b: str, machine=AVX512) -> Schedule:
     nest, arrays = product(shapes, a, b)
-    return choose_schedule(nest, {n: buffer(n, x) for n, x in arrays.items()}, *machine)
+    return choose_schedule(nest, {n: buffer(n, x) for n, x in arrays.items()}, machine)
 
 
 @pytest.mark.parametrize(("a", "b"), [("ik", "kj"), ("ik", "jk"), ("ki", "kj")])
@@ -38,7 +36,7 @@ def test_large_panels(a, b):
     square = dict.fromkeys("abc", (1024, 1024))
     found = chosen(square, a, b)
     assert (found.tile, found.pack, found.order[-1]) == ((6, 64), 64, "k")
-    assert 4 * 1024 * chosen(square, a, b, NARROW).pack <= 128 * 1024
+    assert 4 * 1024 * chosen(square, a, b, AVX2).pack <= 128 * 1024
 
 
 def test_few_rows_or_small_factors_are_read_as_they_are():
@@ -52,7 +50,7 @@ def test_all_columns_of_a_turned_factor_are_copied(rng):
     shapes = {"a": (64, 48), "b": (64, 48), "c": (64, 64)}
     nest, arrays = product(shapes, "ik", "jk")
     table = {n: buffer(n, x) for n, x in arrays.items()}
-    found = choose_schedule(nest, table, *WIDE)
+    found = choose_schedule(nest, table, AVX512)
     assert (found.vector, found.tile, found.pack) == (("j",), (6, 64), 64)
     for name in "ab":
         arrays[name][:] = rng.standard_normal(shapes[name])

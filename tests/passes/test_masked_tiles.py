@@ -9,11 +9,12 @@ import pytest
 
 from nncompiler.ir.affine import Affine
 from nncompiler.ir.kernel import Fold, For, Kernel, Schedule, Store
+from nncompiler.ir.machine import Machine
 from nncompiler.ir.scalar import Ref, apply
 from nncompiler.ir.types import F32
 from nncompiler.passes.tiling.masked import Masked, masked
 from nncompiler.passes.tiling.tile import choose_schedule
-from tests.nest_harness import at, axes, buffer, kernel, load, run
+from tests.nest_harness import AVX2, AVX512, at, axes, buffer, kernel, load, run
 
 ROW, COLUMN = Affine.axis("i"), Affine.axis("j")
 #: Of 64 rows and columns: below the diagonal, above it, a band, a part of the rows, and nothing.
@@ -62,17 +63,17 @@ def causal(within: tuple[Affine, ...]) -> tuple[Kernel, dict[str, np.ndarray]]:
     return kernel(For(axes(i=64, j=64), (fold, Store("c", at("i", "j"), stored)))), arrays
 
 
-def chosen(within: tuple[Affine, ...], machine: tuple[int, int]) -> Schedule:
+def chosen(within: tuple[Affine, ...], machine: Machine) -> Schedule:
     nest, arrays = causal(within)
-    return choose_schedule(nest, {n: buffer(n, x) for n, x in arrays.items()}, *machine)
+    return choose_schedule(nest, {n: buffer(n, x) for n, x in arrays.items()}, machine)
 
 
-@pytest.mark.parametrize("machine", [(64, 32), (32, 16)])
+@pytest.mark.parametrize("machine", [AVX512, AVX2])
 def test_scores_get_tiles_of_which_more_are_empty(machine, rng):
     """Smaller ones than the same product has without a bound, and the same results."""
     nest, arrays = causal((ROW + COLUMN * -1,))
     table = {n: buffer(n, x) for n, x in arrays.items()}
-    found, whole = choose_schedule(nest, table, *machine), chosen((), machine)
+    found, whole = choose_schedule(nest, table, machine), chosen((), machine)
     assert found.vector == whole.vector
     assert np.prod(found.tile) < np.prod(whole.tile)
     for name in "ab":

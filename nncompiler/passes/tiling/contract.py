@@ -1,7 +1,6 @@
 """The register tile of a contraction: which axes are rows and columns, and how large the tile is.
 
-Candidates are compared by cycles. The model knows the vector length and the number of registers,
-nothing else of the processor: two multiply-adds and two loads per cycle, latency four.
+Candidates are compared by cycles, of which the model knows what a `Machine` says of its processor.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from functools import cache
 from itertools import product as combined
 
 from nncompiler.ir.kernel import Axis, Schedule
+from nncompiler.ir.machine import Machine
 from nncompiler.ir.nests import abreast
 from nncompiler.ir.scalar import Expr, Load, axes_of
 from nncompiler.passes.tiling.accesses import loads_below
@@ -32,11 +32,14 @@ _PACKED_LANE, _TURNED_LANE, _PACKED_VECTOR = 0.75, 0.4, 1.5
 _SCATTERED = 4.0
 #: Cycles of storing a part of a vector by powers of two: no registers for masks.
 _PARTIAL = 2.0
-_LATENCY = 4
 #: Rows and vectors of a tile at most.
 _WIDEST = 16
-#: Loads per cycle where nothing else limits a tile: two units, now and then at the same bank.
-_LOADS = 1.6
+#: The part of loads that do not wait for another one at the same bank; and scalars of rows that
+#: are loaded in a cycle then.
+_BANKS, _SCALARS = 0.8, 1.6
+#: Multiply-adds in a cycle for which the cycles of a kernel are given: beside such the loops and
+#: transforms were measured that it is compared with.
+_COUNTED = 2
 #: Cycles of a step beside the arithmetic for a vector of columns and for a row, more where vectors
 #: are long, of whole lines. Rows of the epilogue lie apart, vectors of one follow each other.
 _VECTOR, _ROW, _ROW_LONG = 0.25, 0.1, 0.2
@@ -80,8 +83,6 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class ContractionTiles(Order):
-    registers: int
-
     def best(self) -> tuple[float, Schedule] | None:
         """The cheapest register tile over all axes and roles; None when the loops strategy does as
         well.
@@ -93,7 +94,7 @@ class ContractionTiles(Order):
         if not choices:
             return None
         choice = min(choices, key=lambda c: c.cycles)
-        return choice.cycles, self.schedule(choice)
+        return choice.cycles * self.machine.multiply_adds / _COUNTED, self.schedule(choice)
 
     def candidates(self, best: Best) -> Iterable[Choice]:
         """All choices of columns and rows that may be the best, promising ones looked at first.
@@ -141,7 +142,7 @@ class ContractionTiles(Order):
         points, across = self.size(self.form.parallel) / n, -(-n // self.lanes)
         steps = sum(self.size(p.reduction) for p in self.form.products)
         widest = min(across * self.abreast(pair), _WIDEST)
-        step = _least_step(self.limit, min(m, _WIDEST), widest, self.row)
+        step = _least_step(self.machine, self.limit, min(m, _WIDEST), widest, self.row)
         return steps * points * across * step * self.computed(pair) + self.stored(pair)
 
     def masked(self, pair: Pair) -> Masked | None:
@@ -168,7 +169,7 @@ class ContractionTiles(Order):
     @property
     def limit(self) -> int:
         """Registers of a tile: LLVM spills when none is left over."""
-        return self.registers - (1 if self.registers <= 16 else 3)
+        return self.machine.registers - (1 if self.machine.registers <= 16 else 3)
 
     @property
     def row(self) -> float:
@@ -211,7 +212,7 @@ class ContractionTiles(Order):
         @cache
         def copied(vectors: int) -> tuple[int, str | None, bool]:
             """Of panels of so many columns: the bytes, the axis of rounds, whether to copy."""
-            size = panel * vectors * self.vector_bytes
+            size = panel * vectors * self.machine.vector_bytes
             if pair.turned:
                 return size, None, False
             around = self.round_of(products, size, row, columns)
@@ -222,7 +223,7 @@ class ContractionTiles(Order):
         stored, bounds, some = self.stored(pair), self.masked(pair), self.computed(pair)
 
         def flow(rows: int, vectors: int) -> float:
-            step = _flow(rows, vectors * beside)
+            step = _flow(self.machine, rows, vectors * beside)
             return step + _pressure(rows, vectors * beside, self.row)
 
         def least(rows: int, vectors: int) -> float:
@@ -233,7 +234,7 @@ class ContractionTiles(Order):
         def choice(rows: int, vectors: int) -> Choice:
             readers = sharing * -(-m // rows)
             size, around, copies = copied(vectors)
-            narrow = vectors * beside * self.vector_bytes < _PAGE_WIDE
+            narrow = vectors * beside * self.machine.vector_bytes < _PAGE_WIDE
             copy, far = 0.0 if unit else LANE * self.lanes, (pages and narrow) * _PAGE_STEP
             if copies and self.pays(size if around is None else 0, readers, whole):
                 copy = (_PACKED_VECTOR if unit else packed_lane * self.lanes) / readers
@@ -255,9 +256,9 @@ class ContractionTiles(Order):
                 )
             cycles = steps * others * cycles + stored
             stored_along, lines = (m, n) if pair.turned else (n, m)
-            if stored_along % self.lanes and self.registers <= 16:
+            if stored_along % self.lanes and self.machine.registers <= 16:
                 cycles += others * lines * _PARTIAL * self.stores
-            if self.registers > 16 and rows * vectors * steps > _FLIGHT:
+            if self.machine.registers > 16 and rows * vectors * steps > _FLIGHT:
                 cycles += others * m * across * _END * self.stores
             tile = rows, vectors * self.lanes
             return Choice(cycles, columns, columns, row, tile, pair.turned)
@@ -305,7 +306,8 @@ class ContractionTiles(Order):
         halvings = math.log2(self.lanes)
 
         def flow(r: int, c: int) -> float:
-            return max(r * c / 2, (r + c) / 2, _LATENCY)
+            cpu = self.machine
+            return max(r * c / cpu.multiply_adds, (r + c) / cpu.loads, cpu.latency)
 
         def least(rows: int, cols: int) -> float:
             return steps * others * m * n * flow(rows, cols) / (rows * cols)
@@ -369,15 +371,16 @@ def _fitting(
 
 
 @cache
-def _least_step(limit: int, rows: int, vectors: int, row: float) -> float:
+def _least_step(machine: Machine, limit: int, rows: int, vectors: int, row: float) -> float:
     """The least cycles of a step for each of a tile's vectors, up to these sizes."""
     tiles = _fitting(_registers, limit, rows, vectors)
-    return min([(_flow(r, v) + _pressure(r, v, row)) / (r * v) for r, v in tiles])
+    return min([(_flow(machine, r, v) + _pressure(r, v, row)) / (r * v) for r, v in tiles])
 
 
-def _flow(rows: int, vectors: int) -> float:
+def _flow(machine: Machine, rows: int, vectors: int) -> float:
     """Cycles of a step of a tile without anything that gets in its way."""
-    return max(rows * vectors / 2, (rows + vectors) / _LOADS, _LATENCY)
+    loads = rows / _SCALARS + vectors / (machine.loads * _BANKS)
+    return max(rows * vectors / machine.multiply_adds, loads, machine.latency)
 
 
 def _over_tiles(

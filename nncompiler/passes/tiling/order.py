@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 
 from nncompiler.ir.kernel import Schedule
+from nncompiler.ir.machine import Machine
 from nncompiler.ir.scalar import Expr, axes_of
 from nncompiler.passes.tiling.choice import Choice
 from nncompiler.passes.tiling.reads import CACHE, LINE, NEAR, Reads, with_columns
@@ -32,7 +33,7 @@ BLOCK_READERS, SHORT = 32, 16
 
 @dataclass(frozen=True, slots=True)
 class Order(Reads):
-    vector_bytes: int
+    machine: Machine
 
     def schedule(self, choice: Choice) -> Schedule:
         """Loops from the outside in: what the panel of `b` depends on, columns, what shares the
@@ -150,7 +151,8 @@ class Order(Reads):
         if first is None or not inside:
             return None
         lines = sum(choice.tile) * self.size(product.reduction) * product.a.dtype.bytes
-        slots = math.prod(choice.tile) * self.vector_bytes * math.prod(map(self.extent, inside))
+        slots = math.prod(choice.tile) * math.prod(map(self.extent, inside))
+        slots *= self.machine.vector_bytes
         if lines < CACHE or slots > CACHE // 2:
             return None
         outside = [choice.columns, *([choice.rows] if choice.rows else [])]
@@ -175,10 +177,10 @@ class Order(Reads):
         more for each of its accumulators, that its lines may come from the second-level cache,
         and rounds pay only where there are enough tiles to copy rows for.
         """
-        return self.vector_bytes >= LINE
+        return self.machine.vector_bytes >= LINE
 
     def panel_bytes(self, choice: Choice) -> int:
-        across = -(-choice.tile[1] // self.lanes) * self.vector_bytes
+        across = -(-choice.tile[1] // self.lanes) * self.machine.vector_bytes
         return max(self.size(p.reduction) for p in self.form.products) * across
 
     def round_of(
@@ -203,6 +205,6 @@ class Order(Reads):
         first = max(reduction, key=lambda k: self.reach(a, k.name))
         if self.guarded(a, first.name) or self.guarded(b, first.name):
             return None
-        slots = self.extent(row) * 16 * self.vector_bytes // self.lanes
+        slots = self.extent(row) * 16 * self.machine.vector_bytes // self.lanes
         fits = panel // first.extent <= PANEL_BYTES and slots <= 2 * PANEL_BYTES
         return first.name if fits else None

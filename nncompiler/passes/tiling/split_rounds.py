@@ -27,6 +27,11 @@ Buffers: TypeAlias = Mapping[str, Buffer]
 Choose: TypeAlias = Callable[[Kernel, Buffers], tuple[float, Schedule]]
 
 
+#: Rounds of places in a window, where there were none, take no more than this part of the cycles:
+#: their starts and ends are many.
+WORTH = 0.95
+
+
 def split_rounds(plan: Plan, choose: Choose) -> Plan:
     """The plan with rounds of the length for which the chosen schedules take least cycles."""
     buffers = plan.table()
@@ -35,8 +40,8 @@ def split_rounds(plan: Plan, choose: Choose) -> Plan:
         if isinstance(step, Loop):
             return replace(step, body=tuple(visit(s) for s in step.body))
         cycles, schedule = choose(step, buffers)
-        longer = _longer(step, schedule, buffers)
-        if longer != step and choose(longer, buffers)[0] < cycles:
+        longer, part = _longer(step, schedule, buffers)
+        if longer != step and choose(longer, buffers)[0] < part * cycles:
             step, schedule = longer, choose(longer, buffers)[1]
         halves = _halves(step, schedule, buffers)
         wider = halves != step and choose(halves, buffers)[1].pack > schedule.pack
@@ -46,38 +51,40 @@ def split_rounds(plan: Plan, choose: Choose) -> Plan:
     return plan if steps == plan.steps else replace(plan, steps=steps)
 
 
-def _longer(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> Kernel:
+def _longer(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> tuple[Kernel, float]:
     """The kernel with the rounds of its schedule in two parts, where it has any that can be; else
-    in rounds.
+    in rounds. And less than which part of the cycles it must take.
     """
     for product, axis in _around(kernel, schedule):
         inside = math.prod(k.extent for k in product.reduction if k != axis)
         most = min(CACHE // 2 // (2 * LINE * inside), axis.extent // 2)
         for n in (n for n in range(most, 1, -1) if axis.extent % n == 0):
-            return _split(kernel, axis, n)
-        return kernel
+            return _split(kernel, axis, n), 1.0
+        return kernel, 1.0
     return _in_rounds(kernel, schedule, buffers)
 
 
-def _in_rounds(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> Kernel:
-    """The kernel with its only reduction axis in two parts, where the rows' factor lies a line
-    apart along it: so many lines that the next rows, in the same ones, do not find them again.
+def _in_rounds(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> tuple[Kernel, float]:
+    """The kernel with a reduction axis in two parts, the one along which the rows' factor lies
+    furthest apart, a line or more: so many lines that the next rows, in the same ones, do not find
+    them again.
     """
     form = contraction(kernel)
     if form is None or schedule.strategy != "contract" or len(form.products) != 1:
-        return kernel
+        return kernel, 1.0
     product, columns = form.products[0], schedule.vector[0]
     a, _ = with_columns(product, columns)
-    axis, *more = product.reduction
-    if more or not isinstance(a, Load) or columns not in [x.name for x in form.parallel]:
-        return kernel
-    step = stride_of(a.index, buffers[a.buffer], axis.name)
-    if step is None or step * a.dtype.bytes < LINE:
-        return kernel
-    most = min(CACHE // 2 // (2 * LINE), axis.extent // 2)
+    if not isinstance(a, Load) or columns not in [x.name for x in form.parallel]:
+        return kernel, 1.0
+    steps = [stride_of(a.index, buffers[a.buffer], k.name) or 0 for k in product.reduction]
+    step, axis = max(zip(steps, product.reduction, strict=True), key=lambda x: x[0])
+    if step * a.dtype.bytes < LINE:
+        return kernel, 1.0
+    inside = math.prod(k.extent for k in product.reduction if k != axis)
+    most = min(CACHE // 2 // (2 * LINE * inside), axis.extent // 2)
     for n in (n for n in range(most, most // 2, -1) if axis.extent % n == 0):
-        return _split(kernel, axis, n)
-    return kernel
+        return _split(kernel, axis, n), WORTH if len(product.reduction) > 1 else 1.0
+    return kernel, 1.0
 
 
 def _halves(kernel: Kernel, schedule: Schedule, buffers: Buffers) -> Kernel:

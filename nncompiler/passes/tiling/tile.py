@@ -24,6 +24,7 @@ from nncompiler.ir.kernel import (
     local_types,
     statements,
 )
+from nncompiler.ir.machine import Machine
 from nncompiler.ir.nests import contraction
 from nncompiler.passes.tiling.contract import ContractionTiles
 from nncompiler.passes.tiling.loops import LoopLanes, loop_order, transposition
@@ -37,7 +38,7 @@ _CHOSEN: dict[Hashable, tuple[float, Schedule]] = {}
 _CHOSEN_MOST = 4096
 
 
-def tile_plan(plan: Plan, vector_bytes: int, registers: int) -> Plan:
+def tile_plan(plan: Plan, machine: Machine) -> Plan:
     """The plan with a schedule for every kernel that has none yet."""
     buffers = plan.table()
 
@@ -47,7 +48,7 @@ def tile_plan(plan: Plan, vector_bytes: int, registers: int) -> Plan:
                 return replace(step, body=tuple(visit(s) for s in step.body))
             case Kernel(schedule=schedule) if schedule == Schedule():
                 return replace(
-                    step, schedule=choose_schedule(step, buffers, vector_bytes, registers)
+                    step, schedule=choose_schedule(step, buffers, machine)
                 )
             case Kernel():
                 return step
@@ -57,31 +58,31 @@ def tile_plan(plan: Plan, vector_bytes: int, registers: int) -> Plan:
 
 
 def choose_schedule(
-    kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
+    kernel: Kernel, buffers: Buffers, machine: Machine
 ) -> Schedule:
     """The cheapest schedule for one kernel."""
-    return choose(kernel, buffers, vector_bytes, registers)[1]
+    return choose(kernel, buffers, machine)[1]
 
 
 def choose(
-    kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
+    kernel: Kernel, buffers: Buffers, machine: Machine
 ) -> tuple[float, Schedule]:
     """The cheapest schedule and the cycles it is expected to take."""
-    key = (fingerprint(kernel, buffers), vector_bytes, registers)
+    key = (fingerprint(kernel, buffers), machine)
     if key not in _CHOSEN:
         if len(_CHOSEN) >= _CHOSEN_MOST:
             _CHOSEN.clear()
-        _CHOSEN[key] = _search(kernel, buffers, vector_bytes, registers)
+        _CHOSEN[key] = _search(kernel, buffers, machine)
     return _CHOSEN[key]
 
 
 def _search(
-    kernel: Kernel, buffers: Buffers, vector_bytes: int, registers: int
+    kernel: Kernel, buffers: Buffers, machine: Machine
 ) -> tuple[float, Schedule]:
     form = contraction(kernel)
     if form is not None:
-        lanes = vector_bytes // form.products[0].a.dtype.bytes
-        found = ContractionTiles(form, buffers, lanes, vector_bytes, registers).best()
+        lanes = machine.vector_bytes // form.products[0].a.dtype.bytes
+        found = ContractionTiles(form, buffers, lanes, machine).best()
         if found is not None:
             return found
     if (turned := transposition(kernel, buffers)) is not None:
@@ -89,8 +90,8 @@ def _search(
     widest = max((t.bytes for t in local_types(kernel).values()), default=4)
     for s in statements(kernel.body):
         widest = max([widest, *(e.dtype.bytes for e in expressions(s))])
-    cost, names = LoopLanes(buffers, vector_bytes // widest).best(kernel.body, None)
+    cost, names = LoopLanes(buffers, machine.vector_bytes // widest).best(kernel.body, None)
     vector = tuple(dict.fromkeys(names))
     order = loop_order(kernel, buffers)
-    rows, together = side_by_side(kernel.body, vector, order, vector_bytes // widest)
+    rows, together = side_by_side(kernel.body, vector, order, machine.vector_bytes // widest)
     return cost, Schedule(vector=vector, register=rows, order=order, unroll=together)
