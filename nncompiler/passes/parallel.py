@@ -64,7 +64,7 @@ _TILE, _VECTOR, _TURNED, _SCALAR, _TRANSCENDENTAL = 1 / 64, 1 / 12, 1 / 4, 1.0, 
 #: What every worker does itself must be less than this part of a kernel.
 _BESIDE = 1 / 16
 #: Rounds of a loop from which on they are shared.
-ROUNDS = 4
+ROUNDS = 3
 #: Parts of a kernel: with fewer each worker has one, with more they are not even at the end.
 _FEW, _MANY = 8, 64
 #: Steps in a packed block from which on it may be packed a few times.

@@ -3,6 +3,8 @@ taken, and how far off they round."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import nncompiler
 from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
-from nncompiler.ir.kernel import Plan
+from nncompiler.ir.kernel import Buffer, For, Kernel, Plan, statements
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import parse_plan, print_plan
 from nncompiler.ir.verify_plan import verify_plan
@@ -71,6 +73,11 @@ def transforms(plan: Plan) -> int:
     return sum(b.name.endswith(".U") for b in plan.buffers)
 
 
+def sides(plan: Plan) -> set[int]:
+    """How many elements the tiles have along each direction."""
+    return {math.isqrt(b.type.shape[0]) for b in plan.buffers if b.name.endswith(".U")}
+
+
 def check_plan(f: Function, plan: Plan) -> None:
     """It is sound, is read back, and computes what the graph says."""
     assert verify_plan(plan) == []
@@ -89,6 +96,9 @@ def check_plan(f: Function, plan: Plan) -> None:
         {"n": 2, "c": 3, "o": 2, "h": 2, "w": 2},
         {"n": 9, "c": 3, "o": 2, "h": 4, "w": 10, "bias": "false"},
         {"n": 5, "h": 8, "w": 6, "pad": 0, "bias": "false"},
+        {"n": 17, "c": 2, "o": 5, "h": 4, "w": 12},
+        {"n": 2, "c": 33, "o": 3, "h": 16, "w": 8},
+        {"n": 2, "c": 2, "o": 17, "h": 14, "w": 16, "bias": "false"},
     ],
 )
 def test_plan_with_transforms_computes_what_the_graph_says(sizes: dict[str, object]) -> None:
@@ -108,6 +118,8 @@ def test_plan_with_transforms_computes_what_the_graph_says(sizes: dict[str, obje
         {"n": 1, "c": 33, "o": 24, "h": 6, "w": 10, "pad": 0},
         {"n": 3, "c": 2, "o": 8, "h": 10, "w": 4},
         {"n": 2, "c": 8, "o": 8, "h": 4, "w": 14, "pad": 0},
+        {"n": 1, "c": 8, "o": 16, "h": 16, "w": 16},
+        {"n": 3, "c": 2, "o": 8, "h": 8, "w": 12},
     ],
 )
 def test_transforms_of_few_images_compute_what_the_graph_says(sizes: dict[str, object]) -> None:
@@ -118,9 +130,57 @@ def test_transforms_of_few_images_compute_what_the_graph_says(sizes: dict[str, o
         check_plan(f, plan)
 
 
+@pytest.mark.parametrize("few", [False, True])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"n": 17, "c": 1, "o": 5, "h": 4, "w": 12},
+        {"n": 3, "c": 4, "o": 1, "h": 6, "w": 10, "pad": 0},
+        {"n": 1, "c": 5, "o": 33, "h": 4, "w": 4},
+        {"n": 1, "c": 1, "o": 1, "h": 4, "w": 4},
+        {"n": 3, "c": 2, "o": 9, "h": 8, "w": 12},
+        {"n": 2, "c": 3, "o": 2, "h": 1, "w": 4},
+        {"n": 2, "c": 3, "o": 17, "h": 17, "w": 16},
+        {"n": 3, "c": 16, "o": 16, "h": 12, "w": 2},
+    ],
+)
+def test_awkward_sizes(sizes: dict[str, object], few: bool) -> None:
+    """One channel, one image, one tile, what no tile covers: whatever is transformed of them."""
+    for f in graphs(**sizes).values():
+        check_plan(f, transformed(f, few))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({"h": 8, "w": 12}, {6}),
+        ({"h": 8, "w": 10}, {4}),
+        ({"h": 6, "w": 4}, {4}),
+        ({"h": 10, "w": 14, "pad": 0}, {6}),
+    ],
+)
+def test_tiles_cover_the_results(sizes: dict[str, object], expected: set[int]) -> None:
+    """Tiles of 4 x 4 where they do so without a rest, else of 2 x 2."""
+    assert sides(transformed(graphs(**sizes)["grad"])) == expected
+
+
+def test_the_cheaper_transform_is_taken() -> None:
+    """The cost decides between the transforms as well as against the direct form."""
+    f = graphs(h=8, w=8)["infer"]
+    plan = choose_layouts(schedule(run_passes(f, OPTIMISE), layout_of(f)), row_major)
+
+    def only_small(kernel: Kernel, buffers: Mapping[str, Buffer]) -> float:
+        large = any(a.extent == 36 for s in statements(kernel.body) if isinstance(s, For)
+                    for a in s.axes)  # fmt: skip
+        return 1e9 if large else untransformed(kernel, buffers)
+
+    assert sides(winograd(plan, untransformed)) == {6}
+    assert sides(winograd(plan, only_small)) == {4}
+
+
 @pytest.mark.parametrize("sizes", [{"h": 5}, {"w": 7, "pad": 0}, {"n": 1, "o": 8, "h": 7}])
 def test_an_odd_number_of_rows_or_columns_stays(sizes: dict[str, object]) -> None:
-    """Tiles are two by two."""
+    """Tiles are two by two, or four by four."""
     for f in graphs(**sizes).values():
         assert not transforms(transformed(f, few=sizes.get("n") == 1))
 
@@ -167,15 +227,17 @@ def test_few_channels_pay_without_padding(cpu: str) -> None:
         assert any(loop.parallel for loop in plan.loops())
 
 
-@pytest.mark.parametrize("batch", [16, 1, 3])
-def test_rounding_is_of_the_same_order_and_threads_do_not_matter(batch: int) -> None:
+@pytest.mark.parametrize(
+    ("batch", "side"), [(16, 8), (1, 8), (3, 8), (16, 12), (16, 16), (3, 10)]
+)
+def test_rounding_is_of_the_same_order_and_threads_do_not_matter(batch: int, side: int) -> None:
     """Gradients of wide layers against those in f64, and bit for bit on two to four threads."""
-    source = source_of(n=batch, c=32, o=32, h=8, w=8)
+    source = source_of(n=batch, c=32, o=32, h=side, w=side)
     functions = ["init", "grad"]
     exact = nncompiler.compile(source, dtype="f64", direct=True, functions=functions)
     values = exact.state_dict()
     generator = np.random.default_rng(3)
-    data = {k: generator.standard_normal((batch, 32, 8, 8)).astype(np.float32) for k in "xy"}
+    data = {k: generator.standard_normal((batch, 32, side, side)).astype(np.float32) for k in "xy"}
 
     def gradients(flag: bool, threads: int = 1) -> dict[str, np.ndarray]:
         model = nncompiler.compile(source, direct=flag, threads=threads, functions=functions)

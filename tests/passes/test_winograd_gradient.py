@@ -43,6 +43,8 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
         {"n": 2, "c": 3, "o": 2, "h": 2, "w": 2},
         {"n": 9, "c": 3, "o": 2, "h": 4, "w": 10, "bias": "false"},
         {"n": 5, "h": 12, "w": 14, "pad": 0, "bias": "false"},
+        {"n": 17, "c": 2, "o": 5, "h": 4, "w": 8},
+        {"n": 3, "c": 9, "o": 2, "h": 16, "w": 12, "bias": "false"},
     ],
 )
 def test_plan_with_transforms_computes_what_the_graph_says(
@@ -55,11 +57,11 @@ def test_plan_with_transforms_computes_what_the_graph_says(
 
 
 def test_sums_of_several_steps_are_added_up(always: None) -> None:
-    """Of 8 x 6 tiles three steps of 16."""
-    plan = planned(h=16, w=12)
+    """Of 8 x 4 tiles two steps of 16."""
+    plan = planned(h=32, w=16)
     steps = {b.type.shape[0] for b in plan.buffers if b.name.endswith(".M")}
     assert steps == {2} and any(b.name.endswith(".S") for b in plan.buffers)
-    check_plan(graphs(h=16, w=12)["grad"], plan)
+    check_plan(graphs(h=32, w=16)["grad"], plan)
 
 
 @pytest.mark.parametrize("sizes", [{"h": 5}, {"w": 7, "pad": 0}])

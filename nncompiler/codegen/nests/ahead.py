@@ -4,6 +4,7 @@
 
 The steps of the outermost loop, `m`, are pages apart, and each reads or writes short pieces of
 some rows: too short for a prefetcher of hardware, which does not look beyond a page.
+Where a window is taken line by line each line asks for its own in the next step.
 """
 
 from __future__ import annotations
@@ -44,9 +45,17 @@ class Ahead:
 
 
 def ahead_of(
-    axes: Sequence[Axis], body: tuple[Stmt, ...], vector: frozenset[str], e: Emitter
+    around: Sequence[Axis],
+    axes: Sequence[Axis],
+    body: tuple[Stmt, ...],
+    vector: frozenset[str],
+    e: Emitter,
 ) -> Ahead | None:
-    """What to ask for in loops over `axes`, from the outside in."""
+    """What to ask for in loops over `axes`, from the outside in; two of them may be lines of one
+    step of the loops `around` them.
+    """
+    if len(axes) == 2:
+        axes = (*around[-1:], *axes)
     if len(axes) < 3 or axes[-1].name not in vector or axes[0].extent < 2:
         return None
     if not all(isinstance(s, (Let, Store)) for s in body):

@@ -62,6 +62,7 @@ class Nest:
         self.vector = frozenset(schedule.vector)
         self.place = {name: n for n, name in enumerate(schedule.order)}
         self.beside = Beside(emitter, schedule)
+        self.around: tuple[Axis, ...] = ()
         self.ahead: Ahead | None = None
 
     def run(self, body: Iterable[Stmt], parallel: frozenset[str] = frozenset()) -> None:
@@ -93,16 +94,19 @@ class Nest:
             return carried
 
         if s.ordered:
+            outside, self.around = self.around, axes
             self._nest(axes, (), [], leaf)
+            self.around = outside
         elif _short(axes, inner) and self.e.lanes is not None:
             self._unrolled(self._sorted(axes), [], leaf)
         else:
             within = () if any(a.name == self.beside.axis for a in axes) else s.within
             cut = self._cut(axes, inner, (), within)
             axes = self._sorted(axes)
-            self.ahead = ahead_of(axes, inner, self.vector, self.e) if cut else None
+            self.ahead = ahead_of(self.around, axes, inner, self.vector, self.e) if cut else None
+            outside, self.around = self.around, axes
             self._nest(axes, cut, [], leaf)
-            self.ahead = None
+            self.ahead, self.around = None, outside
 
     def _unrolled(self, axes: tuple[Axis, ...], carried: list[Value], leaf: Leaf) -> list[Value]:
         """Every point of a short loop written out, with its axes as numbers."""

@@ -57,7 +57,8 @@ def early_steps(plan: Plan) -> Iterator[bool]:
     once = {n for n, times in Counter(written).items() if times == 1}
     changed = not known.isdisjoint(written)
     for step, (reads, writes) in zip(plan.steps, touched, strict=True):
-        found = not changed and isinstance(step, Kernel) and reads <= known and writes <= once
+        found = not changed and isinstance(step, Kernel)
+        found = found and reads - writes <= known and writes <= once
         known |= writes if found else set()
         yield found
 

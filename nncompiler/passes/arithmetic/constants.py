@@ -33,7 +33,8 @@ def is_constant(b: Buffer) -> bool:
 
 def of_constants(kernel: Kernel, buffers: Mapping[str, Buffer]) -> bool:
     """Whether a kernel reads constants alone, so that it takes no time later."""
-    return all(is_constant(buffers[n]) for n in reads_and_writes(kernel)[0])
+    reads, writes = reads_and_writes(kernel)
+    return all(is_constant(buffers[n]) for n in reads - writes)
 
 
 def compute_constants(
@@ -50,7 +51,7 @@ def compute_constants(
     known = {b.name for b in plan.buffers if b.name in values or b.space == "constant"}
     for step, early in zip(plan.steps, early_steps(plan), strict=True):
         reads, writes = step_reads_and_writes(step)
-        from_numbers = not reads or any(roots[n] not in known for n in reads)
+        from_numbers = not reads or any(roots[n] not in known for n in reads - writes)
         if not early or from_numbers or not isinstance(step, Kernel):
             kept.append(step)  # what is filled with a number stays known by it
             continue

@@ -1,21 +1,23 @@
-"""Winograd's F(2x2, 3x3) for 3 x 3 convolutions of stride 1, tile by tile, where it costs less.
+"""Winograd's F(4x4, 3x3) or F(2x2, 3x3) for 3 x 3 convolutions of stride 1, tile by tile, where it
+costs less.
 
     kernel k0                                  kernel k0: %2.U = the weights, transformed
-      for i < 32, j < 64, k < 8, l < 8 {       loop t0 < 4 {
-        acc = sum m < 64, n < 3, p < 3 {         loop t1 < 4 {
-          %1[i,m,k+n-1,l+p-1] * W[j,m,n,p]         kernel k1: %2.V = 4 x 4 elements, transformed
+      for i < 32, j < 64, k < 8, l < 8 {       loop t0 < 2 {
+        acc = sum m < 64, n < 3, p < 3 {         loop t1 < 2 {
+          %1[i,m,k+n-1,l+p-1] * W[j,m,n,p]         kernel k1: %2.V = 6 x 6 elements, transformed
         }                                  ──▶     kernel k2: %2.M[x,e,j,i] =
         %2[i,j,k,l] = max(acc, 0)                    sum m < 64 { %2.V[x,e,m,i] * %2.U[e,j,m] }
-      }                                            kernel k3: %2 at 2 x 2 places
+      }                                            kernel k3: %2 at 4 x 4 places
                                                  }
                                                }
 
-Sixteen products stand for thirty-six, and what a step makes stays in cache until it is read. The
-same holds for the gradient of the input, which is a convolution as well. The results are rounded
-otherwise than those of the direct form, with an error of the same order.
+Thirty-six products stand for 144, or sixteen for thirty-six, and what a step makes stays in cache
+until it is read. The same holds for the gradient of the input, which is a convolution as well. The
+results are rounded otherwise than those of the direct form: those of F(2x2) with an error of the
+same order, of F(4x4) with two to three times that.
 
 For images whose batch lies last in memory, whose lanes all do the same, or whose channels lie
-last; an odd number of rows or columns stays direct.
+last; what neither tile covers without a rest stays direct.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from nncompiler.passes.arithmetic.winograd_kernels import (
     Transformed,
     transformed,
 )
+from nncompiler.passes.arithmetic.winograd_transforms import Transform, fitting
 from nncompiler.passes.lowering.rewriting import changed, fresh, numbered
 from nncompiler.record import dataclass, replace
 
@@ -43,10 +46,9 @@ Cost: TypeAlias = Callable[[Kernel, Buffers], float]
 #: Bytes that a step may fill and read again: half of a second level of cache.
 _STEP = 256 * 1024
 #: What a loop that transforms takes of the cycles of its instructions: loads, additions and stores
-#: have units of their own, and hardly any of its instructions waits for another.
-_TRANSFORM = 0.5
-#: Parts of an image that workers share, up to twice as many: each has memory of its own for its
-#: steps.
+#: have units of their own, and hardly any of its instructions waits for another, but for memory.
+_TRANSFORM = 0.75
+#: Parts of an image, up to twice as many where they divide it: loops over them are shared.
 _PARTS = 4
 
 
@@ -84,12 +86,13 @@ def _better(
     """
     key, name = fingerprint(c.kernel, table), _name(c, table)
     if key not in known:
-        tiles = _tiles(c)
-        made = transformed(c, tiles, name)
-        more = {**table, **{b.name: b for b in made.buffers}}
-        direct = cost(c.kernel, table) * _within(c, table)
-        better = _cycles(c, tiles, made, more, cost) < direct
-        known[key] = _Known(c, tiles, made) if better else None
+        known[key], least = None, cost(c.kernel, table) * _within(c, table)
+        for transform in fitting(c.rows, c.columns):
+            tiles = _tiles(c, transform)
+            made = transformed(c, tiles, name)
+            more = {**table, **{b.name: b for b in made.buffers}}
+            if (cycles := _cycles(c, tiles, made, more, cost)) < least:
+                known[key], least = _Known(c, tiles, made), cycles
         return known[key]
     if (before := known[key]) is None:
         return None
@@ -165,14 +168,15 @@ def _name(c: Convolution, table: Buffers) -> str:
     return name
 
 
-def _tiles(c: Convolution) -> Tiles:
+def _tiles(c: Convolution, transform: Transform) -> Tiles:
     """As many tiles in each step as stay in cache."""
-    height, width = c.rows.extent // 2, c.columns.extent // 2
+    height, width = c.rows.extent // transform.tile, c.columns.extent // transform.tile
+    elements = transform.side**2
     size, images = c.image.dtype.bytes, math.prod(a.extent for a in c.images)
     fits = _STEP
     if not c.batch_last:  # each step reads all weights again
-        fits = min(fits, 16 * c.channels.extent * c.filters.extent * size)
-    fits //= 16 * (c.channels.extent + c.filters.extent) * images * size
+        fits = min(fits, elements * c.channels.extent * c.filters.extent * size)
+    fits //= elements * (c.channels.extent + c.filters.extent) * images * size
     parts = _parts(height)
     along = divisor(width, fits * _PARTS // max(parts, _PARTS))
     high = 1
@@ -181,6 +185,7 @@ def _tiles(c: Convolution) -> Tiles:
         high = divisor(height // parts, fits // width)
     (part, _), (down, across) = fresh("p", c.kernel), fresh("t", c.kernel)
     return Tiles(
+        transform,
         Axis(part, parts),
         Axis(down, height // parts // high),
         Axis(across, width // along),
@@ -257,11 +262,11 @@ def _matched(
 
 
 def slides(image: Load, place: Affine, along: Axis, tap: Axis) -> bool:
-    """Whether a window of three moves by one along an axis of even extent, and all that the load
+    """Whether a window of three moves by one along an axis, and all that the load
     asks of both, its guard included, is their sum.
     """
     sign = place.coefficient(tap.name)
-    if tap.extent != 3 or along.extent % 2 or along.extent == 0 or abs(sign) != 1:
+    if tap.extent != 3 or abs(sign) != 1:
         return False
     forms = [i for i in image.index if isinstance(i, Affine)]
     for e in walk(image):

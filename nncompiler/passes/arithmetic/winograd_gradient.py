@@ -2,19 +2,20 @@
 cost less.
 
     kernel k0                                     loop t0 < 4 {
-      for i < 32, j < 32, k < 3, l < 3 {            kernel k0: W.V = 4 x 4 elements, transformed
-        acc = sum m < 32, n < 16, p < 16 {          kernel k1: W.Z = 2 x 2 gradients, transformed
+      for i < 32, j < 32, k < 3, l < 3 {            kernel k0: W.V = 6 x 6 elements, transformed
+        acc = sum m < 32, n < 16, p < 16 {          kernel k1: W.Z = 4 x 4 gradients, transformed
           g[m,i,n,p] * x[m,j,k+n-1,l+p-1]           kernel k2: W.M[t0,e,i,j] =
-        }                                     ──▶     sum y < 2, x < 8, m < 32 { W.Z[…] * W.V[…] }
+        }                                     ──▶     sum y < 4, x < 4, m < 32 { W.Z[…] * W.V[…] }
         W[i,j,k,l] = W[i,j,k,l] - acc             }
       }
                                                   kernel k3: W.S = sums of M over the steps
                                                   kernel k4: W.D = S, transformed
                                                   kernel k5: W[i,j,k,l] = W[i,j,k,l] - W.D[k,l,i,j]
 
-A result of F(2x2, 3x3) is y = Aᵗ ((G g Gᵗ) (Bᵗ d B)) A, with products element by element, so the
-gradient of g is Gᵗ (Σ (A y′ Aᵗ) (Bᵗ d B)) G: sixteen products for a tile in place of thirty-six.
-For images whose batch lies last in memory, and even numbers of rows and columns.
+A result is y = Aᵗ ((G g Gᵗ) (Bᵗ d B)) A, with products element by element, so the gradient of g is
+Gᵗ (Σ (A y′ Aᵗ) (Bᵗ d B)) G: thirty-six products for a tile of 4 x 4 in place of 144, or sixteen
+for one of 2 x 2 in place of thirty-six. For images whose batch lies last in memory, and numbers of
+rows and columns that tiles divide.
 """
 
 from __future__ import annotations
@@ -37,18 +38,15 @@ from nncompiler.ir.kernel import (
     Store,
 )
 from nncompiler.ir.nests import Contraction, contraction
-from nncompiler.ir.scalar import Affine, Load, Ref, apply
+from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply
 from nncompiler.ir.types import TensorType
 from nncompiler.passes.arithmetic.winograd import divisor, inside, slides
-from nncompiler.passes.arithmetic.winograd_kernels import (
-    ELEMENTS,
-    B,
-    Between,
-    Grid,
-    Matrix,
-    Tiles,
-    product,
-    stored,
+from nncompiler.passes.arithmetic.winograd_kernels import Between, Tiles, stored
+from nncompiler.passes.arithmetic.winograd_lines import FIRST, Lines
+from nncompiler.passes.arithmetic.winograd_transforms import (
+    Transform,
+    fitting,
+    transposed_stages,
 )
 from nncompiler.passes.lowering.rewriting import fresh, numbered
 from nncompiler.passes.lowering.tidy import tidy
@@ -57,9 +55,6 @@ from nncompiler.record import dataclass, replace
 Buffers: TypeAlias = Mapping[str, Buffer]
 Cost: TypeAlias = Callable[[Kernel, Buffers], float]
 
-#: A, and Gᵗ, both with the sign of the last point changed: no sum begins with a minus.
-_A: Matrix = ((1, 0), (1, 1), (1, -1), (0, 1))
-_GT: Matrix = ((1, 0.5, 0.5, 0), (0, 0.5, -0.5, 0), (0, 0.5, 0.5, -1))
 #: Tiles of a step at least, for lanes are added up in each.
 _STEP = 16
 #: Products to be spared for each element that is transformed: it goes to memory and back.
@@ -72,10 +67,12 @@ def winograd_gradients(plan: Plan, cost: Cost) -> Plan:
     known: dict[Hashable, bool] = {}
     for step in plan.steps:
         c = gradient(step, table) if isinstance(step, Kernel) else None
-        if c is None or not _pays(c):
+        tiles = () if c is None else fitting(c.rows, c.columns)
+        transform = next((t for t in tiles if c is not None and _pays(c, t)), None)
+        if c is None or transform is None:
             steps.append(step)
             continue
-        made = transformed(c, _name(c, table))
+        made = transformed(c, transform, _name(c, table))
         key = fingerprint(c.kernel, table)
         if key not in known:
             more = {**table, **{b.name: b for b in made.buffers}}
@@ -131,17 +128,20 @@ class Transformed:
         return count * step + sum(cost(k, table) for k in self.behind)
 
 
-def transformed(c: Gradient, name: str) -> Transformed:
+def transformed(c: Gradient, transform: Transform, name: str) -> Transformed:
     """The kernels for a gradient, their buffers called after `name`."""
-    tiles, dtype = _tiles(c), c.image.dtype
-    e, along = (ELEMENTS,), (tiles.high, tiles.along)
+    tiles, dtype = _tiles(c, transform), c.image.dtype
+    e, along = (transform.elements,), (tiles.high, tiles.along)
     v = Between(f"{name}.V", (e, along, (c.channels,), (c.batch,)))
     z = Between(f"{name}.Z", (e, along, (c.filters,), (c.batch,)))
     m = Between(f"{name}.M", (e, (c.filters,), (c.channels,)), (tiles.down,))
     s = Between(f"{name}.S", (e, (c.filters,), (c.channels,)))
+    of_image = v.lines(transform.image)
+    of_back = z.lines(transposed_stages(transform.results))
+    of_sums = s.lines(transposed_stages(transform.weights))
     step = (
-        replace(c.kernel, body=_image(c, tiles, v)),
-        replace(c.kernel, body=_back(c, tiles, z)),
+        replace(c.kernel, body=_image(c, tiles, of_image, v)),
+        replace(c.kernel, body=_back(c, tiles, of_back, z)),
         replace(c.kernel, body=_products(c, z, v, m)),
     )
     behind = list[Kernel]()
@@ -151,26 +151,29 @@ def transformed(c: Gradient, name: str) -> Transformed:
         s = m
     weights = TensorType(dtype, (3, 3, c.filters.extent, c.channels.extent))
     d = Buffer(f"{name}.D", weights, "arena")
-    behind.append(replace(c.kernel, body=_weights(c, s, d)))
+    behind.append(replace(c.kernel, body=_weights(c, transform, of_sums, s, d)))
     behind.append(replace(c.kernel, body=_epilogue(c, d)))
     middle = dict.fromkeys((v, z, m, s))
-    buffers = (*(x.buffer(dtype) for x in middle), d)
+    halves = (x.buffer(dtype) for x in (of_image, of_back, of_sums))
+    buffers = (*(x.buffer(dtype) for x in middle), *halves, d)
     return Transformed(tiles, step, tuple(behind), buffers)
 
 
-def _image(c: Gradient, tiles: Tiles, v: Between) -> tuple[Stmt, ...]:
-    """V = Bᵗ d B of the 4 x 4 elements under a tile of 2 x 2."""
-    (y, x), first = c.taps, Affine()
-    down = tuple(((y.name, first), (c.rows.name, tiles.row(a))) for a in range(4))
-    across = tuple(((x.name, first), (c.columns.name, tiles.column(b))) for b in range(4))
-    return stored(c.image, down, across, B, v)
+def _image(c: Gradient, tiles: Tiles, lines: Lines, v: Between) -> tuple[Stmt, ...]:
+    """V = Bᵗ d B of the elements under a tile."""
+    (y, x), first, line = c.taps, Affine(), Affine.axis(FIRST)
+    down = (y.name, first), (c.rows.name, tiles.row(0) + line)
+    side = range(tiles.transform.side)
+    across = tuple(((x.name, first), (c.columns.name, tiles.column(k))) for k in side)
+    return stored(c.image, down, across, lines, v)
 
 
-def _back(c: Gradient, tiles: Tiles, z: Between) -> tuple[Stmt, ...]:
-    """Z = A y′ Aᵗ of the 2 x 2 gradients of a tile."""
-    down = tuple(((c.rows.name, tiles.row(a)),) for a in range(2))
-    across = tuple(((c.columns.name, tiles.column(b)),) for b in range(2))
-    return stored(c.back, down, across, _A, z)
+def _back(c: Gradient, tiles: Tiles, lines: Lines, z: Between) -> tuple[Stmt, ...]:
+    """Z = A y′ Aᵗ of the gradients of a tile."""
+    down = ((c.rows.name, tiles.row(0) + Affine.axis(FIRST)),)
+    side = range(tiles.transform.tile)
+    across = tuple(((c.columns.name, tiles.column(k)),) for k in side)
+    return stored(c.back, down, across, lines, z)
 
 
 def _products(c: Gradient, z: Between, v: Between, m: Between) -> tuple[Stmt, ...]:
@@ -190,18 +193,20 @@ def _total(c: Gradient, m: Between, s: Between) -> tuple[Stmt, ...]:
     return (For(s.whole(), (total, Store(s.name, s.index(whole=True), Ref("acc", dtype)))),)
 
 
-def _weights(c: Gradient, s: Between, d: Buffer) -> tuple[Stmt, ...]:
+def _weights(
+    c: Gradient, transform: Transform, lines: Lines, s: Between, d: Buffer
+) -> tuple[Stmt, ...]:
     """D = Gᵗ S G, the channels side by side."""
-    dtype = c.image.dtype
-    grid: Grid = [[Load(s.name, s.index(4 * a + b), dtype) for b in range(4)] for a in range(4)]
-    body, found = product(_GT, grid, "d", set())
+    dtype, side = c.image.dtype, transform.side
     place = Affine.axis(c.filters.name), Affine.axis(c.channels.name)
-    stores = [
-        Store(d.name, (Affine((), a), Affine((), b), *place), value)
-        for a, row in enumerate(found)
-        for b, value in enumerate(row)
-    ]
-    return tidy((For((c.filters, c.channels), (*body, *stores)),))
+
+    def element(line: Affine, k: int) -> Load:
+        return Load(s.name, s.index(line + side * k), dtype)
+
+    def sink(line: Affine, k: int, value: Expr) -> list[Stmt]:
+        return [Store(d.name, (line, Affine((), k), *place), value)]
+
+    return tidy(lines.nest(dtype, element, sink, "d", set()))
 
 
 def _epilogue(c: Gradient, d: Buffer) -> tuple[Stmt, ...]:
@@ -213,22 +218,28 @@ def _epilogue(c: Gradient, d: Buffer) -> tuple[Stmt, ...]:
     return tidy((*c.form.before, For(c.form.parallel, body)))
 
 
-def _tiles(c: Gradient) -> Tiles:
+def _tiles(c: Gradient, transform: Transform) -> Tiles:
     """Whole rows of tiles in each step, so many that lanes are seldom added up."""
-    height, width = c.rows.extent // 2, c.columns.extent // 2
+    height, width = c.rows.extent // transform.tile, c.columns.extent // transform.tile
     steps = divisor(height, max(1, height * width // _STEP))
     (down, _) = fresh("t", c.kernel)
     return Tiles(
-        Axis("p", 1), Axis(down, steps), Axis("t", 1), Axis("y", height // steps), Axis("x", width)
+        transform,
+        Axis("p", 1),
+        Axis(down, steps),
+        Axis("t", 1),
+        Axis("y", height // steps),
+        Axis("x", width),
     )
 
 
-def _pays(c: Gradient) -> bool:
-    """Whether there are channels enough: a pair of them has sixteen products, not thirty-six, each
-    of them sixteen elements.
+def _pays(c: Gradient, transform: Transform) -> bool:
+    """Whether there are channels enough: a pair of them has a product for each element of a tile,
+    not nine for each place, and each of them is transformed.
     """
+    elements, places = transform.side**2, transform.tile**2
     pairs, both = c.filters.extent * c.channels.extent, c.filters.extent + c.channels.extent
-    return (36 - 16) * pairs >= _PRODUCTS * 16 * both
+    return (9 * places - elements) * pairs >= _PRODUCTS * elements * both
 
 
 def _name(c: Gradient, table: Buffers) -> str:
