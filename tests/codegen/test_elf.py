@@ -129,6 +129,36 @@ def test_objects_refer_to_each_other(tmp_path: Path) -> None:
         assert (lib.main_kernel(58), lib.tail(1)) == (30 + 12 + 58 + 1000 + 7, 43)
 
 
+def line_of(name: str, numbers: tuple[float, ...]) -> str:
+    """A polynomial with these coefficients, in float: each is a constant in memory."""
+    text, total = "", "%x"
+    for n, c in enumerate(numbers):
+        bits = struct.unpack("<Q", struct.pack("<d", c))[0]
+        text += f"  %m{n} = fmul float {total}, 0x{bits:016X}\n"
+        text += f"  %a{n} = fadd float %m{n}, %x\n"
+        total = f"%a{n}"
+    return f"define float @{name}(float %x) {{\n{text}  ret float {total}\n}}\n"
+
+
+def test_constants_of_several_objects_are_there_once(tmp_path: Path) -> None:
+    """Those of one object are found among those of another, whatever their order."""
+    many = (1.5, 2.25, -3.0, 0.625, 7.0)
+    wanted = {"all": many, "few": many[1:3], "same": many, "other": (11.0, 1.5)}
+    objects = [emit(line_of(name, numbers)) for name, numbers in wanted.items()]
+    for n, order in enumerate((objects, objects[::-1])):
+        data = link(order, list(wanted), "lib.so", {})
+        lib = opened(tmp_path, data, f"lib{n}.so")
+        for name, numbers in wanted.items():
+            function = getattr(lib, name)
+            function.restype, function.argtypes = ctypes.c_float, [ctypes.c_float]
+            total = 0.5
+            for k, c in enumerate(numbers):
+                total = total * c + 0.5 if k else 0.5 * c + 0.5
+            assert function(0.5) == total
+        assert data.count(struct.pack("<2f", *many[1:3])) == 1
+        assert data.count(struct.pack("<f", 11.0)) == 1
+
+
 def test_offset_table_where_a_load_cannot_be_rewritten(tmp_path: Path) -> None:
     """An instruction that compares or calls through the offset table gets a slot of it."""
     first = """

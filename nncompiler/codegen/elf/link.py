@@ -16,6 +16,7 @@ from nncompiler.codegen.elf.image import PAGE, OutputSection, Region, finish, la
 from nncompiler.codegen.elf.read import (
     SHF_ALLOC,
     SHF_EXECINSTR,
+    SHF_MERGE,
     SHF_TLS,
     SHF_WRITE,
     SHN_LORESERVE,
@@ -81,22 +82,44 @@ def link(
 
 
 def _place(objects: Sequence[Object]) -> tuple[list[OutputSection], dict[tuple[int, int], Place]]:
-    """Append every loaded input section to an output section; where each went."""
+    """Append every loaded input section to an output section; where each went. Constants that are
+    there already, as kernels share many, are not written again."""
     outputs: dict[str, OutputSection] = {}
     homes: dict[tuple[int, int], Place] = {}
-    for item in objects:
-        for index, section in enumerate(item.sections):
-            if (home := _home(section)) is None:
-                continue
-            name, region = home
-            if name not in outputs:
-                kind = SHT.NOBITS if name == ".bss" else SHT.PROGBITS
-                outputs[name] = OutputSection(name, region, kind, align=1)
-            offset = outputs[name].append(section.data, section.size, section.align)
-            homes[item.index, index] = Place(outputs[name], offset)
+    constants: list[tuple[Section, Place]] = []
+    inputs = [(o.index, n, section) for o in objects for n, section in enumerate(o.sections)]
+    # the largest first, for a smaller one may be found in it
+    for item, index, section in sorted(inputs, key=lambda x: _merged(x[2]) * -x[2].size):
+        if (home := _home(section)) is None:
+            continue
+        if _merged(section) and (found := _among(section, constants)):
+            homes[item, index] = found
+            continue
+        name, region = home
+        if name not in outputs:
+            kind = SHT.NOBITS if name == ".bss" else SHT.PROGBITS
+            outputs[name] = OutputSection(name, region, kind, align=1)
+        offset = outputs[name].append(section.data, section.size, section.align)
+        homes[item, index] = Place(outputs[name], offset)
+        if _merged(section):
+            constants.append((section, homes[item, index]))
     if frames := outputs.get(".eh_frame"):
         frames.append(bytes(4))  # a record of length zero ends the list
     return list(outputs.values()), homes
+
+
+def _merged(section: Section) -> bool:
+    """Whether it has constants that may lie anywhere, beside each other or not."""
+    return bool(section.flags & SHF_MERGE) and not section.flags & SHF_WRITE
+
+
+def _among(section: Section, constants: Sequence[tuple[Section, Place]]) -> Place | None:
+    """Where its bytes are in a section placed before, None if nowhere."""
+    for other, place in constants:
+        at = bytes(other.data).find(section.data)
+        if at >= 0 and at % section.align == 0 and other.align % section.align == 0:
+            return Place(place.section, place.offset + at)
+    return None
 
 
 def _home(section: Section) -> tuple[str, Region] | None:

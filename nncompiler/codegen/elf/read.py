@@ -15,7 +15,7 @@ from nncompiler.record import dataclass
 
 IDENT = b"\x7fELF\x02\x01\x01" + bytes(9)  # 64 bits, little endian, version 1, System V
 ET_REL, ET_DYN, EM_X86_64 = 1, 3, 62
-SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_TLS = 0x1, 0x2, 0x4, 0x400
+SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_MERGE, SHF_TLS = 0x1, 0x2, 0x4, 0x10, 0x400
 SHN_UNDEF, SHN_LORESERVE = 0, 0xFF00
 STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 STT_SECTION, STT_GNU_IFUNC = 3, 10
