@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,6 +56,14 @@ def test_parameters_are_views_that_cannot_be_written() -> None:
         views["W"][0, 0] = 1
     with pytest.raises(TypeError):
         views["W"] = copies["W"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("take", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_models_are_not_copied(take: Callable[[Model], object]) -> None:
+    """Who tries is told what to do."""
+    model, _ = make()
+    with pytest.raises(TypeError, match="take `state_dict"):
+        take(model)
 
 
 def test_load_state_dict() -> None:

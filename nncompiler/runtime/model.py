@@ -76,6 +76,13 @@ class Model:
         count = sum(view.size for view in self.state.parameters().values())
         return f"<Model {self.name}: {count} parameters, batch {self._sizes()}>"
 
+    def __reduce__(self) -> str:
+        raise TypeError(
+            f"the model '{self.name}' is memory and native code, which is neither copied nor "
+            "pickled: take `state_dict()`, or write it with `save_artifact` and `save` and load "
+            "these where it is wanted"
+        )
+
     # -- State
 
     def init(self, seed: int = 0) -> None:
