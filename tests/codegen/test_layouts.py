@@ -436,3 +436,17 @@ def test_short_sums_go_along_lines(columns, steps, order, pack):
     table = {name: buffer(name, array) for name, array in zeros.items()}
     found = choose_schedule(product_of(*zeros.values(), "jk"), table, AVX2)
     assert (found.order, found.pack) == (tuple(order), pack)
+
+
+@pytest.mark.parametrize(("first", "second"), [(16, 16), (4, 33), (17, 3)])
+def test_loops_side_by_side_that_share_an_axis(rng, first, second):
+    """Each is best along another axis, of which the first has both: one of them is chosen."""
+    x, z = (rng.random((first, n), np.float32) for n in (second, first))
+    h, y = np.zeros_like(x), np.zeros_like(z)
+    turned = For(axes(i=first, a=second), (Store("h", at("i", "a"), load("x", x, "i", "a")),))
+    straight = For(axes(b=first, i=first), (Store("y", at("b", "i"), load("z", z, "b", "i")),))
+    nest = scheduled(kernel(turned, straight), x=x, h=h, y=y, z=z)
+    assert len(nest.schedule.vector) == 1
+    run(nest, x=x, h=h, y=y, z=z)
+    np.testing.assert_array_equal(h, x)
+    np.testing.assert_array_equal(y, z)

@@ -7,7 +7,7 @@ vectors.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from nncompiler.ir.kernel import (
@@ -25,7 +25,7 @@ from nncompiler.ir.kernel import (
 from nncompiler.ir.once import once
 from nncompiler.ir.scalar import PRIMITIVES, Affine, Apply, Index, Load, axes_of
 from nncompiler.passes.tiling.accesses import nodes, stride_of
-from nncompiler.record import dataclass
+from nncompiler.record import dataclass, replace
 
 Buffers: TypeAlias = Mapping[str, Buffer]
 
@@ -40,10 +40,23 @@ _SQUARE = 4
 
 @dataclass(frozen=True, slots=True)
 class LoopLanes:
-    """Picks at most one axis on each path of nesting."""
+    """Picks at most one axis on each path of nesting, if told, `among` these."""
 
     buffers: Buffers
     lanes: int
+    among: frozenset[str] | None = None
+
+    def chosen(self, body: Sequence[Stmt]) -> tuple[float, tuple[str, ...]]:
+        """Least cycles of `body`, and the axes: those that are best for each loop or, where one
+        loop has two of them, since loops side by side share axes, the one that is best for all.
+        """
+        cycles, names = self.best(body, None)
+        names = tuple(dict.fromkeys(names))
+        if not _meet(body, names):
+            return cycles, names
+        found = (replace(self, among=frozenset({n})).best(body, None) for n in names)
+        cycles, names = min(found, key=lambda option: option[0])
+        return cycles, tuple(dict.fromkeys(names))
 
     def best(self, body: Iterable[Stmt], lane: str | None) -> tuple[float, tuple[str, ...]]:
         """Least cycles of one run of `body` with `lane` over lanes already, and the axes chosen
@@ -64,7 +77,7 @@ class LoopLanes:
         options = [(points * (inside + 1), names)]
         ordered = isinstance(s, For) and s.ordered
         for axis in s.axes if lane is None and not ordered else ():
-            if axis.extent < 2:
+            if axis.extent < 2 or (self.among is not None and axis.name not in self.among):
                 continue
             trips = axis.extent // self.lanes + (_MASKED if axis.extent % self.lanes else 0)
             inside, names = self.inside(s, axis.name)
@@ -86,6 +99,16 @@ class LoopLanes:
         if lane is None or stride_of(index, buffer, lane) in (0, 1):
             return 1.0
         return LANE * self.lanes
+
+
+def _meet(body: Iterable[Stmt], names: Collection[str], around: int = 0) -> bool:
+    """Whether a path of nesting, with so many of the axes `around` it, has two of them."""
+    for s in body:
+        if isinstance(s, (For, Fold)):
+            count = around + sum(a.name in names for a in s.axes)
+            if count > 1 or _meet(s.body, names, count):
+                return True
+    return False
 
 
 @once

@@ -90,8 +90,7 @@ def _search(
     widest = max((t.bytes for t in local_types(kernel).values()), default=4)
     for s in statements(kernel.body):
         widest = max([widest, *(e.dtype.bytes for e in expressions(s))])
-    cost, names = LoopLanes(buffers, machine.vector_bytes // widest).best(kernel.body, None)
-    vector = tuple(dict.fromkeys(names))
+    cost, vector = LoopLanes(buffers, machine.vector_bytes // widest).chosen(kernel.body)
     order = loop_order(kernel, buffers)
     rows, together = side_by_side(kernel.body, vector, order, machine.vector_bytes // widest)
     return cost, Schedule(vector=vector, register=rows, order=order, unroll=together)
