@@ -13,7 +13,7 @@ from nncompiler.ir.kernel import Fold, For, Kernel, Schedule, Store
 from nncompiler.ir.scalar import Ref, apply
 from nncompiler.ir.tile_roles import run_on
 from nncompiler.passes.tiling.tile import choose_schedule
-from tests.nest_harness import at, axes, buffer, kernel, load, run
+from tests.nest_harness import AVX2, AVX512, at, axes, buffer, kernel, load, run
 
 LEVELS = ("x86-64-v2", "x86-64-v3", "host")
 
@@ -81,7 +81,7 @@ def test_lines_of_a_round():
     assert run_on(10, 16, 31) is None  # no four rounds of eight lines
 
 
-@pytest.mark.parametrize("machine", [(64, 32), (32, 16)])
+@pytest.mark.parametrize("machine", [AVX512, AVX2])
 @pytest.mark.parametrize("columns", [2, 3, 5, 10])
 def test_columns_are_lanes_where_lines_run_on(columns, machine):
     """The planner knows it: nothing is turned for one row. Where lines have gaps it is."""
@@ -90,10 +90,11 @@ def test_columns_are_lanes_where_lines_run_on(columns, machine):
 
     def chosen() -> Schedule:
         table = {name: buffer(name, array) for name, array in arrays.items()}
-        return choose_schedule(product(**arrays), table, *machine)
+        return choose_schedule(product(**arrays), table, machine)
 
     assert (chosen().vector, chosen().pack) == (("j",), 0)
-    assert chosen().tile == (1, -(-columns // (machine[0] // 4)) * (machine[0] // 4))
+    lanes = machine.vector_bytes // 4
+    assert chosen().tile == (1, -(-columns // lanes) * lanes)
     if columns == 3:
         arrays["b"] = np.zeros((1, 512, 11), np.float32)[:, :, :3]
         assert chosen().vector == ("k",)
