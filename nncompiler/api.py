@@ -125,7 +125,7 @@ def _compile(
         from nncompiler import driver
 
         clock = Clock()
-        options = _options(wanted)
+        options = options_of(wanted)
         artifact = driver.compile_artifact(
             driver.decode_source(wanted.source, wanted.name),
             [dict(b) for b in wanted.bindings],
@@ -185,7 +185,9 @@ def kept_objects(store: Cache) -> Compile:
     return objects
 
 
-def _options(wanted: Request) -> Options:
+def options_of(wanted: Request) -> Options:
+    """Of each compilation; `UserError` for functions that no model has and weights that cannot be
+    read."""
     from nncompiler import driver
 
     functions = None if wanted.functions is None else driver.check_functions(wanted.functions)

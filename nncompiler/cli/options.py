@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nncompiler.api import MAX_SIZE, Request, Sizes, read_weights, request
+from nncompiler.api import MAX_SIZE, Request, Sizes, options_of, request
 from nncompiler.cli import UsageError
 from nncompiler.errors import UserError
 
@@ -249,13 +249,9 @@ def compilation_of(
     """The stages of a file, for verbs that look at them one by one."""
     from nncompiler import driver
 
-    wanted = request_of(args)
+    wanted = request_of(args, functions=None if functions is None else tuple(functions))
     with argument("NN0902"):
-        chosen = None if functions is None else driver.check_functions(functions)
-    settings = driver.Options(
-        wanted.dtype, wanted.cpu, direct=wanted.direct, functions=chosen,
-        frozen=None if wanted.weights is None else read_weights(wanted.weights),
-    )  # fmt: skip
+        settings = options_of(wanted)
     source = driver.decode_source(wanted.source, wanted.name)
     return driver.Compilation(source, dict(wanted.bindings[0]), settings)
 

@@ -47,12 +47,17 @@ def evaluate(function: Function, arguments: Sequence[Array]) -> tuple[Array, ...
         p.value: a for p, a in zip(function.params, arguments, strict=True)
     }
     for node in function.nodes:
-        with np.errstate(all="ignore"):
-            found = lookup(node.op).reference(node, *(values[v] for v in node.inputs))
-        outputs = found if isinstance(found, tuple) else (found,)
-        _check(node, outputs)
-        values.update(zip(node.outputs, map(np.asarray, outputs), strict=True))
+        evaluate_node(node, values)
     return tuple(values[v] for _, v in function.results)
+
+
+def evaluate_node(node: Node, values: dict[Value, Array]) -> None:
+    """Put what a node makes of `values` beside them."""
+    with np.errstate(all="ignore"):
+        found = lookup(node.op).reference(node, *(values[v] for v in node.inputs))
+    outputs = found if isinstance(found, tuple) else (found,)
+    _check(node, outputs)
+    values.update(zip(node.outputs, map(np.asarray, outputs), strict=True))
 
 
 def _check(node: Node, outputs: tuple[Array, ...]) -> None:

@@ -6,7 +6,7 @@ rather than zeros. Every index is checked against its buffer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,9 +58,8 @@ def _place(
 ) -> dict[str, Array]:
     """Every buffer as an array on its bytes."""
     table = plan.table()
-    memory: dict[str, Array] = {}
 
-    def bytes_of(buffer: Buffer) -> Array:
+    def memory(buffer: Buffer) -> Array:
         match buffer.space:
             case "arena":
                 return arena[buffer.offset or 0 :]
@@ -68,25 +67,38 @@ def _place(
                 return state[buffer.offset or 0 :]
             case "constant":
                 return np.frombuffer(buffer.data or b"", np.uint8)
-            case "argument":
-                return _argument(buffer, arguments)
             case _:
-                if buffer.base not in table or table[buffer.base] is buffer:
-                    raise CompilerBug("NN0392", f"view '{buffer.name}' has no base")
-                return bytes_of(table[buffer.base])[buffer.offset or 0 :]
+                return _argument(buffer, arguments)
 
-    for buffer in plan.buffers:
-        data = bytes_of(buffer)
-        if data.size < buffer.nbytes:
-            raise CompilerBug("NN0392", f"buffer '{buffer.name}' ends outside its {buffer.space}")
-        size = buffer.type.dtype.bytes
-        strides = tuple(s * size for s in buffer.layout)
-        # an empty buffer may stand at the very end of its block
-        source = data if buffer.type.size else np.empty(size, np.uint8)
-        memory[buffer.name] = np.ndarray(
-            buffer.type.shape, buffer.type.dtype.numpy, source.data, 0, strides
-        )
-    return memory
+    return {b.name: array_of(b, table, memory) for b in plan.buffers}
+
+
+def array_of(
+    buffer: Buffer, table: Mapping[str, Buffer], memory: Callable[[Buffer], Array]
+) -> Array:
+    """A buffer as an array on its bytes; `memory` has those of a buffer that is no view, and what
+    follows them."""
+    data = _bytes_of(buffer, table, memory)
+    if data.size < buffer.nbytes:
+        raise CompilerBug("NN0392", f"buffer '{buffer.name}' ends outside its {buffer.space}")
+    size = buffer.type.dtype.bytes
+    strides = tuple(s * size for s in buffer.layout)
+    # an empty buffer may stand at the very end of its block
+    source = data if buffer.type.size else np.empty(size, np.uint8)
+    dtype = buffer.type.dtype.numpy
+    found: Array = np.ndarray(buffer.type.shape, dtype, source.data, 0, strides)
+    return found
+
+
+def _bytes_of(
+    buffer: Buffer, table: Mapping[str, Buffer], memory: Callable[[Buffer], Array]
+) -> Array:
+    if buffer.space != "view":
+        return memory(buffer)
+    base = table.get(buffer.base or "")
+    if base is None or base is buffer:
+        raise CompilerBug("NN0392", f"view '{buffer.name}' has no base")
+    return _bytes_of(base, table, memory)[buffer.offset or 0 :]
 
 
 def _argument(buffer: Buffer, arguments: Mapping[str, Array]) -> Array:

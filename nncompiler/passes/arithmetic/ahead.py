@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from nncompiler.ir.kernel import Kernel, Plan, step_reads_and_writes
+from nncompiler.ir.kernel import Buffer, Kernel, Plan, step_reads_and_writes
 from nncompiler.ir.lifetimes import roots_of
 from nncompiler.ir.model import HEADER_BYTES
 from nncompiler.passes.lowering.rewriting import numbered
@@ -49,10 +49,7 @@ def early_steps(plan: Plan) -> Iterator[bool]:
     size of a batch as inputs are, and would wait in the arena.
     """
     touched = _touched(plan)
-    known = {
-        b.name for b in plan.buffers
-        if b.space == "constant" or (b.space == "state" and (b.offset or 0) >= HEADER_BYTES)
-    }
+    known = {b.name for b in plan.buffers if is_given(b)}
     written = [n for _, writes in touched for n in writes]
     once = {n for n, times in Counter(written).items() if times == 1}
     changed = not known.isdisjoint(written)
@@ -61,6 +58,11 @@ def early_steps(plan: Plan) -> Iterator[bool]:
         found = found and reads - writes <= known and writes <= once
         known |= writes if found else set()
         yield found
+
+
+def is_given(b: Buffer) -> bool:
+    """Whether it is there before the first step: a parameter or a constant."""
+    return b.space == "constant" or (b.space == "state" and (b.offset or 0) >= HEADER_BYTES)
 
 
 def _touched(plan: Plan) -> list[tuple[set[str], ...]]:

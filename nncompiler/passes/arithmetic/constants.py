@@ -17,24 +17,20 @@ from collections.abc import Mapping
 import numpy as np
 
 from nncompiler.ir.interp_kernel import run_kernel
+from nncompiler.ir.interp_plan import array_of
 from nncompiler.ir.kernel import Buffer, Kernel, Plan, reads_and_writes, step_reads_and_writes
 from nncompiler.ir.lifetimes import roots_of
 from nncompiler.ir.model import HEADER_BYTES
 from nncompiler.ir.types import Array
-from nncompiler.passes.arithmetic.ahead import early_steps
+from nncompiler.passes.arithmetic.ahead import early_steps, is_given
 from nncompiler.passes.lowering.rewriting import numbered
 from nncompiler.record import replace
-
-
-def is_constant(b: Buffer) -> bool:
-    """Whether it is one where parameters are."""
-    return b.space == "constant" or (b.space == "state" and (b.offset or 0) >= HEADER_BYTES)
 
 
 def of_constants(kernel: Kernel, buffers: Mapping[str, Buffer]) -> bool:
     """Whether a kernel reads constants alone, so that it takes no time later."""
     reads, writes = reads_and_writes(kernel)
-    return all(is_constant(buffers[n]) for n in reads - writes)
+    return all(is_given(buffers[n]) for n in reads - writes)
 
 
 def compute_constants(
@@ -48,6 +44,10 @@ def compute_constants(
     roots = roots_of(table)
     memory = {n: np.ascontiguousarray(a).reshape(-1) for n, a in values.items()}
     made, kept = set[str](), []
+
+    def bytes_of(b: Buffer) -> Array:
+        return np.frombuffer(b.data, np.uint8) if b.data else memory[b.name].view(np.uint8)
+
     known = {b.name for b in plan.buffers if b.name in values or b.space == "constant"}
     for step, early in zip(plan.steps, early_steps(plan), strict=True):
         reads, writes = step_reads_and_writes(step)
@@ -59,7 +59,8 @@ def compute_constants(
         known |= made
         for n in made - memory.keys():
             memory[n] = np.zeros(_size(table[n]), table[n].type.dtype.numpy)
-        run_kernel(step, {n: _array(table, n, memory) for n in reads | writes}, {})
+        arrays = {n: array_of(table[n], table, bytes_of) for n in reads | writes}
+        run_kernel(step, arrays, {})
     read = {roots[n] for step in kept for n in step_reads_and_writes(step)[0]}
     buffers = tuple(
         replace(b, space="state", offset=HEADER_BYTES) if b.name in made else b
@@ -73,16 +74,3 @@ def compute_constants(
 def _size(b: Buffer) -> int:
     """Elements from the first to behind the last one."""
     return b.nbytes // b.type.dtype.bytes
-
-
-def _array(table: Mapping[str, Buffer], name: str, memory: Mapping[str, Array]) -> Array:
-    """A buffer on the memory of what it is a view of."""
-    b = root = table[name]
-    start = 0
-    while root.base is not None:
-        start += root.offset or 0
-        root = table[root.base]
-    flat = np.frombuffer(root.data, np.uint8) if root.data else memory[root.name].view(np.uint8)
-    elements = flat[start : start + b.nbytes].view(b.type.dtype.numpy)
-    strides = [s * elements.itemsize for s in b.layout]
-    return np.lib.stride_tricks.as_strided(elements, b.type.shape, strides)

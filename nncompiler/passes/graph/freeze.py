@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from nncompiler.ir.graph import Builder, Function, Node, Param, Value
+from nncompiler.ir.interp import evaluate_node
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import Array
 from nncompiler.passes.graph.dce import DeadCode
@@ -85,11 +86,7 @@ class _Constants:
         found = cls({v: values[v.name] for v in function.params_of("param", "state")})
         for node in function.nodes:
             if _computable(node) and found.values.keys() >= set(node.inputs):
-                operands = [found.values[v] for v in node.inputs]
-                with np.errstate(all="ignore"):
-                    arrays = lookup(node.op).reference(node, *operands)
-                outputs = arrays if isinstance(arrays, tuple) else (arrays,)
-                found.values.update(zip(node.outputs, map(np.asarray, outputs), strict=True))
+                evaluate_node(node, found.values)
                 found.makers.update((v, node) for v in node.outputs)
         return found
 

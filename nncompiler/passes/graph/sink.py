@@ -54,10 +54,11 @@ class Sink:
 
 def _sunk(loop: Node, makers: dict[str, Node], readers: Counter[str]) -> Node:
     """The loop with those of its sequences made in it that may be."""
-    for j, (value, axis) in enumerate(zip(loop.inputs, loop.ints("axes"), strict=False)):
-        step = _Step(makers, readers, {p.value.name for p in scan_parts(loop).body.params})
-        step.names |= {v.name for n in scan_parts(loop).body.nodes for v in n.outputs}
-        step.make(value, axis, scan_parts(loop).params[j])
+    s = scan_parts(loop)
+    names = {v.name for v in (*s.params, *(v for n in s.body.nodes for v in n.outputs))}
+    for j, (value, axis) in enumerate(zip(loop.inputs, s.axes, strict=False)):
+        step = _Step(makers, readers, set(names))
+        step.make(value, axis, s.params[j])
         own = sum(v.type.size for v, _, _ in step.sequences)
         if step.nodes and _FEWER * own <= value.type.size:
             return _sunk(_with(loop, j, step), makers, readers)
