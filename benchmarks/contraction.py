@@ -118,14 +118,14 @@ class Measured:
         same = stretch[:, None] == stretch
         together = [undisturbed(np.concatenate(found)) @ same for found in times]
         faster = together[0] / together[-1]
-        machine = Machine(run.peak, run.bandwidth)
+        machine, touched = Machine(run.peak, run.bandwidth), clocked[0].costs.touched
         every = zip(
             clocked[0].costs.kernels, c.plans[function].kernels(), fastest, faster, strict=True
         )
         self.found = [
             Figure(
                 cost, points(kernel), 2 * cost.work.multiply_adds / one / run.peak,
-                machine.limit(cost.work, cost.calls) / one, speedup,
+                machine.limit(cost.work, cost.calls, cost.far, touched) / one, speedup,
             )
             for cost, kernel, one, speedup in every if cost.work.multiply_adds
         ]  # fmt: skip
@@ -265,7 +265,8 @@ def main() -> None:
     os.sched_setaffinity(0, set(cores[-options.threads :]))
     run = Run(options.threads)
     text = "# Contractions\n\nShares of the FMA peak and of the roofline (the longer of that and "
-    text += "the bytes at the bandwidth of the memory they fit), on one thread. The kernels are "
+    text += "the bytes at the bandwidth of the memory they fit; of weights that a function reads "
+    text += "once, of the memory that all fits which it touches), on one thread. The kernels are "
     text += "those of compiled models, with all that is fused into them; what is below its target "
     text += "by both is bold. Single products forward are those of inference: in training the "
     text += "same kernel makes the loss.\n\n"

@@ -128,6 +128,8 @@ def test_roofline_by_hand():
     assert machine.limit(Work(read=2000)) == 2e-5
     assert machine.limit(Work(read=2000), calls=2) == 2e-6
     assert machine.limit(Work(read=10**7)) == 0.1
+    assert machine.limit(Work(read=900), far=500, touched=2000) == 4e-7 + 5e-6
+    assert machine.limit(Work(read=900), far=500, touched=1000) == 9e-7
     cost = KernelCost("k0", (1,), ("add",), "", "loops", Work(500, 0, 100, 0))
     (kernel,) = timing.timed(Profile("f", (), (cost,)), machine, [4e-6], [2e-6])
     assert (kernel.flop_rate, kernel.byte_rate, kernel.roofline) == (2.5e8, 2.5e7, 0.5)

@@ -57,6 +57,16 @@ def _lines(report, function):
     return {x.line: x for x in profile.lines}
 
 
+def test_what_is_read_once_in_a_call(report):
+    """Weights and input are far: all else is touched before the next call reads them."""
+    x, h, y, first, second = 5 * 7, 5 * 6, 5 * 3, 7 * 6 + 6, 6 * 3 + 3
+    infer = next(p for p in report.profiles if p.function == "infer")
+    assert infer.touched == 4 * (x + h + y + first + second)
+    assert [k.far for k in infer.kernels] == [4 * (x + first), 4 * second]
+    step = next(p for p in report.profiles if p.function == "train_step")
+    assert sum(k.far for k in step.kernels) < sum(k.far for k in infer.kernels)  # read twice
+
+
 def test_hand_built_network():
     """5 rows through 7-6-4-3: 91 parameters, 390 multiply-adds forward, 390 + 180 backward."""
     options = Options(functions=("grad", "train_step", "apply"))

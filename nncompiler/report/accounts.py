@@ -35,7 +35,7 @@ from nncompiler.report.cost import (
     Work,
 )
 from nncompiler.report.shares import Share, computes, is_copy, members, repeated, shares
-from nncompiler.report.traffic import traffic
+from nncompiler.report.traffic import distances, traffic
 
 if TYPE_CHECKING:
     from nncompiler.driver import Compilation
@@ -130,8 +130,12 @@ def _profile(c: Compilation, accounts: _Accounts) -> Profile:
             rows[line] = _charged(rows[line], node, work, share.kernel.name, forward)
     if rows[NOWHERE] == LineCost(NOWHERE, ""):
         del rows[NOWHERE]
-    kernels = tuple(_kernel(share, accounts) for share in accounts.kernels)
-    return Profile(accounts.function.name, tuple(rows.values()), kernels)
+    touched, far = distances(accounts.plan)
+    kernels = tuple(
+        replace(_kernel(share, accounts), far=far.get(share.kernel.name, 0))
+        for share in accounts.kernels
+    )
+    return Profile(accounts.function.name, tuple(rows.values()), kernels, touched)
 
 
 def _charged(row: LineCost, node: Node, work: Work, kernel: str, forward: bool) -> LineCost:

@@ -65,7 +65,9 @@ class LineCost:
 class KernelCost:
     """`operators` are those fused into it, in order; `space` its loops; `lines` its origin.
 
-    `work` is that of all its `calls` in one call of the function.
+    `work` is that of all its `calls` in one call of the function. Of the bytes that it reads,
+    `far` are parameters and arguments that nothing else of the function touches: before they are
+    read again, all that the function touches has been.
     """
 
     name: str
@@ -75,6 +77,7 @@ class KernelCost:
     schedule: str
     work: Work
     calls: int = 1
+    far: int = 0
 
     @property
     def intensity(self) -> float:
@@ -106,11 +109,13 @@ class FunctionCost:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One function in detail: all lines of the source, then `NOWHERE` if anything is there."""
+    """One function in detail: all lines of the source, then `NOWHERE` if anything is there;
+    `touched` are the bytes of all that its kernels read and write."""
 
     function: str
     lines: tuple[LineCost, ...]
     kernels: tuple[KernelCost, ...]
+    touched: int = 0
 
     @property
     def total(self) -> LineCost:

@@ -1,7 +1,8 @@
 """Measured times beside what the kernels do: FLOP/s, bytes/s and the share of the roofline.
 
 The roofline of a kernel is the longer of two times: its multiply-adds at the FMA peak, and its
-bytes at the read bandwidth of the smallest level of memory that holds what one call touches.
+bytes at the read bandwidth of the smallest level of memory that holds what one call touches; what
+the function reads once, at that of the level that holds all that the function touches.
 """
 
 from __future__ import annotations
@@ -26,12 +27,17 @@ class Machine:
     bandwidth: Mapping[int, float]
     threads: int = 1
 
-    def limit(self, work: Work, calls: int = 1) -> float:
-        """Seconds that `work`, spread over so many calls, takes at least."""
+    def limit(self, work: Work, calls: int = 1, far: int = 0, touched: int = 0) -> float:
+        """Seconds that `work`, spread over so many calls, takes at least; `far` of its bytes lie
+        where there is room for `touched`."""
         once = work.bytes / calls
-        fitting = [n for n in sorted(self.bandwidth) if once <= n * self.threads]
-        speed = self.bandwidth[fitting[0] if fitting else max(self.bandwidth)]
-        return max(2 * work.multiply_adds / self.peak, work.bytes / speed)
+        moving = (work.bytes - far) / self._speed(once) + far / self._speed(max(once, touched))
+        return max(2 * work.multiply_adds / self.peak, moving)
+
+    def _speed(self, size: float) -> float:
+        """Bytes/s of the smallest level of memory that holds so many."""
+        fitting = [n for n in sorted(self.bandwidth) if size <= n * self.threads]
+        return self.bandwidth[fitting[0] if fitting else max(self.bandwidth)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ def timed(
 ) -> tuple[KernelTime, ...]:
     """The kernels of a profile with their times, in the same order."""
     return tuple(
-        KernelTime(k, m, f, machine.limit(k.work, k.calls))
+        KernelTime(k, m, f, machine.limit(k.work, k.calls, k.far, profile.touched))
         for k, m, f in zip(profile.kernels, medians, fastest, strict=True)
     )
 

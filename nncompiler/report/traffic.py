@@ -8,6 +8,7 @@ gather counts one element for each iteration.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from nncompiler.ir.kernel import (
@@ -51,6 +52,28 @@ def traffic(kernel: Kernel, plan: Plan) -> Traffic:
     for store in stores(kernel):
         writes.touch(store.buffer, store.index)
     return Traffic(reads.bytes(), writes.bytes())
+
+
+def distances(plan: Plan) -> tuple[int, dict[str, int]]:
+    """The bytes that all kernels of `plan` touch, and of each kernel outside loops, by its name,
+    those that it reads of parameters and arguments which no other one touches.
+    """
+    moved = {k.name: traffic(k, plan) for k in plan.kernels()}
+    sizes: dict[str, int] = {}
+    users = Counter[str]()
+    for t in moved.values():
+        for name in t.read.keys() | t.written.keys():
+            users[name] += 1
+            most = max(t.read.get(name, 0), t.written.get(name, 0))
+            sizes[name] = max(most, sizes.get(name, 0))
+    arena = {n for n in sizes if plan.buffer(n).space == "arena"}
+    given = sum(size for n, size in sizes.items() if n not in arena)
+    alone = {n for n in sizes if users[n] == 1} - arena
+    far = {
+        k.name: sum(size for n, size in moved[k.name].read.items() if n in alone)
+        for k in plan.steps if isinstance(k, Kernel)
+    }  # fmt: skip
+    return given + min(plan.arena_bytes, sum(sizes[n] for n in arena)), far
 
 
 def _counters(steps: Iterable[Step]) -> list[str]:
