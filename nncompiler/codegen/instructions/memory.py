@@ -61,11 +61,13 @@ class Memory(Addresses):
         found = self._from_memory(text, load.dtype, lanes.count)
         return found if guard is None else self.w.choose(guard, found, fill)
 
-    def prefetch(self, load: Load, write: bool = False) -> None:
-        """Ask for the cache line of an element, which may lie outside the buffer."""
+    def prefetch(self, load: Load, write: bool = False, level: int = 1) -> None:
+        """Ask for the cache line of an element, which may lie outside the buffer, in the first or
+        the second level of cache.
+        """
         place = self.places[load.buffer]
         pointer = ("ptr", self._pointer(place, self._address(place, load.index, {})))
-        hints = [("i32", str(int(write))), ("i32", "3"), ("i32", "1")]
+        hints = [("i32", str(int(write))), ("i32", str(4 - level)), ("i32", "1")]
         self.w.intrinsic("llvm.prefetch.p0", "void", [pointer, *hints])
 
     def _all(self, conditions: Sequence[Expr], memo: dict[int, Value]) -> Value | None:

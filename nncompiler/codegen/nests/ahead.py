@@ -4,7 +4,9 @@
 
 The steps of the outermost loop, `m`, are pages apart, and each reads or writes short pieces of
 some rows: too short for a prefetcher of hardware, which does not look beyond a page.
-Where a window is taken line by line each line asks for its own in the next step.
+Where a window is taken line by line each line asks for its own in the next step. They are asked
+for in the second-level cache: a core waits for few lines of the first level at a time (24 on
+Zen 4), as few as a step of the loop has, so that the next loads would stand behind them.
 """
 
 from __future__ import annotations
@@ -28,20 +30,20 @@ _PLACES = 4
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What is asked for: one element each of the pieces along the axis of the lanes, and whether
-    it is written; so many steps of the `outermost` axis ahead, one."""
+    """What is asked for: one element each of the pieces along the axis of the lanes, one step of
+    the `outermost` axis ahead."""
 
     outermost: str
     lanes: Axis
-    pieces: tuple[tuple[Load, bool], ...]
+    pieces: tuple[Load, ...]
 
     def ask(self, e: Emitter) -> None:
         """In front of the loop over lanes."""
         after = e.axes[self.outermost] + 1
-        for x, written in self.pieces:
+        for x in self.pieces:
             for first in range(0, self.lanes.extent, _LINE // x.dtype.bytes):
                 with e.scope({self.outermost: after, self.lanes.name: At.of(first)}):
-                    e.prefetch(x, written)
+                    e.prefetch(x, level=2)
 
 
 def ahead_of(
@@ -73,8 +75,8 @@ def ahead_of(
             written = isinstance(x, Store)
             found[x.buffer, x.index, written] = Load(x.buffer, x.index, place.dtype), written
     windows = Counter((x.buffer, written) for x, written in found.values())
-    pieces = [p for p in found.values() if windows[p[0].buffer, p[1]] >= _PLACES]
+    pieces = [x for x, written in found.values() if windows[x.buffer, written] >= _PLACES]
     inside = math.prod(a.extent for a in axes[1:])
-    size = sum(inside * x.dtype.bytes for x, _ in pieces)
+    size = sum(inside * x.dtype.bytes for x in pieces)
     # Windows overlap: about half of what they read is new.
     return Ahead(outermost.name, lanes, tuple(pieces)) if 0 < size // 2 <= _NEAR else None
