@@ -132,8 +132,11 @@ def test_predictions_are_new_arrays() -> None:
     for given in (data(4, 1), x, x.astype(np.float64), np.asfortranarray(x), x.tolist()):
         assert np.allclose(model.predict(given), expected(model, x), atol=1e-6)
     x.shape = (3, 4)
+    one = np.array(1, np.float32)
     for given, code in ((x, "NN0703"), ({"x": x}, "NN0703"), ({"y": x.T}, "NN0701"),
-                        ({"x": x.T, "z": x}, "NN0702"), (x.T + 1j, "NN0704")):  # fmt: skip
+                        ({"x": x.T, "z": x}, "NN0702"), (x.T + 1j, "NN0704"),
+                        (one, "NN0703"), ({"x": one}, "NN0703"), ({"x": one[()]}, "NN0703"),
+                        ({"x": np.ndarray}, "NN0703")):  # fmt: skip
         with pytest.raises(UserError) as error:
             model.predict(given)
         assert error.value.code == code

@@ -41,7 +41,8 @@ class Predictor:
             inputs = {self._names[0]: inputs}
         outputs = None
         if type(inputs) is dict:
-            call = self._calls.get(getattr(inputs.get(self._batched), "shape", (0,))[0])
+            rows = inputs.get(self._batched)
+            call = self._calls.get(len(rows)) if type(rows) is np.ndarray and rows.ndim else None
             outputs = call(inputs) if call else None
         if outputs is None:
             outputs = self._checked(inputs)
