@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +162,44 @@ def test_load_npz_refuses_damaged_files(tmp_path):
         with pytest.raises(UserError) as caught:
             datasets.load_npz(tmp_path / "d.npz")
         assert caught.value.code == "NN0752"
+
+
+HEADER = "{'descr': %s, 'fortran_order': False, 'shape': %s, }\n"
+
+
+@pytest.mark.parametrize("header", [
+    HEADER % ("'<f8'", "(2"), "'''", HEADER % ("[('a',)]", "(2,)"), HEADER % ("()", "(2,)"),
+    HEADER % ("'<f8'", "(-1,)"), HEADER % ("'<f8'", f"({2**62}, 4)"), "(" * 3000, "\\", "",
+])  # fmt: skip
+def test_load_npz_refuses_damaged_headers(tmp_path, header):
+    """Whatever the reader of headers makes of one."""
+    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + bytes(64)
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("a.npy", data)
+    with pytest.raises(UserError) as caught:
+        datasets.load_npz(tmp_path / "d.npz")
+    assert caught.value.code == "NN0752"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_load_npz_refuses_damaged_archives(tmp_path, method):
+    """However they are compressed; what is still read is what was written."""
+    np.save(tmp_path / "a.npy", rows := np.arange(200.0))
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", method) as archive:
+        archive.write(tmp_path / "a.npy", "a.npy")
+    whole, refused = (tmp_path / "d.npz").read_bytes(), 0
+    for at in range(30, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0xFF
+        (tmp_path / "d.npz").write_bytes(damaged)
+        try:
+            found = datasets.load_npz(tmp_path / "d.npz")
+        except UserError as error:
+            assert error.code == "NN0752"
+            refused += 1
+        else:
+            assert all(np.array_equal(array, rows) for array in found.values())
+    assert refused > 10
 
 
 def test_normalise_gives_the_worked_example():
