@@ -61,6 +61,26 @@ def test_predictions_are_those_of_the_model(files, threads, direct):
     assert not frozen.parameters
 
 
+@pytest.mark.parametrize("output", [
+    "w", "exp(w)", "sum(w)", "transpose(w, [1, 0])", "zeros(batch, 3, 4) + w", "w[:, 1:3]",
+])  # fmt: skip
+def test_outputs_of_parameters_alone(output, tmp_path):
+    """They are stored at each call, though all of them is known before."""
+    source = f"""model m {{
+        input x : f32[batch, 4]
+        param w : f32[3, 4] = normal()
+        output y = x * 2
+        output z = {output}
+    }}"""
+    plain = nncompiler.compile(source, batch=2)
+    plain.save(tmp_path / "w.npz")
+    frozen = nncompiler.compile(source, batch=2, freeze=tmp_path / "w.npz")
+    x = np.ones((2, 4), np.float32)
+    expected = plain.predict(x)
+    for name, array in frozen.predict(x).items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-6, atol=1e-6)
+
+
 def test_threads_make_the_same_bits(files):
     x, _ = data(8)
     found = [

@@ -41,7 +41,7 @@ def compute_constants(
     being.
     """
     table = plan.table()
-    roots = roots_of(table)
+    roots, results = roots_of(table), {a.buffer for a in plan.arguments}
     memory = {n: np.ascontiguousarray(a).reshape(-1) for n, a in values.items()}
     made, kept = set[str](), []
 
@@ -52,8 +52,9 @@ def compute_constants(
     for step, early in zip(plan.steps, early_steps(plan), strict=True):
         reads, writes = step_reads_and_writes(step)
         from_numbers = not reads or any(roots[n] not in known for n in reads - writes)
-        if not early or from_numbers or not isinstance(step, Kernel):
-            kept.append(step)  # what is filled with a number stays known by it
+        stays = from_numbers or not results.isdisjoint(roots[n] for n in writes)
+        if not early or stays or not isinstance(step, Kernel):
+            kept.append(step)  # what a number fills stays known by it, and results are stored
             continue
         made |= {roots[n] for n in writes}
         known |= made
