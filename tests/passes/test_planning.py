@@ -11,15 +11,19 @@ from nncompiler.ir.interp import run
 from nncompiler.ir.kernel import Plan, reads_and_writes
 from nncompiler.ir.model import Network
 from nncompiler.ir.sampling import random_arguments
+from nncompiler.ir.text import parse_plan, print_plan
 from nncompiler.ir.train import OptimizerSpec
 from nncompiler.ir.types import F32, TensorType
+from nncompiler.ir.verify_plan import verify_plan
 from nncompiler.passes.fusion.fuse import Fuse
 from nncompiler.passes.lowering.schedule import schedule
 from nncompiler.passes.manager import run_passes
 from nncompiler.passes.memory.arena import place
 from nncompiler.passes.pipelines import OPTIMISE
 from nncompiler.passes.training import optimizer
+from tests.differential import state_of
 from tests.networks import MATMUL, layout_of, mlp, run_planned
+from tests.random_graphs import random_function
 
 ADAM = OptimizerSpec("adam", (("lr", 0.01), ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8)))
 
@@ -165,3 +169,25 @@ def test_results_that_are_views_parameters_or_twice_the_same() -> None:
     )
     agrees(f)
     agrees(f, fused=False)
+
+
+def test_a_product_of_single_elements_is_no_sum() -> None:
+    """A convolution of one channel by windows of one element has no axis to be summed along; what
+    is behind the edge of an image is guarded all the same."""
+    b = Builder("f")
+    x = b.param("input", "x", TensorType(F32, (2, 1, 5)))
+    w = b.param("param", "w", TensorType(F32, (3, 1, 1)))
+    y = b.emit("contract", x, w, spec="n o h=7 c r: n c h+r-1, o c r -> n o h")
+    plan = agrees(b.finish([("y", b.emit("add", y, b.emit("exp", y)))]))
+    assert verify_plan(plan) == [] and "sum" not in print_plan(plan)
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_plans_of_random_graphs_are_sound(first: int) -> None:
+    """And their text is read back."""
+    for seed in range(first, first + 20):
+        f = random_function(seed)
+        plan = place(schedule(run_passes(f, OPTIMISE), state_of([f], F32)))
+        assert verify_plan(plan) == [], seed
+        text = print_plan(plan)
+        assert print_plan(parse_plan(text)) == text, seed

@@ -266,6 +266,9 @@ class _Nest:
     ) -> tuple[Expr, ...]:
         cross = node is self.frame.cross
         axes = self.frame_axes if cross else self.new_axes([n for n in extents if n != 1])
+        if not axes:  # a single term
+            one = element(_affine(extents, ()))
+            return tuple(self.bind(self.scopes[-1], node.output, v) for v in one)
         self.scopes.append(_Scope(axes))
         values = element(self.cross_index(node) if cross else _affine(extents, axes))
         if cross:
