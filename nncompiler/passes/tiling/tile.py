@@ -26,8 +26,9 @@ from nncompiler.ir.kernel import (
 )
 from nncompiler.ir.machine import Machine
 from nncompiler.ir.nests import contraction
-from nncompiler.passes.tiling.contract import ContractionTiles
+from nncompiler.passes.tiling.contract import best_tile
 from nncompiler.passes.tiling.loops import LoopLanes, loop_order, transposition
+from nncompiler.passes.tiling.order import Order
 from nncompiler.passes.tiling.together import side_by_side
 from nncompiler.record import replace
 
@@ -82,7 +83,7 @@ def _search(
     form = contraction(kernel)
     if form is not None:
         lanes = machine.vector_bytes // form.products[0].a.dtype.bytes
-        found = ContractionTiles(form, buffers, lanes, machine).best()
+        found = best_tile(Order(form, buffers, lanes, machine))
         if found is not None:
             return found
     if (turned := transposition(kernel, buffers)) is not None:
