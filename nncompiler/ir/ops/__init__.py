@@ -2,6 +2,7 @@
 
 from nncompiler.ir.ops import (  # noqa: F401
     arithmetic,
+    constant,
     contract,
     control,
     index,

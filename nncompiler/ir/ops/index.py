@@ -9,7 +9,7 @@ import numpy as np
 from nncompiler.ir.graph import Builder, Node
 from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, expect_inputs, index_expr
 from nncompiler.ir.ops.common import Cotangents, Grads, expect_axis, integer, only
-from nncompiler.ir.ops.shape import dtype_of
+from nncompiler.ir.ops.constant import dtype_of
 from nncompiler.ir.scalar import Expr, Index, apply, cast, const
 from nncompiler.ir.types import F32, F64, I32, Array, TensorType
 
