@@ -13,9 +13,10 @@ import numpy as np
 from nncompiler.codegen.emit import build
 from nncompiler.codegen.module.abi import is_parallel
 from nncompiler.codegen.target import Target, host
+from nncompiler.ir.body import loads, reads_and_writes
 from nncompiler.ir.graph import Function, Value
 from nncompiler.ir.interp import retype, run
-from nncompiler.ir.kernel import Buffer, Kernel, Plan, loads, reads_and_writes
+from nncompiler.ir.kernel import Buffer, Kernel, Plan
 from nncompiler.ir.model import EntryPoint, Program, StateLayout, lay_out
 from nncompiler.ir.op import lookup
 from nncompiler.ir.types import F32, F64, Array, DType

@@ -22,8 +22,9 @@ import numpy as np
 
 from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.target import Target, host, select
+from nncompiler.ir.body import extents, stores
 from nncompiler.ir.interp_kernel import run_kernel
-from nncompiler.ir.kernel import Buffer, Kernel, Schedule, extents, stores
+from nncompiler.ir.kernel import Buffer, Kernel, Schedule
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.verify_schedule import verify_schedule
 from nncompiler.ir.workers import chain, shared_loops, split_problem

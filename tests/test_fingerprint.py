@@ -8,19 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from nncompiler.ir.body import accesses, reads_and_writes
 from nncompiler.ir.fingerprint import alike, fingerprint
-from nncompiler.ir.kernel import (
-    Axis,
-    Buffer,
-    Fold,
-    For,
-    Kernel,
-    Let,
-    Stmt,
-    Store,
-    accesses,
-    reads_and_writes,
-)
+from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
 from nncompiler.ir.once import once
 from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply, const
 from nncompiler.ir.types import F32, F64, TensorType

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nncompiler.ir.body import reads_and_writes
 from nncompiler.ir.graph import Function, Node
-from nncompiler.ir.kernel import Kernel, Loop, Plan, Step, reads_and_writes
+from nncompiler.ir.kernel import Kernel, Loop, Plan, Step
 
 _COLOURS = {
     "input": "#cfe8ff", "target": "#ffe3c2", "param": "#d8f5d0", "slot": "#eadcf8",

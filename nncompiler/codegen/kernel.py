@@ -21,17 +21,9 @@ from nncompiler.codegen.nests.loops import Nest
 from nncompiler.codegen.nests.turn import emit_turn
 from nncompiler.codegen.target import Target
 from nncompiler.errors import CompilerBug
+from nncompiler.ir.body import expressions, statements
 from nncompiler.ir.fingerprint import alike, fingerprint, signature
-from nncompiler.ir.kernel import (
-    Buffer,
-    Fold,
-    For,
-    Kernel,
-    Stmt,
-    Store,
-    expressions,
-    statements,
-)
+from nncompiler.ir.kernel import Buffer, Fold, For, Kernel, Stmt, Store
 from nncompiler.ir.scalar import Affine, Expr, Iota, Load, children
 from nncompiler.record import dataclass
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from nncompiler.ir.body import accesses
 from nncompiler.ir.fingerprint import alike, signature
-from nncompiler.ir.kernel import Buffer, Kernel, Loop, Step, Stmt, Store, accesses
+from nncompiler.ir.kernel import Buffer, Kernel, Loop, Step, Stmt, Store
 from nncompiler.ir.scalar import Affine
 from nncompiler.record import dataclass
 

@@ -7,15 +7,8 @@ from __future__ import annotations
 
 import re
 
-from nncompiler.ir.kernel import (
-    SPACES,
-    Buffer,
-    Kernel,
-    Loop,
-    Plan,
-    Step,
-    reads_and_writes,
-)
+from nncompiler.ir.body import reads_and_writes
+from nncompiler.ir.kernel import SPACES, Buffer, Kernel, Loop, Plan, Step
 from nncompiler.ir.lifetimes import lifetimes, outermost_loops
 from nncompiler.ir.model import ALIGNMENT, HEADER_BYTES
 from nncompiler.ir.text.plan import plan_lines

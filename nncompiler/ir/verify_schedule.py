@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from nncompiler.ir.kernel import Fold, For, Kernel, Store, loads, statements
+from nncompiler.ir.body import loads, statements
+from nncompiler.ir.kernel import Fold, For, Kernel, Store
 from nncompiler.ir.scalar import axes_of
 from nncompiler.ir.verify import Diagnostic
 from nncompiler.ir.verify_contraction import contraction_problem

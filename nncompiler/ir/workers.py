@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from nncompiler.ir.body import accesses, extents, loads, stores
 from nncompiler.ir.kernel import (
     Axis,
     Buffer,
@@ -31,10 +32,6 @@ from nncompiler.ir.kernel import (
     Step,
     Stmt,
     Store,
-    accesses,
-    extents,
-    loads,
-    stores,
 )
 from nncompiler.ir.scalar import Affine, Index, Load
 from nncompiler.record import dataclass

@@ -23,20 +23,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from nncompiler.ir.body import expressions
 from nncompiler.ir.fingerprint import alike
-from nncompiler.ir.kernel import (
-    Axis,
-    Buffer,
-    Fold,
-    For,
-    Kernel,
-    Loop,
-    Plan,
-    Schedule,
-    Step,
-    Stmt,
-    expressions,
-)
+from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Loop, Plan, Schedule, Step, Stmt
 from nncompiler.ir.scalar import PRIMITIVES, Apply, Expr, children
 from nncompiler.ir.workers import (
     MOST_PARTS,

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from nncompiler.ir.analysis import UPDATE
+from nncompiler.ir.body import stores
 from nncompiler.ir.graph import Function, Node, Value
-from nncompiler.ir.kernel import For, Kernel, Loop, Plan, Step, Store, stores
+from nncompiler.ir.kernel import For, Kernel, Loop, Plan, Step, Store
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.op import lookup
 from nncompiler.ir.ops.scan import scan_parts

@@ -11,20 +11,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from nncompiler.ir.kernel import (
-    Fold,
-    For,
-    Kernel,
-    Let,
-    Loop,
-    Plan,
-    Step,
-    Stmt,
-    Store,
-    extents,
-    loads,
-    stores,
-)
+from nncompiler.ir.body import extents, loads, stores
+from nncompiler.ir.kernel import Fold, For, Kernel, Let, Loop, Plan, Step, Stmt, Store
 from nncompiler.ir.scalar import Affine, Expr, Index, Ref, axes_of, walk
 from nncompiler.record import dataclass, field
 

@@ -14,7 +14,8 @@ from nncompiler.codegen.kernel import emit_kernel
 from nncompiler.codegen.nests.clip import Bounds, Edge, clip
 from nncompiler.codegen.target import host, select
 from nncompiler.driver import Compilation, Options, read_source
-from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Store, reads_and_writes
+from nncompiler.ir.body import reads_and_writes
+from nncompiler.ir.kernel import Fold, For, Plan, Schedule, Store
 from nncompiler.ir.scalar import F32, I32, Affine, Iota, Load, Ref, apply, const
 from nncompiler.ir.verify_kernel import verify_kernel
 from nncompiler.passes.layout.strides import reshaped

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nncompiler.driver import Compilation, Options, read_source
+from nncompiler.ir.body import step_reads_and_writes
 from nncompiler.ir.interp import run
-from nncompiler.ir.kernel import step_reads_and_writes
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.verify_plan import verify_plan
 from nncompiler.passes.arithmetic.ahead import ahead

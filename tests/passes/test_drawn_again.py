@@ -8,9 +8,9 @@ import pytest
 import nncompiler
 from nncompiler.driver import Compilation, Options, read_source
 from nncompiler.ir.analysis import generated
+from nncompiler.ir.body import loads
 from nncompiler.ir.graph import Function, Value
 from nncompiler.ir.interp import run
-from nncompiler.ir.kernel import loads
 from nncompiler.passes.training.optimizer import train_step
 
 HEAD = "model m() {\n    input x : f32[batch, 7, 6]\n    target t : f32[batch, 7, 5]\n"

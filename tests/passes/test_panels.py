@@ -10,9 +10,10 @@ import pytest
 
 from nncompiler.codegen.target import select
 from nncompiler.driver import Compilation, Options, read_source
+from nncompiler.ir.body import loads
 from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
-from nncompiler.ir.kernel import Kernel, Loop, Plan, loads
+from nncompiler.ir.kernel import Kernel, Loop, Plan
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.types import F64

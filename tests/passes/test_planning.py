@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nncompiler.ir.body import reads_and_writes
 from nncompiler.ir.graph import Builder, Function
 from nncompiler.ir.interp import run
-from nncompiler.ir.kernel import Plan, reads_and_writes
+from nncompiler.ir.kernel import Plan
 from nncompiler.ir.model import Network
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import parse_plan, print_plan

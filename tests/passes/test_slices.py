@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from nncompiler.driver import Compilation, Options, read_source
+from nncompiler.ir.body import statements
 from nncompiler.ir.interp import run
-from nncompiler.ir.kernel import Buffer, Fold, Kernel, Loop, Plan, statements
+from nncompiler.ir.kernel import Buffer, Fold, Kernel, Loop, Plan
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import print_plan
 from nncompiler.ir.text.plan import parse_plan

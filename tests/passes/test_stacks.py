@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from nncompiler.driver import Compilation, Options, read_source
+from nncompiler.ir.body import loads, stores
 from nncompiler.ir.interp import run
-from nncompiler.ir.kernel import Buffer, Loop, Plan, loads, stores
+from nncompiler.ir.kernel import Buffer, Loop, Plan
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.scalar import Affine
 from nncompiler.ir.types import F64

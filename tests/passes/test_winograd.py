@@ -12,9 +12,10 @@ import pytest
 
 import nncompiler
 from nncompiler.driver import Compilation, Options, read_source
+from nncompiler.ir.body import statements
 from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
-from nncompiler.ir.kernel import Buffer, For, Kernel, Plan, statements
+from nncompiler.ir.kernel import Buffer, For, Kernel, Plan
 from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.text import parse_plan, print_plan
 from nncompiler.ir.verify_plan import verify_plan

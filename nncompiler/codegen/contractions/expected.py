@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from nncompiler.codegen.instructions.emitter import Emitter
-from nncompiler.ir.kernel import Fold, Stmt, Store, expressions
+from nncompiler.ir.body import expressions
+from nncompiler.ir.kernel import Fold, Stmt, Store
 from nncompiler.ir.scalar import Affine, Index, Load, axes_of, walk
 
 #: Bytes of a cache line, and how many of all that is touched stay in the second-level cache.

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nncompiler.codegen.instructions.emitter import Emitter
-from nncompiler.ir.kernel import Fold, Stmt, Store, expressions
+from nncompiler.ir.body import expressions
+from nncompiler.ir.kernel import Fold, Stmt, Store
 from nncompiler.ir.scalar import Affine, Load, walk
 
 

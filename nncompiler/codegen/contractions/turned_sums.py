@@ -18,7 +18,8 @@ from nncompiler.codegen.instructions.blocks import Counter
 from nncompiler.codegen.instructions.value import Value, literal
 from nncompiler.codegen.instructions.writer import Writer
 from nncompiler.codegen.nests.turn import turned
-from nncompiler.ir.kernel import Fold, accesses, expressions, statements
+from nncompiler.ir.body import accesses, expressions, statements
+from nncompiler.ir.kernel import Fold
 from nncompiler.ir.scalar import Affine, Iota, Load, walk
 from nncompiler.record import replace
 

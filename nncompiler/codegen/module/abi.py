@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 
 from nncompiler.errors import CompilerBug
-from nncompiler.ir.kernel import Argument, Plan, stores
+from nncompiler.ir.body import stores
+from nncompiler.ir.kernel import Argument, Plan
 from nncompiler.ir.model import HEADER_BYTES, EntryPoint, Program, align
 from nncompiler.ir.types import DType, TensorType
 from nncompiler.record import dataclass

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 from nncompiler.codegen.instructions.address import At
 from nncompiler.codegen.instructions.emitter import Emitter
-from nncompiler.ir.kernel import Axis, Let, Stmt, Store, accesses
+from nncompiler.ir.body import accesses
+from nncompiler.ir.kernel import Axis, Let, Stmt, Store
 from nncompiler.ir.scalar import Affine, Load
 from nncompiler.record import dataclass
 

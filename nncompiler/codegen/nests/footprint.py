@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nncompiler.ir.body import expressions, statements
 from nncompiler.ir.combine import COMBINES
-from nncompiler.ir.kernel import Fold, Stmt, Store, expressions, statements
+from nncompiler.ir.kernel import Fold, Stmt, Store
 from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, Ref, children
 from nncompiler.ir.types import BOOL
 from nncompiler.record import dataclass

@@ -20,8 +20,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from nncompiler.ir.body import statements
 from nncompiler.ir.combine import COMBINES
-from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Schedule, Stmt, Store, statements
+from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Schedule, Stmt, Store
 from nncompiler.ir.scalar import Affine, Const, Expr
 from nncompiler.ir.text.expr import (
     Scope,

@@ -17,7 +17,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from nncompiler.ir.kernel import Buffer, Kernel, Plan, step_reads_and_writes
+from nncompiler.ir.body import step_reads_and_writes
+from nncompiler.ir.kernel import Buffer, Kernel, Plan
 from nncompiler.ir.lifetimes import roots_of
 from nncompiler.ir.model import HEADER_BYTES
 from nncompiler.passes.lowering.rewriting import numbered

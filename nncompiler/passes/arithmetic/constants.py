@@ -16,9 +16,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from nncompiler.ir.body import reads_and_writes, step_reads_and_writes
 from nncompiler.ir.interp_kernel import run_kernel
 from nncompiler.ir.interp_plan import array_of
-from nncompiler.ir.kernel import Buffer, Kernel, Plan, reads_and_writes, step_reads_and_writes
+from nncompiler.ir.kernel import Buffer, Kernel, Plan
 from nncompiler.ir.lifetimes import roots_of
 from nncompiler.ir.model import HEADER_BYTES
 from nncompiler.ir.types import Array

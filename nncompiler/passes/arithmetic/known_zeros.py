@@ -22,19 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from nncompiler.ir.kernel import (
-    Axis,
-    Fold,
-    For,
-    Kernel,
-    Let,
-    Plan,
-    Step,
-    Stmt,
-    Store,
-    extents,
-    stores,
-)
+from nncompiler.ir.body import extents, stores
+from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Plan, Step, Stmt, Store
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine, Load
 from nncompiler.passes.arithmetic.zero_facts import Forms, Locals, ZeroFacts, facts_of

@@ -29,22 +29,14 @@ from collections.abc import Container, Mapping, Sequence
 from itertools import count
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import (
-    Axis,
-    Buffer,
-    Fold,
-    For,
-    Kernel,
-    Let,
-    Plan,
-    Step,
-    Store,
+from nncompiler.ir.body import (
     accesses,
     extents,
     local_types,
     reads_and_writes,
     step_reads_and_writes,
 )
+from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Plan, Step, Store
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine, Load, Ref, walk
 from nncompiler.ir.types import TensorType

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count, pairwise
 from typing import TypeAlias
 
+from nncompiler.ir.body import extents, loads, local_types, reads_and_writes, stores
 from nncompiler.ir.kernel import (
     Axis,
     Buffer,
@@ -36,11 +37,6 @@ from nncompiler.ir.kernel import (
     Step,
     Stmt,
     Store,
-    extents,
-    loads,
-    local_types,
-    reads_and_writes,
-    stores,
 )
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine, Expr, Load, Ref

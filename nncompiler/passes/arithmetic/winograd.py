@@ -26,8 +26,9 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeAlias
 
+from nncompiler.ir.body import extents
 from nncompiler.ir.fingerprint import fingerprint, signature, with_names
-from nncompiler.ir.kernel import Axis, Buffer, Kernel, Loop, Plan, Step, extents
+from nncompiler.ir.kernel import Axis, Buffer, Kernel, Loop, Plan, Step
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine, Expr, Iota, Load, Ref, walk
 from nncompiler.passes.arithmetic.winograd_kernels import (

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store, local_types
+from nncompiler.ir.body import local_types
+from nncompiler.ir.kernel import Axis, Buffer, Fold, For, Kernel, Let, Stmt, Store
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply
 from nncompiler.ir.types import DType, TensorType

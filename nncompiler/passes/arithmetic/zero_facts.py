@@ -10,20 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import (
-    Buffer,
-    Kernel,
-    Let,
-    Plan,
-    Step,
-    Stmt,
-    Store,
-    expressions,
-    extents,
-    statements,
-    step_reads_and_writes,
-    stores,
-)
+from nncompiler.ir.body import expressions, extents, statements, step_reads_and_writes, stores
+from nncompiler.ir.kernel import Buffer, Kernel, Let, Plan, Step, Stmt, Store
 from nncompiler.ir.nests import Contraction
 from nncompiler.ir.scalar import Affine, Apply, Const, Expr, Iota, Load, Ref, children
 from nncompiler.record import dataclass, field

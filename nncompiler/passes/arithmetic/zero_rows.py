@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Step, Store, accesses, extents
+from nncompiler.ir.body import accesses, extents
+from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Step, Store
 from nncompiler.ir.scalar import Affine, Const, Expr, Load
 from nncompiler.record import dataclass, field
 

@@ -8,7 +8,8 @@ outside a padded image is outside for all of them. Inputs are copied once, in fr
 
 from __future__ import annotations
 
-from nncompiler.ir.kernel import Argument, Buffer, Kernel, Plan, Step, reads_and_writes
+from nncompiler.ir.body import reads_and_writes
+from nncompiler.ir.kernel import Argument, Buffer, Kernel, Plan, Step
 from nncompiler.passes.layout.strides import (
     PACKED,
     Buffers,

@@ -14,17 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from nncompiler.ir.kernel import (
-    Buffer,
-    Kernel,
-    Plan,
-    Step,
-    Store,
-    loads,
-    reads_and_writes,
-    statements,
-    step_reads_and_writes,
-)
+from nncompiler.ir.body import loads, reads_and_writes, statements, step_reads_and_writes
+from nncompiler.ir.kernel import Buffer, Kernel, Plan, Step, Store
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine
 from nncompiler.ir.types import TensorType

@@ -16,14 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import (
-    Buffer,
-    Kernel,
-    Plan,
-    loads,
-    reads_and_writes,
-    step_reads_and_writes,
-)
+from nncompiler.ir.body import loads, reads_and_writes, step_reads_and_writes
+from nncompiler.ir.kernel import Buffer, Kernel, Plan
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine
 from nncompiler.passes.layout.batch_last import batch_last

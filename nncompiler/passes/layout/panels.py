@@ -22,18 +22,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import count
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import (
-    Axis,
-    Buffer,
-    For,
-    Kernel,
-    Loop,
-    Plan,
-    Step,
-    Store,
-    extents,
-    step_reads_and_writes,
-)
+from nncompiler.ir.body import extents, step_reads_and_writes
+from nncompiler.ir.kernel import Axis, Buffer, For, Kernel, Loop, Plan, Step, Store
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Affine, Expr, Load, axes_of
 from nncompiler.ir.types import TensorType

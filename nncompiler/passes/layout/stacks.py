@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nncompiler.ir.kernel import Buffer, Loop, Plan, loads, stores
+from nncompiler.ir.body import loads, stores
+from nncompiler.ir.kernel import Buffer, Loop, Plan
 from nncompiler.ir.scalar import Affine
 from nncompiler.ir.types import row_major
 from nncompiler.record import replace

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from nncompiler.errors import Span
+from nncompiler.ir.body import reads_and_writes
 from nncompiler.ir.graph import Node, Value
-from nncompiler.ir.kernel import Axis, Buffer, For, Kernel, Step, Store, reads_and_writes
+from nncompiler.ir.kernel import Axis, Buffer, For, Kernel, Step, Store
 from nncompiler.ir.op import lookup
 from nncompiler.ir.scalar import Affine, Expr, Index, Load
 from nncompiler.passes.fusion.grouping import has_nest

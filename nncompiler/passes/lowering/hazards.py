@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nncompiler.ir.kernel import (
-    Fold,
-    For,
-    Kernel,
-    Loop,
-    Stmt,
-    Store,
-    expressions,
-    step_reads_and_writes,
-)
+from nncompiler.ir.body import expressions, step_reads_and_writes
+from nncompiler.ir.kernel import Fold, For, Kernel, Loop, Stmt, Store
 from nncompiler.ir.once import once
 from nncompiler.ir.scalar import Affine, Index, Load, walk
 from nncompiler.record import dataclass

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-from nncompiler.ir.kernel import Buffer, Step, step_reads_and_writes
+from nncompiler.ir.body import step_reads_and_writes
+from nncompiler.ir.kernel import Buffer, Step
 from nncompiler.ir.model import align
 from nncompiler.record import dataclass
 

@@ -6,20 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import (
-    Axis,
-    Fold,
-    For,
-    Kernel,
-    Let,
-    Step,
-    Stmt,
-    Store,
-    extents,
-    loads,
-    local_types,
-    stores,
-)
+from nncompiler.ir.body import extents, loads, local_types, stores
+from nncompiler.ir.kernel import Axis, Fold, For, Kernel, Let, Step, Stmt, Store
 from nncompiler.ir.scalar import Affine, Expr, Index, Iota, Load, Ref, rewrite
 from nncompiler.record import replace
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from nncompiler.ir.kernel import Fold, For, Let, Stmt, Store, expressions, statements
+from nncompiler.ir.body import expressions, statements
+from nncompiler.ir.kernel import Fold, For, Let, Stmt, Store
 from nncompiler.ir.once import once
 from nncompiler.ir.scalar import Affine, Expr, Load, Ref, rewrite, walk
 from nncompiler.record import replace

@@ -8,14 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nncompiler.ir.kernel import (
-    Buffer,
-    Kernel,
-    Plan,
-    Step,
-    reads_and_writes,
-    step_reads_and_writes,
-)
+from nncompiler.ir.body import reads_and_writes, step_reads_and_writes
+from nncompiler.ir.kernel import Buffer, Kernel, Plan, Step
 from nncompiler.ir.lifetimes import Lifetime, lifetimes, outermost_loops, placed, roots_of
 from nncompiler.ir.model import align
 from nncompiler.passes.lowering.hazards import may_overwrite, may_overwrite_stepwise

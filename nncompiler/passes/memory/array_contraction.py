@@ -20,21 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import (
-    Buffer,
-    Fold,
-    For,
-    Kernel,
-    Let,
-    Loop,
-    Plan,
-    Step,
-    Stmt,
-    Store,
-    accesses,
-    reads_and_writes,
-    step_reads_and_writes,
-)
+from nncompiler.ir.body import accesses, reads_and_writes, step_reads_and_writes
+from nncompiler.ir.kernel import Buffer, Fold, For, Kernel, Let, Loop, Plan, Step, Stmt, Store
 from nncompiler.ir.scalar import Affine, Expr, Index, Load
 from nncompiler.passes.lowering.hazards import may_overwrite
 from nncompiler.passes.lowering.rewriting import changed, over

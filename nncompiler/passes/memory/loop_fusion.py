@@ -23,19 +23,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import (
-    Buffer,
-    For,
-    Kernel,
-    Loop,
-    Plan,
-    Schedule,
-    Step,
-    accesses,
-    extents,
-    reads_and_writes,
-    step_reads_and_writes,
-)
+from nncompiler.ir.body import accesses, extents, reads_and_writes, step_reads_and_writes
+from nncompiler.ir.kernel import Buffer, For, Kernel, Loop, Plan, Schedule, Step
 from nncompiler.ir.lifetimes import roots_of
 from nncompiler.ir.scalar import Affine
 from nncompiler.ir.workers import independent

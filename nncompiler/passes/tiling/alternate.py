@@ -21,7 +21,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from nncompiler.ir.kernel import Kernel, Loop, Plan, Step, extents
+from nncompiler.ir.body import extents
+from nncompiler.ir.kernel import Kernel, Loop, Plan, Step
 from nncompiler.ir.nests import contraction
 from nncompiler.ir.scalar import Load, axes_of
 from nncompiler.passes.tiling.accesses import loads_below

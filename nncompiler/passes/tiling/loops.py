@@ -10,18 +10,8 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import (
-    Buffer,
-    Fold,
-    For,
-    Kernel,
-    Let,
-    Schedule,
-    Stmt,
-    Store,
-    expressions,
-    statements,
-)
+from nncompiler.ir.body import expressions, statements
+from nncompiler.ir.kernel import Buffer, Fold, For, Kernel, Let, Schedule, Stmt, Store
 from nncompiler.ir.once import once
 from nncompiler.ir.scalar import PRIMITIVES, Affine, Apply, Index, Load, axes_of
 from nncompiler.passes.tiling.accesses import nodes, stride_of

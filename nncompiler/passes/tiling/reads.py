@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from nncompiler.ir.kernel import Axis, Buffer, Fold, Store, expressions
+from nncompiler.ir.body import expressions
+from nncompiler.ir.kernel import Axis, Buffer, Fold, Store
 from nncompiler.ir.nests import Contraction, Product
 from nncompiler.ir.scalar import Affine, Expr, Load, axes_of
 from nncompiler.passes.tiling.accesses import loads_below, stride_of

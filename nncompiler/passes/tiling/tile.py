@@ -12,18 +12,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TypeAlias
 
+from nncompiler.ir.body import expressions, local_types, statements
 from nncompiler.ir.fingerprint import fingerprint
-from nncompiler.ir.kernel import (
-    Buffer,
-    Kernel,
-    Loop,
-    Plan,
-    Schedule,
-    Step,
-    expressions,
-    local_types,
-    statements,
-)
+from nncompiler.ir.kernel import Buffer, Kernel, Loop, Plan, Schedule, Step
 from nncompiler.ir.machine import Machine
 from nncompiler.ir.nests import contraction
 from nncompiler.passes.tiling.contract import best_tile
