@@ -15,7 +15,7 @@ DEMO = $(BIN)/nnc train models/$(MODEL).nn --data models/data/digits.npz \
 	--weights-out out/$(MODEL).npz --artifact out/$(MODEL).so --report-stages --test
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check peers fuzz bench clean
+.PHONY: help venv demo test check peers fuzz bench tables clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -47,7 +47,6 @@ fuzz: $(DEV) $(PEERS)  ## compare 500 random graphs and their gradients with PyT
 bench: $(RUNTIME) $(PEERS)  ## compare with them, alone on the machine (ARGS="--quick --model mlp,tiny")
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-.PHONY: tables
 tables: $(RUNTIME) $(PEERS)  ## the further tables of docs/benchmarks/, alone on the machine
 	for table in contraction compile_time startup overhead scaling; do \
 	  $(BIN)/python benchmarks/$$table.py --write || exit 1; done
