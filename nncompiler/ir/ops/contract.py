@@ -30,6 +30,7 @@ from nncompiler.ir.ops.common import (
     sample,
 )
 from nncompiler.ir.ops.contract_gradient import operand_gradient
+from nncompiler.ir.ops.contract_phases import Terms
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec, parse_spec
 from nncompiler.ir.ops.contract_tables import constant_table, contracted_table
 from nncompiler.ir.ops.elementwise import common_dtype
@@ -108,9 +109,9 @@ class Contract(Operator):
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
         """d a = contract(dy, the other operands), the index maps permuted."""
         d = only(cotangents)
-        spec, extents = spec_of(node), _extents(node)
+        terms = Terms(node.inputs, spec_of(node), _extents(node))
         count = range(len(node.inputs))
-        return [operand_gradient(b, node.inputs, spec, extents, k, d) for k in count]
+        return [operand_gradient(b, terms, k, d) for k in count]
 
     # --- lowering --------------------------------------------------------------------------------
 

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from nncompiler.errors import Limitation
 from nncompiler.ir.graph import Builder, Value
-from nncompiler.ir.ops.contract_phases import find_strided, phase_gradient
+from nncompiler.ir.ops.contract_phases import Terms, find_strided, phase_gradient
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec
 from nncompiler.ir.scalar import Affine
 
 Map = tuple[Affine, ...]
 
 
-def operand_gradient(
-    b: Builder,
-    inputs: Sequence[Value],
-    spec: ContractSpec,
-    extents: dict[str, int],
-    k: int,
-    d: Value,
-) -> Value:
+def operand_gradient(b: Builder, terms: Terms, k: int, d: Value) -> Value:
     """The cotangent of operand `k`, given that of the result: `d` contracted with the others."""
+    spec, target = terms.spec, terms.operands[k]
     strided = find_strided(spec, k)
     if strided is not None:
-        return phase_gradient(b, inputs, spec, extents, k, d, strided, operand_gradient)
-    target = inputs[k]
-    others = [v for j, v in enumerate(inputs) if j != k]
+        return phase_gradient(b, terms, k, d, strided, operand_gradient)
+    others = [v for j, v in enumerate(terms.operands) if j != k]
     maps = [m for j, m in enumerate(spec.operands) if j != k]
     maps.append(tuple(Affine.axis(a) for a in spec.output))
     names, solved, d = _invert(b, spec, k, target, d, maps)
@@ -35,7 +26,7 @@ def operand_gradient(
     sizes = dict(zip(names, target.shape, strict=True))
     # an axis only this operand has was summed there: its gradient is the same all along it
     output = [a for a in names if a in known]
-    sizes.update((a, n) for a, n in extents.items() if a not in sizes)
+    sizes.update((a, n) for a, n in terms.extents.items() if a not in sizes)
     grown = make_spec(tuple(maps[-1:] + maps[:-1]), output, sizes)
     found = b.emit("contract", d, *others, spec=str(grown))
     if len(output) < len(names):

@@ -7,14 +7,25 @@ contraction without a stride on every second weight; the phases are then interle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from nncompiler.ir.graph import Builder, Value
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec
 from nncompiler.ir.scalar import Affine
 from nncompiler.record import dataclass, replace
 
-Gradient = Callable[[Builder, Sequence[Value], ContractSpec, dict[str, int], int, Value], Value]
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a contraction sums: products of `operands`, over axes of these `extents`."""
+
+    operands: Sequence[Value]
+    spec: ContractSpec
+    extents: Mapping[str, int]
+
+
+#: The cotangent of an operand, by its number, from that of the result.
+Gradient = Callable[[Builder, Terms, int, Value], Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +67,19 @@ def find_strided(spec: ContractSpec, k: int) -> Strided | None:
 
 
 def phase_gradient(
-    b: Builder,
-    inputs: Sequence[Value],
-    spec: ContractSpec,
-    extents: dict[str, int],
-    k: int,
-    d: Value,
-    s: Strided,
-    gradient: Gradient,
+    b: Builder, terms: Terms, k: int, d: Value, s: Strided, gradient: Gradient
 ) -> Value:
     """The cotangent of operand `k`: a contraction per phase of dimension `s.dim`, interleaved."""
-    target = inputs[k]
+    target = terms.operands[k]
     rows = -(-target.shape[s.dim] // s.stride)
     shape = (*target.shape[: s.dim], rows, *target.shape[s.dim + 1 :])
     phases = []
     for p in range(s.stride):
-        found = _phase(b, inputs, spec, extents, k, d, s, p, shape, gradient)
-        if found is None:
+        phase = _phase(b, terms, k, s, p, rows)
+        if phase is None:
             found = b.full(0.0, target.type.with_shape(shape))
+        else:
+            found = gradient(b, phase, k, d)
         split = (*shape[: s.dim + 1], 1, *shape[s.dim + 1 :])
         phases.append(b.emit("reshape", found, shape=split))
     joined = b.emit("concat", *phases, axis=s.dim + 1)
@@ -86,19 +92,12 @@ def phase_gradient(
 
 
 def _phase(
-    b: Builder,
-    inputs: Sequence[Value],
-    spec: ContractSpec,
-    extents: dict[str, int],
-    k: int,
-    d: Value,
-    s: Strided,
-    p: int,
-    shape: tuple[int, ...],
-    gradient: Gradient,
-) -> Value | None:
-    """The elements at ``stride * q + p``; None where no weight reaches them."""
-    values, sizes, first = list(inputs), dict(extents), 0
+    b: Builder, terms: Terms, k: int, s: Strided, p: int, rows: int
+) -> Terms | None:
+    """Those that have the `rows` elements at ``stride * q + p``; None where no weight reaches
+    them."""
+    operands, spec, extents = terms.operands, terms.spec, terms.extents
+    values, sizes, first = list(operands), dict(extents), 0
     form = Affine.axis(s.outer)
     if s.inner is None:
         if (p - s.const) % s.stride:
@@ -112,15 +111,16 @@ def _phase(
         sizes[s.inner] = len(range(first, extents[s.inner], s.stride))
         values = [
             v if j == k else _every(b, v, m, s, first)
-            for j, (v, m) in enumerate(zip(inputs, spec.operands, strict=True))
+            for j, (v, m) in enumerate(zip(operands, spec.operands, strict=True))
         ]
         form = form + Affine.axis(s.inner) * s.step
     form = form + (s.step * first + s.const - p) // s.stride
-    values[k] = replace(inputs[k], type=inputs[k].type.with_shape(shape))
-    dims = spec.operands[k]
+    target, dims = operands[k], spec.operands[k]
+    shape = (*target.shape[: s.dim], rows, *target.shape[s.dim + 1 :])
+    values[k] = replace(target, type=target.type.with_shape(shape))
     maps = list(spec.operands)
     maps[k] = (*dims[: s.dim], form, *dims[s.dim + 1 :])
-    return gradient(b, values, make_spec(tuple(maps), spec.output, sizes), sizes, k, d)
+    return Terms(values, make_spec(tuple(maps), spec.output, sizes), sizes)
 
 
 def _every(b: Builder, value: Value, dims: Sequence[Affine], s: Strided, first: int) -> Value:
