@@ -88,7 +88,8 @@ def emit_kernel(
         read_only = not any(e.name in written for e in group)
         for e in group:
             b, shift = buffers[e.name], e.start - group[0].start
-            places[e.name] = Place(f"%p{n}", shift, b.type.dtype, b.layout, read_only)
+            size = b.nbytes
+            places[e.name] = Place(f"%p{n}", shift, b.type.dtype, b.layout, read_only, size)
         parameters.append(f"{_attributes(group, buffers, read_only)} %p{n}")
     counters = uses.counters
     parameters += [f"i64 noundef %c{n}" for n in range(len(counters))]

@@ -53,6 +53,18 @@ def test_same_bytes_twice(kernel: bytes, library: bytes) -> None:
     assert link([kernel], EXPORTS, "libother.so", extra) != library
 
 
+def test_gaps_before_pages_hold_what_is_not_loaded(kernel: bytes) -> None:
+    """A section goes where it fits between loaded ones, and is read back from there."""
+    small, large = b"small" * 20, bytes(range(256)) * 32
+    found = [
+        link([kernel], EXPORTS, "libkernel.so", {".nnsmall": x, ".nnlarge": large})
+        for x in (b"", small)
+    ]
+    assert len(found[0]) == len(found[1])
+    assert read_section(found[1], ".nnsmall") == small
+    assert read_section(found[1], ".nnlarge") == large
+
+
 def test_only_exports_are_visible(tmp_path: Path, library: bytes) -> None:
     """Global functions that are not exported cannot be found from outside."""
     lib = opened(tmp_path, library)

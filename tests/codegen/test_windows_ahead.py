@@ -47,6 +47,8 @@ def requests(nest: Kernel, cpu: str, **arrays: np.ndarray) -> int:
         (3, 1024, 17, PLACES, 8),
         (3, 1024, 16, PLACES, 4),
         (3, 1000, 16, PLACES, 0),  # within a page
+        (300, 1000, 16, PLACES, 4),  # the same in a buffer of more than a megabyte
+        (2400, 120, 8, PLACES, 0),  # steps of few lines
         (3, 1024, 16, PLACES[:3], 0),  # too few places
         (1, 1024, 16, PLACES, 0),  # nothing is ahead
         (3, 20000, 600, PLACES, 0),  # more than stays in cache
@@ -61,6 +63,19 @@ def test_windows_are_asked_for(channels, apart, lanes, places, expected, cpu):
     run(nest, d=d, out=out)
     found = sum(d[:, y, x : x + 7 : 2] for y, x in places)
     np.testing.assert_allclose(out, found, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_read_now_is_not_asked_for():
+    """Steps along the columns of four that overlap: of each row two are new."""
+    d, out = image(300, 1024, 256), np.zeros((300, 3, 256), np.float32)
+    column = Affine.axis("x") * 2
+    terms = [load("d", d, "m", 0, column + n, "i") for n in range(4)]
+    total = reduce(lambda a, b: apply("add", a, b), terms)
+    schedule = Schedule(vector=("i",), order=("x", "m", "i"))
+    loop = For(axes(x=3, m=1, i=256), (Store("out", at("m", "x", "i"), total),))
+    nest = Kernel("k", kernel(loop).body, schedule)
+    lines = 256 * 4 // 64
+    assert requests(nest, "x86-64-v3", d=d, out=out) == 2 * lines
 
 
 def test_what_is_written_is_asked_for():

@@ -1,7 +1,8 @@
 """The shared object as a file: output sections, their addresses, segments and tables.
 
 Every loaded section lies in the file at its address, so an offset and an address are the same
-number; pages of different rights never share, which keeps writable and executable apart:
+number; pages of different rights never share, which keeps writable and executable apart (what is
+not loaded may lie in the gaps between):
 
     R   headers .hash .dynsym .dynstr .rela.dyn .rodata .eh_frame
     RX  .text
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import pairwise
 
 from nncompiler.codegen.elf.read import (
     EM_X86_64,
@@ -138,15 +140,18 @@ def _fill(image: bytearray, section: OutputSection) -> None:
 def finish(
     image: bytearray, loaded: Sequence[OutputSection], rest: Sequence[OutputSection]
 ) -> None:
-    """Append the sections that are not loaded and the section headers; write the file header."""
+    """Append the sections that are not loaded, but for those that fit into gaps, and the section
+    headers; write the file header.
+    """
     names = StringTable()
     name_section = OutputSection(".shstrtab", Region.FILE, SHT.STRTAB, align=1)
     sections = [*loaded, *rest, name_section]
     offsets = [names.add(section.name) for section in sections]
     name_section.append(names.data)
+    gaps = [(a.file_end, b.address) for a, b in pairwise(loaded)]
     for section in sections[len(loaded) :]:
-        section.address = round_up(len(image), section.align)
-        image.extend(bytes(section.end - len(image)))
+        section.address = _room(section, gaps, len(image))
+        image.extend(bytes(max(section.end - len(image), 0)))
         _fill(image, section)
     index = {section.name: i for i, section in enumerate(sections, 1)}
     table = round_up(len(image), 8)
@@ -166,6 +171,17 @@ def finish(
         len(programs), SECTION.size, len(sections) + 1, len(sections),
     )  # fmt: skip
     image[HEADER.size : HEADER.size + len(programs) * PROGRAM.size] = b"".join(programs)
+
+
+def _room(section: OutputSection, gaps: list[tuple[int, int]], end: int) -> int:
+    """Where a section goes: into the first of the `gaps` that is large enough, else to the `end`.
+    """
+    for n, (start, stop) in enumerate(gaps):
+        address = round_up(start, section.align)
+        if address + section.size <= stop:
+            gaps[n] = address + section.size, stop
+            return address
+    return round_up(end, section.align)
 
 
 def _segments(loaded: Sequence[OutputSection]) -> list[bytes]:

@@ -10,8 +10,8 @@ from nncompiler.record import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a buffer is: a pointer parameter, a displacement in bytes, strides in elements.
-    Nothing is written to one that is `read_only` while the kernel runs.
+    """Where a buffer is: a pointer parameter, a displacement in bytes, strides in elements; and
+    its size. Nothing is written to one that is `read_only` while the kernel runs.
     """
 
     pointer: str
@@ -19,6 +19,7 @@ class Place:
     dtype: DType
     strides: tuple[int, ...]
     read_only: bool = False
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
