@@ -144,3 +144,29 @@ def test_threads(tmp_path: Path, threads: int) -> None:
         at = tensor.offset // 4
         for n in range(rounds):
             assert found["state"][n * size + at :][: len(ours)] == ours
+
+
+def test_libraries_are_asked_for_by_the_name_of_their_file(tmp_path: Path) -> None:
+    """Two artifacts of one model lie side by side; each header's example is of its own files."""
+    for name, batch in (("one", "2"), ("two", "3")):
+        source, library = str(MODELS / "tiny.nn"), str(tmp_path / f"{name}.so")
+        assert main(["compile", source, "-o", library, "--batch", batch]) == 0
+        header = (tmp_path / f"{name}.h").read_text()
+        assert f"example.c {name}.so" in header and f'#include "{name}.h"' in header
+        example = header.split("-o example\n", 1)[1].split("*/")[0]
+        (tmp_path / f"{name}.c").write_text(example.replace("\n *", "\n").removeprefix(" *"))
+        made = tmp_path / name
+        words = [str(CC), "-std=c11", f"{name}.c", f"{name}.so", "-Wl,-rpath,$ORIGIN", "-o", name]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        ran = subprocess.run([made], env={}, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout) == (0, "0\n"), ran.stderr
+
+
+@pytest.mark.parametrize("name", ["a b.so", "größe.so", "n" * 252 + ".so"])
+def test_any_name_of_a_file_will_do(name: str, tmp_path: Path) -> None:
+    model = nncompiler.compile(MODELS / "tiny.nn", batch=2)
+    model.save_artifact(tmp_path / name)
+    image = (tmp_path / name).read_bytes()
+    assert b"\0" + os.fsencode(name) + b"\0" in image
+    assert nncompiler.load(tmp_path / name).name == "tiny"

@@ -9,6 +9,7 @@ from nncompiler.api import Built, build
 from nncompiler.cli import UsageError, options
 from nncompiler.cli.output import need_writable, print_json, say, write_file
 from nncompiler.clock import Stage
+from nncompiler.runtime.naming import named_header, named_library
 
 
 def add_parser(subparsers: options.Subparsers) -> None:
@@ -54,8 +55,7 @@ def run(args: argparse.Namespace) -> None:
         built = build(wanted, cache=not args.no_cache, customise=change)
     if timing is not None:
         say(timing.table())
-    write_file(header, built.header)
-    write_file(output, built.so)
+    write_artifact(built, output, header)
     if args.time:
         report_stages(built)
     if args.json:
@@ -68,6 +68,12 @@ def run(args: argparse.Namespace) -> None:
         })  # fmt: skip
     else:
         print(f"{output}: {len(built.so)} bytes; {header}")
+
+
+def write_artifact(built: Built, library: str, header: str) -> None:
+    """Both files, each telling the other's name and its own."""
+    write_file(header, named_header(built.header, header, library))
+    write_file(library, named_library(built.so, library))
 
 
 def report_stages(built: Built) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncompiler.api import Request, Sizes, build, model_of
 from nncompiler.cli import UsageError, models, options
-from nncompiler.cli.compile import report_stages
+from nncompiler.cli.compile import report_stages, write_artifact
 from nncompiler.cli.output import need_writable, print_json, say, write_file
 from nncompiler.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from nncompiler.record import dataclass, replace
@@ -270,8 +270,7 @@ def _write(args: argparse.Namespace, wanted: Request, done: Trained) -> None:
             done.model.save(weights)
             shipped = replace(wanted, weights=weights, bindings=_shipped(wanted, done.model))
             built = build(shipped, cache=not args.no_cache)
-        write_file(os.path.splitext(args.artifact)[0] + ".h", built.header)
-        write_file(args.artifact, built.so)
+        write_artifact(built, args.artifact, os.path.splitext(args.artifact)[0] + ".h")
 
 
 def _shipped(wanted: Request, model: Model) -> tuple[Sizes, ...]:

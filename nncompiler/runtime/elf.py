@@ -63,11 +63,17 @@ def check(data: bytes, path: str = "the file") -> None:
 
 def read_section(data: bytes, name: str, path: str = "the file") -> bytes | None:
     """The contents of section `name`, after a `check`; None when no section has that name."""
+    start, size = place_of(data, name, path)
+    return data[start : start + size] if start else None
+
+
+def place_of(data: bytes, name: str, path: str = "the file") -> tuple[int, int]:
+    """Where section `name` is in the file, and its size there; 0 and 0 without such a section."""
     wanted = name.encode("utf-8", "replace")
     for found, section in _sections(data, path):
         if found == wanted:
-            return data[section.offset : section.offset + section.file_size]
-    return None
+            return section.offset, section.file_size
+    return 0, 0
 
 
 def _sections(data: bytes, path: str) -> list[tuple[bytes, _Section]]:

@@ -180,8 +180,10 @@ class Model:
     def save_artifact(self, path: Path) -> None:
         """Write the compiled library itself, as it was compiled (not the current parameters)."""
         from nncompiler.runtime.files import write_atomically
+        from nncompiler.runtime.naming import named_library
 
-        write_atomically(path, lambda stream: stream.write(self.artifact.image))
+        image = named_library(self.artifact.image, path)
+        write_atomically(path, lambda stream: stream.write(image))
 
     def save_checkpoint(self, path: Path) -> None:
         """Write parameters, optimizer state and the place in training, atomically."""

@@ -17,6 +17,7 @@ _DYNAMIC = struct.Struct("<QQ")
 _DT_NULL, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_RELA = 0, 4, 5, 6, 7
 _DT_RELASZ, _DT_RELAENT, _DT_STRSZ, _DT_SYMENT, _DT_SONAME = 8, 9, 10, 11, 14
 _DT_RELACOUNT = 0x6FFFFFF9
+_LONGEST_NAME = 255  # of a file
 
 
 class OutputSymbol(NamedTuple):
@@ -35,9 +36,9 @@ class DynamicTables:
 
     def __init__(self, soname: str, exports: Sequence[str], relatives: int) -> None:
         self._strings = StringTable()
-        self._soname = self._strings.add(soname)
         for name in exports:
             self._strings.add(name)
+        self._soname = self._strings.add(soname.ljust(_LONGEST_NAME, "\0"))  # may be changed
         read, strings = Region.READ, self._strings.data
         self._hash = OutputSection(".hash", read, SHT.HASH, 8, 4, ".dynsym")
         self._hash.append(_hash_table(exports))
