@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -52,6 +53,8 @@ VERBS = {
     "doctor": "what nnc finds on this machine, and whether it works",
 }
 EXIT_PIPE = 141
+#: What a full disk, a quota, a limit on files or a device say to who writes.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class UsageError(UserError):
@@ -71,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, of the process itself where there is no `argv`; gives the exit code and
     never raises.
     """
+    _open_streams()
     if argv is None and sys.argv[1:2] == ["compile"]:
         gc.disable()  # the process ends before garbage matters; a search took a tenth of its time
     try:
@@ -82,8 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return _failed(error, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        return _reader_gone()
+        _say_no_more()
+        return EXIT_PIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+            return _unwritten(error)
         return _failed(error, _report(error), EXIT_BUG)
     finally:
         if argv is None:  # nor does it matter as the interpreter ends
@@ -159,10 +166,25 @@ def _report(error: Exception) -> str:
     )
 
 
-def _reader_gone() -> int:
+def _open_streams() -> None:
+    """Python has no stream where the caller closed one: what is written there goes nowhere."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _unwritten(error: OSError) -> int:
+    """The code for results that stdout does not take: all other files raise `UserError`."""
+    problem = UserError("NN0906", f"cannot write to standard output: {error.strerror}")
+    code = _failed(error, problem.render(), problem.exit_code)
+    _say_no_more()
+    return code
+
+
+def _say_no_more() -> None:
     """Let nothing more be written to stdout, not by the interpreter's exit either."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-    return EXIT_PIPE

@@ -9,8 +9,8 @@ from nncompiler.ir.graph import Function, Node
 from nncompiler.ir.kernel import Kernel, Loop, Plan, Step
 
 _COLOURS = {
-    "input": "#cfe8ff", "target": "#ffe3c2", "param": "#d8f5d0", "slot": "#eadcf8",
-    "header": "#eeeeee", "gradient": "#ffd6d6", "operand": "#ffffff",
+    "input": "#cfe8ff", "target": "#ffe3c2", "param": "#d8f5d0", "state": "#c9f0ec",
+    "slot": "#eadcf8", "header": "#eeeeee", "gradient": "#ffd6d6", "operand": "#ffffff",
 }  # fmt: skip
 
 

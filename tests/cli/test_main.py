@@ -186,6 +186,29 @@ def test_reader_gone() -> None:
         assert found.read() == "141\n"
 
 
+@pytest.mark.parametrize("words", [["ops"], ["doctor", "--json"]])
+def test_results_that_stdout_does_not_take(words: list[str]) -> None:
+    """A full disk behind stdout is no error of the compiler."""
+    command = [sys.executable, "-m", "nncompiler", *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "error NN0906: cannot write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "2>/dev/full"])
+def test_streams_that_are_not_there(closed: str, tmp_path: Path) -> None:
+    """Who closes stdout or stderr wants to hear nothing of it, and has the work done."""
+    script = f"'{sys.executable}' -m nncompiler compile models/tiny.nn --time -o {tmp_path}/t.so"
+    done = subprocess.run(
+        ["bash", "-c", f"{script} {closed}"], cwd=REPOSITORY, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert (tmp_path / "t.so").exists()
+
+
 def test_module_is_the_command() -> None:
     """`python -m nncompiler` is `nnc`, exit codes included."""
     assert run_python("-m", "nncompiler", "--version").stdout == f"nnc {__version__}\n"

@@ -22,6 +22,18 @@ GRAPH = """graph @f {
 """
 
 
+KEEPING = """model kept {
+    input x : f32[batch, 4]
+    target t : f32[batch, 2]
+    y = x |> dense(2) |> batch_norm() as b
+    output y
+    loss mse(y, t)
+}
+
+train { optimizer = adam(lr=0.1) batch = 4 }
+"""
+
+
 @pytest.fixture
 def graph(tmp_path: Path) -> Path:
     """The file of `GRAPH`."""
@@ -78,6 +90,15 @@ def test_dump_dot_is_well_formed(nnc: Nnc, stage: str) -> None:
     edges = re.findall(r"^ +(\w+) -> (\w+) \[label=\"", text, re.M)
     assert edges and {end for edge in edges for end in edge} <= boxes
     assert all(line.rstrip().endswith(("{", "}", ";")) for line in text.splitlines())
+
+
+@pytest.mark.parametrize("stage", ["graph", "train", "opt", "plan"])
+def test_dump_dot_draws_what_a_model_keeps(nnc: Nnc, tmp_path: Path, stage: str) -> None:
+    """Inputs, parameters, states, slots and headers all have a colour."""
+    model = tmp_path / "kept.nn"
+    model.write_text(KEEPING)
+    text = nnc("dump", model, "--stage", stage, "--format", "dot").out
+    assert "state b.running_mean" in text or "state %b.running_mean" in text
 
 
 def test_dump_cannot_draw_assembly(nnc: Nnc) -> None:
