@@ -12,7 +12,7 @@ Each has a `code` such as ``NN0103`` (stable, documented in `docs/errors.md`) an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -142,3 +142,32 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+def parameters_missing(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> UserError:
+    """The error for weights that lack some of the parameters `wanted`, each given by its shape."""
+    missing = [name for name in wanted if name not in found]
+    others = {name: shape for name, shape in found.items() if name not in wanted}
+    first = missing[0]
+    near = nearest(first, [name for name, shape in others.items() if shape == wanted[first]])
+    help = (
+        "load_state_dict(..., strict=False) in Python sets only those there are; "
+        "nnc takes files that hold all"
+    )
+    if near:
+        help = f"'{near}' may be '{first}' under another name"
+    elif len(missing) == len(wanted):
+        help = f"the weights are of another model: they are {_some(others)}" if others else help
+    verb = "is" if len(missing) == 1 else "are"
+    return UserError(
+        "NN0805", f"expected {len(wanted)} parameters, but {len(missing)} {verb} missing: "
+        + _some(missing), help=help,
+    )  # fmt: skip
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first of them, to be told."""
+    known = list(names)
+    return ", ".join(known[:8]) + (" ..." if len(known) > 8 else "")

@@ -96,9 +96,8 @@ class Fake:
         self.before: Callable[[str], None] = lambda symbol: None
         self._functions: dict[str, Any] = {}
 
-    def artifact(self, rows: Sequence[int] = (4,), functions: Sequence[str] = (),
-                 image: bytes = b"") -> Artifact:  # fmt: skip
-        return Artifact(parsed(rows, functions), self.lookup, image)
+    def artifact(self, rows: Sequence[int] = (4,), functions: Sequence[str] = ()) -> Artifact:
+        return Artifact(parsed(rows, functions), self.lookup, b"")
 
     def lookup(self, symbol: str) -> Any:
         if symbol not in self._functions:

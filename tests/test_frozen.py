@@ -145,6 +145,9 @@ def test_parameters_are_gone(files, tmp_path):
     with pytest.raises(UserError) as caught:
         model.train_step(x=data(4)[0], t=data(4)[1])
     assert caught.value.code == "NN0711" and "without `--freeze`" in str(caught.value.help)
+    with pytest.raises(UserError) as caught:
+        model.loss({"x": data(4)[0], "t": data(4)[1]})
+    assert "`--function infer,loss` beside `--freeze`" in str(caught.value.help)
 
 
 def test_rows_that_no_binding_covers(files):

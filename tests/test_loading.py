@@ -166,5 +166,5 @@ def test_text_that_cannot_be_read(
         loading.load_splits(path, TEXT, validation=0.05)
     assert text in str(found.value)
     os.makedirs(tmp_path / "b.txt")
-    with pytest.raises(UserError, match="NN0766"):
+    with pytest.raises(UserError, match="NN0751"):
         loading.load_whole(tmp_path / "b.txt", TEXT)

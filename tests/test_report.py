@@ -258,7 +258,7 @@ def _analyse_file(path: Path, batch: int):
 @pytest.mark.parametrize(("arguments", "code"), [
     (["--function", "training"], "NN0914"),
     (["--function", "infer,grad", "--memory-svg", "-"], "NN0916"),
-    (["--json", "--memory-svg", "-"], "NN0924"),
+    (["--json", "--memory-svg", "-"], "NN0921"),
 ])  # fmt: skip
 def test_wrong_command_lines(arguments, code, tmp_path, capsys):
     """Refused as usage errors, with nothing on stdout."""

@@ -21,6 +21,7 @@ from nncompiler.errors import UserError
 from nncompiler.runtime import files
 from nncompiler.runtime.files import write_atomically
 from nncompiler.runtime.model import Model
+from nncompiler.runtime.npz import read_npz
 from nncompiler.runtime.weights import read_weights, write_weights
 from tests.runtime_fake import Fake, data
 
@@ -155,10 +156,13 @@ def test_wrong_weights_files(tmp_path: Path) -> None:
     objects = tmp_path / "o.npz"
     np.savez(objects, a=np.array([{}], object))
     (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "folder.safetensors").mkdir()
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
     for name, code in (("none.npz", "NN0801"), ("none.safetensors", "NN0801"), ("w.bin", "NN0804"),
-                       ("o.npz", "NN0802"), ("text.npz", "NN0802"), ("other.npz", "NN0802")):
+                       ("o.npz", "NN0802"), ("text.npz", "NN0802"), ("other.npz", "NN0802"),
+                       ("folder.npz", "NN0801"), ("folder.safetensors", "NN0801")):
         with pytest.raises(UserError) as error:
             read_weights(tmp_path / name)
         assert error.value.code == code
@@ -281,7 +285,7 @@ def test_checkpoint_holds_all_of_the_state(tmp_path: Path) -> None:
 
 
 def _edit(path: Path, change: Any) -> None:
-    arrays = read_weights(path)
+    arrays = read_npz(path)
     text = json.loads(arrays["training"].tobytes())
     change(arrays, text)
     if "training" in arrays:
@@ -316,3 +320,12 @@ def test_wrong_checkpoints_change_nothing(code: str, change: Any, tmp_path: Path
         model.load_checkpoint(path)
     assert error.value.code == code and model.record is None
     assert (model.state.memory == before).all()
+
+
+def test_a_checkpoint_is_not_taken_for_weights(tmp_path: Path) -> None:
+    """Who passes one is told what it is good for."""
+    model = trained(2)
+    model.save_checkpoint(tmp_path / "c.npz")
+    with pytest.raises(UserError, match="is a checkpoint") as error:
+        model.load_weights(tmp_path / "c.npz")
+    assert error.value.code == "NN0802" and "--resume" in str(error.value)

@@ -8,7 +8,6 @@ import json
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +72,8 @@ def test_load_state_dict() -> None:
     good = {"W": np.ones((3, 1)), "b": [2]}
     cases: list[tuple[str, dict[str, Any], bool, str]] = [
         ("NN0805", {"W": good["W"], "bb": [1.0]}, True, "'bb' may be 'b'"),
+        ("NN0805", {"W": good["W"], "bb": np.ones(3)}, True, "1 is missing: b"),
+        ("NN0805", {"V": [[1], [1, 2]], 3: [1, 2]}, True, "another model: they are V, 3"),
         ("NN0806", {**good, "c": [1.0]}, True, "found c too"),
         ("NN0807", {**good, "b": np.ones(2)}, True, r"f32\[1\], but found f64\[2\]"),
         ("NN0807", {"b": np.ones(2)}, False, "other sizes"),
@@ -375,13 +376,6 @@ def test_convert_keeps_values_or_refuses(dtype: str) -> None:
                 assert np.isfinite(found) == np.isfinite(array)
             else:
                 assert int(found[0]) == int(array[0])
-
-
-def test_save_artifact_writes_the_image(tmp_path: Path) -> None:
-    """The bytes that were compiled."""
-    model, _ = make(image=b"\x7fELF and so on")
-    model.save_artifact(tmp_path / "copy.so")
-    assert (tmp_path / "copy.so").read_bytes() == b"\x7fELF and so on"
 
 
 def test_the_same_array_with_new_contents() -> None:

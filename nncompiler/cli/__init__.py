@@ -113,9 +113,19 @@ def _run(argv: list[str]) -> int:
     except SystemExit as done:  # --help and --version
         return int(done.code or EXIT_OK)
     if others:
-        raise UsageError("NN0900", f"unrecognized arguments: {' '.join(others)}",
-                         help=f"`nnc {args.verb} --help` shows the arguments")  # fmt: skip
+        close = nearest(others[0].split("=")[0], _flags(parser, args.verb))
+        raise UsageError(
+            "NN0900", f"unrecognized arguments: {' '.join(others)}",
+            help=f"did you mean '{close}'?" if close
+            else f"`nnc {args.verb} --help` shows the arguments",
+        )  # fmt: skip
     return int(_module(args.verb).run(args) or EXIT_OK)
+
+
+def _flags(parser: Parser, verb: str) -> list[str]:
+    """The flags of a verb."""
+    (verbs,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return [flag for action in verbs.choices[verb]._actions for flag in action.option_strings]
 
 
 def _parser(verb: str | None) -> Parser:

@@ -61,8 +61,9 @@ def _functions(args: argparse.Namespace, compilation: Compilation) -> tuple[str,
         named = ("a picture", "a page", "JSON")
         found = [name for name, there in zip(named, on_stdout, strict=True) if there]
         raise UsageError(
-            "NN0924", f"expected one result on stdout, but found {' and '.join(found)}"
-        )
+            "NN0921", f"expected one result on stdout, but found {' and '.join(found)}",
+            help="give the others a file",
+        )  # fmt: skip
     return wanted
 
 

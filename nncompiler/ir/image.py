@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nncompiler.errors import UserError, nearest
+from nncompiler.errors import UserError, parameters_missing
 from nncompiler.ir.model import HEADER_BYTES, StateLayout
 from nncompiler.ir.types import Array
 
@@ -21,14 +21,11 @@ def pack(layout: StateLayout, weights: Mapping[str, Array]) -> bytes:
 def check_weights(layout: StateLayout, weights: Mapping[str, Array]) -> dict[str, Array]:
     """`weights` in the types of the state; `UserError` NN0805 to NN0807 if they are not for it."""
     entries = {e.name: e for e in (*layout.of_kind("param"), *layout.of_kind("state"))}
+    if not weights.keys() >= entries.keys():
+        wanted = {name: e.type.shape for name, e in entries.items()}
+        raise parameters_missing(wanted, {name: w.shape for name, w in weights.items()})
     checked: dict[str, Array] = {}
     for name, entry in entries.items():
-        if name not in weights:
-            close = nearest(name, [n for n in weights if n not in entries])
-            help = f"'{close}' may be '{name}' under another name" if close else None
-            raise UserError(
-                "NN0805", f"expected the parameter '{name}', but the weights lack it", help=help
-            )
         found = weights[name]
         kind = entry.type.dtype.numpy.kind
         if found.shape != entry.type.shape or found.dtype.kind != kind:

@@ -111,6 +111,8 @@ class Bindings:
             return None
         if self._manifest.frozen and function not in _FROZEN:
             return "compile the model without `--freeze`: frozen weights are for inference"
+        if self._manifest.frozen:
+            return f"compile the model with `--function {','.join(_FROZEN)}` beside `--freeze`"
         return f"compile the model with `--function {function}`, or without `--function`"
 
     def get(self, function: str, rows: int) -> Binding:

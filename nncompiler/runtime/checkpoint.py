@@ -18,11 +18,11 @@ from nncompiler.errors import UserError
 from nncompiler.runtime.checks import Array, Path
 from nncompiler.runtime.files import write_atomically
 from nncompiler.runtime.manifest import StateEntry, describe
-from nncompiler.runtime.npz import read_npz, reason, write_npz
+from nncompiler.runtime.npz import TRAINING, read_npz, reason, write_npz
 from nncompiler.runtime.record import Record
+from nncompiler.runtime.weights import unreadable
 
 VERSION = 1
-_TEXT = "training"
 
 
 def write(
@@ -36,7 +36,7 @@ def write(
         text["record"] = record.to_json()
         for number, memory in enumerate(record.memories):
             arrays |= {f"callback/{number}/{k}": np.asarray(v) for k, v in memory.items()}
-    arrays[_TEXT] = np.frombuffer(json.dumps(text).encode(), np.uint8)
+    arrays[TRAINING] = np.frombuffer(json.dumps(text).encode(), np.uint8)
     write_atomically(path, lambda stream: write_npz(stream, arrays))
 
 
@@ -46,9 +46,9 @@ def read(
     """The tensors of the state by name, and the place in training; all fit the model."""
     try:
         arrays = read_npz(path)
-    except FileNotFoundError:
-        raise UserError("NN0801", f"cannot read '{path}': there is no such file") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(path, error, ".npz") from None
+    except ValueError as error:
         raise _not_one(path, reason(error)) from None
     text = _text(path, arrays)
     if text.get("model") != name:
@@ -83,7 +83,7 @@ def read(
 
 
 def _text(path: Path, arrays: Mapping[str, Array]) -> dict[str, Any]:
-    text = arrays.get(_TEXT)
+    text = arrays.get(TRAINING)
     if text is None or text.dtype != np.uint8:
         raise _not_one(path)
     try:

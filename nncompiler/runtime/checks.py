@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from nncompiler.errors import UserError, nearest
+from nncompiler.errors import UserError, nearest, parameters_missing
 from nncompiler.runtime.manifest import NAMES, Argument, StateEntry, describe
 
 if TYPE_CHECKING:
@@ -219,17 +219,10 @@ def at_least(value: object, name: str, least: float) -> float:
 
 def parameter_names(arrays: Mapping[str, Any], entries: Mapping[str, StateEntry]) -> None:
     """Raise unless `arrays` has just the parameters of the model."""
-    missing = [name for name in entries if name not in arrays]
     extra = [name for name in arrays if name not in entries]
-    if missing:
-        near = nearest(missing[0], extra)
-        raise UserError(
-            "NN0805", f"expected {len(entries)} parameters, but {len(missing)} are missing: "
-            f"{', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}",
-            help=f"'{near}' may be '{missing[0]}' under another name" if near
-            else "load_state_dict(..., strict=False) in Python sets only those there are; "
-            "nnc takes files that hold all",
-        )  # fmt: skip
+    if not arrays.keys() >= entries.keys():
+        shapes = {str(name): _shape(values) for name, values in arrays.items()}
+        raise parameters_missing({name: e.shape for name, e in entries.items()}, shapes)
     if extra:
         raise UserError(
             "NN0806", f"expected the parameters {', '.join(list(entries)[:8])}"
@@ -237,6 +230,13 @@ def parameter_names(arrays: Mapping[str, Any], entries: Mapping[str, StateEntry]
             help="load_state_dict(..., strict=False) in Python leaves them out; "
             "nnc takes files of the model's parameters alone",
         )  # fmt: skip
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    try:
+        return np.shape(value)
+    except ValueError:  # lists of different lengths
+        return ()
 
 
 def parameter(value: npt.ArrayLike, entry: StateEntry) -> Array:

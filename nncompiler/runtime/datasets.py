@@ -30,9 +30,9 @@ def load_npz(path: str | os.PathLike[str]) -> Arrays:
     path = os.fspath(path)
     try:
         return read_npz(path)
-    except FileNotFoundError:
-        raise UserError("NN0751", f"expected a data file, but '{path}' does not exist") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:
         if holds_objects(error):
             raise UserError(
                 "NN0753", f"expected arrays of numbers, but '{path}' holds an array of Python "
@@ -43,6 +43,13 @@ def load_npz(path: str | os.PathLike[str]) -> Arrays:
             "NN0752", f"expected an .npz file, but '{path}' cannot be read as one{why}",
             help="write it with np.savez(path, NAME=array, ...)",
         ) from None  # fmt: skip
+
+
+def unreadable(path: str | os.PathLike[str], error: OSError) -> UserError:
+    """The error for a file of data that is not there, or not to be read."""
+    if isinstance(error, FileNotFoundError):
+        return UserError("NN0751", f"expected a data file, but '{path}' does not exist")
+    return UserError("NN0751", f"cannot read '{path}': {error.strerror or error}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@ bytes."""
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from collections.abc import Mapping
 from typing import BinaryIO
@@ -10,6 +11,9 @@ from typing import BinaryIO
 import numpy as np
 
 from nncompiler.runtime.checks import Array, Path
+
+#: The array of a checkpoint that says, in JSON, how far training is.
+TRAINING = "training"
 
 
 def write_npz(stream: BinaryIO, arrays: Mapping[str, Array]) -> None:
@@ -31,7 +35,9 @@ def read_npz(path: Path) -> dict[str, Array]:
                 raise ValueError("it holds a single array")
             with file:
                 arrays = {name: file[name] for name in file.files}
-        except OSError:
+        except OSError as error:
+            if error.errno in (None, errno.EINVAL):  # bad data of bz2, a place before the file
+                raise ValueError(str(error)) from None
             raise
         except Exception as error:
             # Of damaged files, NumPy and its readers of archives raise almost anything: errors of
@@ -55,3 +61,8 @@ def reason(error: Exception) -> str:
 def holds_objects(error: Exception) -> bool:
     """Whether the file has an array of Python objects."""
     return "Object arrays" in str(error)
+
+
+def is_checkpoint(arrays: Mapping[str, Array]) -> bool:
+    """Whether the file has a place in training beside the tensors of the state."""
+    return TRAINING in arrays and any(name.startswith("header/") for name in arrays)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nncompiler.errors import UserError
-from nncompiler.runtime.datasets import Splits, stratified_split
+from nncompiler.runtime.datasets import Splits, stratified_split, unreadable
 
 Codes = npt.NDArray[np.int32]
 
@@ -59,11 +59,8 @@ def read(path: str | os.PathLike[str]) -> Codes:
     """The symbols of a file of text, in UTF-8."""
     try:
         return encode(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError("NN0751", f"expected a data file, but '{path}' does not exist") from None
     except OSError as error:
-        raise UserError("NN0766", f"expected text, but '{path}' cannot be read: "
-                        f"{error.strerror or error}") from None  # fmt: skip
+        raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
         raise UserError("NN0766", f"expected text in UTF-8, but byte {error.start} of '{path}' is "
                         "no part of one",

@@ -18,7 +18,7 @@ import numpy as np
 from nncompiler.errors import UserError
 from nncompiler.runtime.checks import Array, Path
 from nncompiler.runtime.files import write_atomically
-from nncompiler.runtime.npz import read_npz, reason, write_npz
+from nncompiler.runtime.npz import is_checkpoint, read_npz, reason, write_npz
 
 SUFFIXES = (".npz", ".safetensors")
 _MAX_HEADER = 100_000_000  # the limit of the format
@@ -58,15 +58,24 @@ def _by_suffix(path: Path, npz: Any, safetensors: Any) -> Any:
 
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
-        return read_npz(path)
+        arrays = read_npz(path)
     except (OSError, ValueError) as error:
         raise unreadable(path, error, ".npz") from None
+    if is_checkpoint(arrays):
+        raise UserError(
+            "NN0802", f"expected weights, but '{path}' is a checkpoint",
+            help="go on from it with `nnc train --resume`, which takes --weights-out as well; "
+            "in Python, load_checkpoint and then save",
+        )  # fmt: skip
+    return arrays
 
 
 def unreadable(path: Path, error: Exception, kind: str) -> UserError:
     """The error for a file that is missing, or not what its name says."""
     if isinstance(error, FileNotFoundError):
         return UserError("NN0801", f"cannot read '{path}': there is no such file")
+    if isinstance(error, OSError):
+        return UserError("NN0801", f"cannot read '{path}': {error.strerror or error}")
     why = reason(error)
     return UserError(
         "NN0802", f"expected weights in the {kind} format, but '{path}' cannot be read as such"

@@ -51,6 +51,8 @@ def test_version_is_that_of_the_project(nnc: Nnc) -> None:
     (["xyzzy"], "verbs: check, compile"),
     (["check"], "the following arguments are required: file"),
     (["check", "a.nn", "--bogus"], "unrecognized arguments: --bogus"),
+    (["train", "a.nn", "--data", "d", "--epoch", "1"], "did you mean '--epochs'?"),
+    (["check", "a.nn", "--parms"], "did you mean '--params'?"),
     (["dump", "a.nn", "--stage", "bogus"], "invalid choice: 'bogus'"),
     (["check", str(MODELS / "tiny.nn"), "--batch", "0"], "from 1 to 2147483647, but found '0'"),
     (["check", str(MODELS / "tiny.nn"), "--batch", "1e3"], "found '1e3'"),
