@@ -62,3 +62,17 @@ def test_weights_without_the_statistics_are_refused(source, tmp_path, capsys):
     command = ["compile", str(source), "--batch", "4", "--weights", str(tmp_path / "w.npz")]
     assert main([*command, "-o", str(tmp_path / "norm.so")]) != 0
     assert "NN0805" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--weights", "--freeze"])
+@pytest.mark.parametrize(("suffix", "value"), [("running_mean", 1e300), ("seen", 2**40)])
+def test_weights_that_the_types_cannot_hold(source, tmp_path, capsys, flag, suffix, value):
+    """They are refused, as they are when they are loaded, not made infinite or cut off."""
+    model = nncompiler.compile(source, batch=4)
+    weights = model.state_dict()
+    name = next(n for n in weights if n.endswith(suffix))
+    wide = np.int64 if isinstance(value, int) else np.float64
+    np.savez(tmp_path / "w.npz", **{**weights, name: np.full(weights[name].shape, value, wide)})
+    command = ["compile", str(source), "--batch", "4", flag, str(tmp_path / "w.npz")]
+    assert main([*command, "-o", str(tmp_path / "norm.so")]) == 1
+    assert "NN0807" in capsys.readouterr().err

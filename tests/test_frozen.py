@@ -133,10 +133,11 @@ def test_parameters_are_gone(files, tmp_path):
     """Nothing that reads or writes them goes on as if they were there."""
     source, weights = files
     model = nncompiler.compile(source, batch=4, freeze=weights)
+    nncompiler.compile(source, batch=4).save_checkpoint(tmp_path / "norm.ckpt")
     for call in (
         model.state_dict, lambda: model.save(tmp_path / "x.npz"),
         lambda: model.load_weights(weights), lambda: model.save_checkpoint(tmp_path / "x.ckpt"),
-        lambda: model.load_state_dict({}),
+        lambda: model.load_state_dict({}), lambda: model.load_checkpoint(tmp_path / "norm.ckpt"),
     ):  # fmt: skip
         with pytest.raises(UserError) as caught:
             call()

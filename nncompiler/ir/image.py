@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from nncompiler.errors import UserError, parameters_missing
 from nncompiler.ir.model import HEADER_BYTES, StateLayout
 from nncompiler.ir.types import Array
@@ -35,7 +37,15 @@ def check_weights(layout: StateLayout, weights: Mapping[str, Array]) -> dict[str
                 f"expected parameter '{name}' to be {entry.type}, but found "
                 f"{found.dtype}[{shape}]",
             )
-        checked[name] = found.astype(entry.type.dtype.numpy)
+        with np.errstate(all="ignore"):
+            checked[name] = values = found.astype(entry.type.dtype.numpy)
+            lost = np.isinf(values) & np.isfinite(found) if kind == "f" else values != found
+        if lost.any():
+            raise UserError(
+                "NN0807",
+                f"expected parameter '{name}' to be {entry.type}, but found {found[lost][0]} in "
+                f"it, which {entry.type.dtype} cannot hold",
+            )
     for name in weights:
         if name not in entries:
             raise UserError(

@@ -197,6 +197,7 @@ class Model:
         """Become the model that a checkpoint was written from; `fit(resume=path)` also goes on."""
         from nncompiler.runtime import checkpoint
 
+        self.state.need_unfrozen()
         arrays, self.record = checkpoint.read(path, self.name, self.manifest.state)
         self.state.overwrite(arrays)
 
