@@ -267,3 +267,26 @@ def test_wrong_command_lines(arguments, code, tmp_path, capsys):
     assert main(["report", str(file), *arguments]) == 2
     out, err = capsys.readouterr()
     assert code in err and out == ""
+
+
+@pytest.mark.parametrize(("function", "batch", "channels", "n"), [
+    ("infer", 1, 32, 16), ("infer", 4, 64, 8), ("grad", 32, 32, 8), ("grad", 32, 64, 8),
+])  # fmt: skip
+def test_transforms_count_once(function, batch, channels, n):
+    """Kernels that compute a convolution together, tile by tile or all tiles at once, and the
+    gradient of its weights, count what the direct form does."""
+    source = Source("net.nn", f"""model net {{
+        input x : f32[batch, {channels}, {n}, {n}]
+        z = x |> conv2d({channels}, 3, padding=1) |> conv2d({channels}, 3, padding=1)
+        output out = z
+        loss mean(z * z)
+    }}""")
+    found = []
+    for direct in (True, False):
+        options = Options(functions=(function,), direct=direct)
+        found.append(accounts.analyse(Compilation(source, {"batch": batch}, options)).profiles[0])
+    plain, transformed = found
+    assert len(transformed.kernels) > len(plain.kernels)
+    assert transformed.total.forward.multiply_adds == plain.total.forward.multiply_adds
+    assert transformed.total.backward.multiply_adds == plain.total.backward.multiply_adds
+    assert transformed.total.forward.elements == plain.total.forward.elements

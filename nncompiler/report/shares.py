@@ -19,7 +19,7 @@ from nncompiler.ir.op import lookup
 from nncompiler.ir.ops.scan import scan_parts
 from nncompiler.ir.scalar import Load
 from nncompiler.passes.fusion.grouping import is_loop
-from nncompiler.record import dataclass, replace
+from nncompiler.record import dataclass, field, replace
 from nncompiler.report.cost import Work
 from nncompiler.report.traffic import traffic
 
@@ -58,7 +58,7 @@ def shares(function: Function, plan: Plan, forward: frozenset[Value]) -> list[Sh
         homes.setdefault(value, []).extend((target, f"{target}.out"))
     roots = {n: plan.root(n).name for n in plan.table()}
     scope = _Scope(function.nodes, homes, "", plan, roots, forward, 1, None)
-    return list(scope.walk(plan.steps))
+    return list(scope.whole(plan.steps))
 
 
 #: Stands for a kernel that only copies an argument: no node of the graph does.
@@ -70,8 +70,7 @@ class _Scope:
     """The nodes of a function, or of the body of a loop that runs `calls` times.
 
     `homes` are the buffers that the schedule may have given to a value. In a loop over tiles,
-    `rounds` of them compute a node together; of nodes that several kernels do, the `last` kernel
-    computes the elements.
+    `rounds` of them compute a node together. `parts` are the kernels that compute nodes together.
     """
 
     nodes: Sequence[Node]
@@ -83,8 +82,23 @@ class _Scope:
     calls: int
     direction: bool | None
     rounds: int = 1
-    last: Step | None = None
-    alone: tuple[Names, ...] = ()
+    parts: Mapping[Names, Sequence[Kernel]] = field(default_factory=dict)
+
+    def whole(self, steps: Sequence[Step]) -> Iterator[Share]:
+        """All steps of the function or body."""
+        parts: dict[Names, list[Kernel]] = {}
+        for kernel in self.kernels(steps):
+            if not is_copy(kernel):
+                parts.setdefault(kernel.nodes, []).append(kernel)
+        return replace(self, parts=parts).walk(steps)
+
+    def kernels(self, steps: Sequence[Step]) -> Iterator[Kernel]:
+        """Those of nodes of this scope."""
+        for step in steps:
+            if isinstance(step, Kernel):
+                yield step
+            elif self.scan(step) is None:
+                yield from self.kernels(step.body)
 
     def walk(self, steps: Sequence[Step]) -> Iterator[Share]:
         groups = {tuple(v.name for v in n.outputs): members(n) for n in self.nodes}
@@ -92,8 +106,10 @@ class _Scope:
         for step in steps:
             if isinstance(step, Loop):
                 node = self.scan(step)
-                scope = self.tiles(step) if node is None else self.inside(step, node)
-                yield from scope.walk(step.body)
+                if node is None:
+                    yield from replace(self, rounds=self.rounds * step.extent).walk(step.body)
+                else:
+                    yield from self.inside(step, node).whole(step.body)
                 continue
             nodes = () if is_copy(step) else joined(groups, step.nodes)
             bills = [self.arithmetic(step, n) for n in nodes]
@@ -108,22 +124,15 @@ class _Scope:
             yield Share(step, calls, whole, self.direction)
 
     def arithmetic(self, kernel: Kernel, node: Node) -> Work:
-        """What a kernel computes of a node. Of those that compute it tile by tile, the one that
-        sums products has the multiply-adds, and the last the rest.
+        """What a kernel computes of a node. Of several that compute it together, as those of a
+        convolution by transforms do, the one that sums products has the multiply-adds, and the
+        last one all else.
         """
-        work = arithmetic(node)
-        if self.last is None or kernel.nodes in self.alone:
-            return work
-        form = contraction(kernel)
-        here = form is not None if work.multiply_adds else kernel is self.last
-        return work if here else Work()
-
-    def tiles(self, loop: Loop) -> _Scope:
-        """The scope of a loop over tiles of what nodes of this scope compute."""
-        (*_, last), rounds = loop.body, self.rounds * loop.extent
-        found = [k.nodes for k, _ in repeated((loop,))]
-        alone = tuple(names for names in found if found.count(names) == 1)
-        return replace(self, rounds=rounds, last=last, alone=alone)
+        work, parts = arithmetic(node), self.parts.get(kernel.nodes, (kernel,))
+        here = parts[-1]
+        if work.multiply_adds:
+            here = next((k for k in parts if contraction(k) is not None), here)
+        return work if kernel is here else Work()
 
     def charge(self, kernel: Kernel, nodes: Sequence[Node], bills: list[Work]) -> None:
         """Add the bytes of one call."""
