@@ -87,3 +87,44 @@ def test_gradcheck_needs_a_loss(nnc: Nnc, tmp_path: Path) -> None:
     path.write_text("model a {\n    input x : f32[4]\n    output y = x |> dense(2)\n}\n")
     result = nnc("gradcheck", path)
     assert result.code == 1 and "NN0924" in result.err
+
+
+def test_gradcheck_of_a_gradient_that_is_zero_but_for_rounding(nnc: Nnc, tmp_path: Path) -> None:
+    """A bias before a normalisation has none; its rounding is no error, a wrong gradient is."""
+    path = tmp_path / "normal.nn"
+    path.write_text("""
+model normal {
+    input x : f32[batch, 1, 8, 8]
+    target t : i32[batch]
+    h = x |> conv2d(8, 3) as first |> batch_norm() |> relu
+    logits = flatten(h) |> dense(4)
+    output logits
+    loss cross_entropy(logits, t)
+}
+train { optimizer = sgd(lr=0.1) batch = 32 }
+""")
+    found = nnc("gradcheck", path, "--json", "--tolerance", "1e-6")
+    rows = {p["name"]: p for p in found.json["parameters"]}
+    assert found.code == 0 and rows["first.b"]["largest"] < 1e-12
+    assert rows["first.b"]["compiled"] > 1e-6 and rows["first.b"]["rounding"] > 1e-7
+    assert re.search(r"first\.b .* ok, rounding$", nnc(
+        "gradcheck", path, "--tolerance", "1e-6").out, re.M)  # fmt: skip
+
+
+def test_gradcheck_at_kinks(nnc: Nnc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A difference over a kink disagrees; a shorter one does not."""
+    path = tmp_path / "kinks.nn"
+    path.write_text("""
+model kinks {
+    input x : f32[batch, 3]
+    target t : f32[batch, 4]
+    y = x |> dense(4)
+    output y
+    loss mean(abs(y - t))
+}
+train { optimizer = sgd(lr=0.1) batch = 100 }
+""")
+    monkeypatch.setattr("nncompiler.cli.gradcheck.STEPS", (1e-2,))
+    assert nnc("gradcheck", path).code == 4
+    monkeypatch.setattr("nncompiler.cli.gradcheck.STEPS", (1e-2, 1e-5, 1e-6))
+    assert nnc("gradcheck", path).code == 0
