@@ -163,9 +163,10 @@ def _missing_type(site: Site) -> UserError | None:
 
 
 def _conditional(site: Site) -> UserError | None:
-    """``a if c else b``."""
+    """``a if c else b``, and ``if c { a } else { b }`` where a value is expected."""
+    as_value = "INT" in site.accepts and not site.on_new_line
     if not (site.kind == "ELSE" and "LBRACE" in site.accepts
-            or site.kind == "IF" and site.after_operand and "PLUS" in site.accepts):
+            or site.kind == "IF" and (site.after_operand and "PLUS" in site.accepts or as_value)):
         return None
     return site.error("NN0029", f"`{site.token.text}` is not part of an expression",
                       help="write `where(c, a, b)` for tensors, or an `if` statement")

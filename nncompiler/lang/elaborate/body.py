@@ -169,12 +169,12 @@ def _record(frame: Frame) -> Record:
     return frame.record
 
 
-def _introduce(frame: Frame, name: str, span: Span) -> None:
+def _introduce(frame: Frame, name: str, span: Span, help: str | None = None) -> None:
     """Inputs, targets, outputs, losses and metrics have different names."""
     record = _record(frame)
     if name in record.spans:
         raise UserError("NN0102", f"`{name}` is declared twice", span,
-                        notes=[Note("first here", record.spans[name])])
+                        notes=[Note("first here", record.spans[name])], help=help)
     record.spans[name] = span
 
 
@@ -195,7 +195,8 @@ def _declare(ctx: Context, frame: Frame, node: s.Input | s.Target) -> None:
 def _output(ctx: Context, frame: Frame, node: s.Output) -> None:
     name = node.name.text
     check_bindable(node.name)
-    _introduce(frame, name, node.name.span)
+    own = f"give the output a name of its own: `output NAME = {name}`"
+    _introduce(frame, name, node.name.span, own if node.value is None else None)
     if node.value is None:
         if name not in frame.names:
             unknown(frame, name, node.name.span)
