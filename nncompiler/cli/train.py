@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
-import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
-from nncompiler.api import Request, Sizes, build, model_of
+from nncompiler.api import model_of
 from nncompiler.cli import UsageError, models, options
-from nncompiler.cli.compile import report_stages, write_artifact
-from nncompiler.cli.output import need_writable, print_json, say, write_file
+from nncompiler.cli.compile import report_stages
+from nncompiler.cli.output import need_writable, say
+from nncompiler.cli.trained import Trained, report, rescuing, write
 from nncompiler.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
-from nncompiler.record import dataclass, replace
+from nncompiler.record import replace
 
 if TYPE_CHECKING:
     from nncompiler.runtime.callbacks import Callback
@@ -51,9 +50,8 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
-    group.add_argument(
-        "--epochs", type=options.number(1), metavar="N", help="default: the train block's"
-    )
+    group.add_argument("--epochs", type=options.number(1), metavar="N",
+                       help="train up to epoch N (default: the train block's)")  # fmt: skip
     group.add_argument(
         "--lr", type=options.positive, metavar="RATE", help="learning rate, before its schedule"
     )
@@ -89,16 +87,6 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--plot", metavar="OUT.svg", help="draw losses and metrics by epoch")
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What came of it."""
-
-    model: Model
-    splits: Splits
-    history: History
-    seconds: float
-
-
 def run(args: argparse.Namespace) -> int:
     _check(args)
     wanted = options.request_of(args, bindings=options.bindings_of(args))
@@ -111,15 +99,16 @@ def run(args: argparse.Namespace) -> int:
     splits = _load(args, model)
     _prepare(args, model, splits)
     start = time.perf_counter()
-    try:
-        history = _fit(args, model, splits)
-    except KeyboardInterrupt:
-        return _interrupted(args, model)
-    done = Trained(model, splits, history, time.perf_counter() - start)
-    if args.averaged:
-        model.load_state_dict(model.averages())
-    _write(args, wanted, done)
-    _report(args, done)
+    with rescuing(model):
+        try:
+            history, before = _fit(args, model, splits)
+        except KeyboardInterrupt:
+            return _interrupted(args, model)
+        done = Trained(model, splits, history, before, time.perf_counter() - start)
+        if args.averaged:
+            model.load_state_dict(model.averages())
+        write(args, wanted, done)
+    report(args, done)
     return EXIT_OK
 
 
@@ -190,10 +179,12 @@ def _prepare(args: argparse.Namespace, model: Model, splits: Splits) -> None:
         model.rate = args.lr
 
 
-def _fit(args: argparse.Namespace, model: Model, splits: Splits) -> History:
+def _fit(args: argparse.Namespace, model: Model, splits: Splits) -> tuple[History, int]:
+    """What came of training, and the epochs that were done before it."""
     from nncompiler.runtime.callbacks import CSVLogger, EarlyStopping, TerminateOnNaN
 
-    callbacks: list[Callback] = [TerminateOnNaN()]
+    begun = _begun()
+    callbacks: list[Callback] = [TerminateOnNaN(), begun]
     if args.patience is not None:
         callbacks.append(EarlyStopping(args.patience, monitor=args.monitor))
     if args.csv:
@@ -213,7 +204,21 @@ def _fit(args: argparse.Namespace, model: Model, splits: Splits) -> History:
             "NN0922", f"training diverged: {stopped}",
             help="lower the learning rate, as with --lr, or check the data",
         )  # fmt: skip
-    return history
+    return history, begun.epoch
+
+
+def _begun() -> Any:
+    """Takes down at which epoch training begins."""
+    from nncompiler.runtime.callbacks import Callback
+    from nncompiler.runtime.training import Run
+
+    class Begun(Callback):
+        epoch = 0
+
+        def train_begin(self, run: Run) -> None:
+            self.epoch = run.record.epoch
+
+    return Begun()
 
 
 def _checkpointing(path: str) -> Callback:
@@ -255,51 +260,3 @@ def _again(path: str) -> str:
         elif not word.startswith(("--resume=", "--weights-in=")):
             kept.append(word)
     return shlex.join(["nnc", *kept, "--resume", path])
-
-
-def _write(args: argparse.Namespace, wanted: Request, done: Trained) -> None:
-    if args.plot:
-        from nncompiler.report.chart import chart, history_panels
-
-        write_file(args.plot, chart(history_panels(done.history), done.model.name))
-    if args.weights_out:
-        done.model.save(args.weights_out)
-    if args.artifact:
-        with tempfile.TemporaryDirectory() as folder:
-            weights = os.path.join(folder, "weights.npz")
-            done.model.save(weights)
-            shipped = replace(wanted, weights=weights, bindings=_shipped(wanted, done.model))
-            built = build(shipped, cache=not args.no_cache)
-        write_artifact(built, args.artifact, os.path.splitext(args.artifact)[0] + ".h")
-
-
-def _shipped(wanted: Request, model: Model) -> tuple[Sizes, ...]:
-    """The bindings of the artifact: with rows one by one, so that it can predict any number."""
-    rows = next(e.rows for e in model.manifest.entries if e.function == "train_step")
-    if len(wanted.bindings) > 1 or rows <= 1:
-        return wanted.bindings
-    others = tuple((n, v) for n, v in wanted.bindings[0] if n != "batch")
-    return ((("batch", rows), *others), (("batch", 1), *others))
-
-
-def _report(args: argparse.Namespace, done: Trained) -> None:
-    """Validation once more, as the parameters are now; then the test part, for the only time."""
-    wanted = ["validation"] + (["test"] if args.test is not None else [])
-    parts = {name: getattr(done.splits, name) for name in wanted}
-    found = {n: done.model.evaluate(data) for n, data in parts.items() if data}
-    epochs = max(map(len, done.history.values()), default=0)
-    if args.json:
-        record: dict[str, Any] = {
-            "model": done.model.name, "epochs": epochs, "stopped": done.history.stopped,
-            "seconds": done.seconds, "history": dict(done.history), **found,
-            "weights": args.weights_out, "artifact": args.artifact,
-        }  # fmt: skip
-        print_json(record)
-        return
-    best = "; parameters of the best" if args.patience is not None else ""
-    print(f"{'trained':<11}{epochs} epochs in {done.seconds:.2f} s{best}")
-    for label, path in (("weights", args.weights_out), ("artifact", args.artifact)):
-        if path:
-            print(f"{label:<11}{path}")
-    for name, values in found.items():
-        print(models.line(name, values, models.count(parts[name])))

@@ -292,3 +292,33 @@ def test_compile_refuses(
     """Options that cannot be are refused by name."""
     with pytest.raises(error, match=code):
         nncompiler.compile(LINE, **options)  # type: ignore[arg-type]
+
+
+def test_what_resuming_adds_is_told(
+    nnc: Nnc, line: Path, line_data: Path, tmp_path: Path
+) -> None:
+    """Epochs of the checkpoint are not counted twice; an epoch alone is no plural."""
+    words = ("train", line, "--data", line_data, "--quiet")
+    checkpoint = tmp_path / "c.npz"
+    first = nnc(*words, "--epochs", "1", "--checkpoint", checkpoint)
+    assert re.search(r"^trained +1 epoch in [\d.]+ s$", first.out, re.M)
+    more = nnc(*words, "--epochs", "3", "--resume", checkpoint)
+    assert re.search(r"^trained +2 epochs in [\d.]+ s, after 1 before$", more.out, re.M)
+    none = nnc(*words, "--epochs", "1", "--resume", checkpoint)
+    assert re.search(r"^trained +0 epochs in [\d.]+ s, after 1 before$", none.out, re.M)
+
+
+@pytest.mark.parametrize(("flag", "file"), [
+    ("--weights-out", "full.npz"), ("--artifact", "full.so"), ("--plot", "full.svg"),
+])  # fmt: skip
+def test_weights_outlive_files_that_cannot_be_written(
+    nnc: Nnc, line: Path, line_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    flag: str, file: str,
+) -> None:  # fmt: skip
+    """A full disk at the end does not cost the training."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).symlink_to("/dev/full")
+    result = nnc("train", line, "--data", line_data, "--quiet", "--epochs", "2", flag, file)
+    assert result.code == 1 and "No space left on device" in result.err
+    assert "the weights as they are now: line.weights.npz" in result.err
+    assert nnc("eval", line, "--data", line_data, "--weights", "line.weights.npz").code == 0
