@@ -190,6 +190,12 @@ class Operator(ABC):
         """A number and inputs whose product the result is; None where it is no product."""
         return None
 
+    def vanishes(
+        self, x: Value, axes: Sequence[int], definitions: dict[Value, Node]
+    ) -> bool:
+        """Of a fold that is linear: whether it makes zero of `x`."""
+        return False
+
     def quotient(self, node: Node) -> tuple[Value, Value] | None:
         """The dividend and the divisor, of floats; None where the result is no quotient."""
         return None

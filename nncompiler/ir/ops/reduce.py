@@ -20,8 +20,10 @@ from nncompiler.ir.ops.common import (
     Cotangents,
     Definitions,
     Grads,
+    constant_of,
     expect_axis,
     only,
+    producer,
     sample,
 )
 from nncompiler.ir.ops.shape import inverse
@@ -130,9 +132,37 @@ class Sum(Reduction):
     def value(self, x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
         return np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
 
+    def vanishes(self, x: Value, axes: Sequence[int], definitions: Definitions) -> bool:
+        """What lies above a mean is as much as what lies below."""
+        node = producer(x, "sub", definitions)
+        if node is None or node.inputs[0].shape != x.shape:
+            return False
+        whole, mean = node.inputs
+        shape = (1,) * (x.type.rank - mean.type.rank) + mean.shape
+        return shape == kept(x.shape, axes, True) and is_mean(mean, whole, axes, definitions)
+
     def gradient(self, b: Builder, node: Node, cotangents: Cotangents) -> Grads:
         d = self.spread(b, node, only(cotangents))
         return (b.emit("broadcast", d, shape=node.inputs[0].shape),)
+
+
+def is_mean(value: Value, x: Value, axes: Sequence[int], definitions: Definitions) -> bool:
+    """Whether `value`, in whatever shape, is the sum of `x` along `axes` divided by their extents.
+    """
+    while view := producer(value, "reshape", definitions):
+        value = view.inputs[0]
+    count = math.prod(x.shape[a] for a in axes)
+    scaled = producer(value, "mul", definitions) or producer(value, "div", definitions)
+    if scaled is None:
+        return False
+    for total, number in (scaled.inputs, scaled.inputs[::-1]):
+        found = constant_of(number, definitions)
+        whole = producer(total, "reduce_sum", definitions)
+        if found and whole is not None and whole.inputs[0] == x:
+            share = found if scaled.op == "mul" else 1 / found
+            close = math.isclose(share * count, 1, rel_tol=1e-6)
+            return close and whole.ints("axes") == tuple(axes)
+    return False
 
 
 class Prod(Reduction):

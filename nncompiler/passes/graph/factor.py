@@ -8,8 +8,8 @@ known early.
 
 So one sum of a whole array serves all its multiples, vectors are multiplied before arrays, and of
 a cotangent's many factors those that the forward pass knows become one array. Two products of one
-late factor are added before they meet it: ``a*d + b*d`` is ``(a + b)*d``. Results are equal up to
-rounding. What only a view with its dimensions in another order reads is made in that order, if its
+late factor are added before they meet it: ``a*d + b*d`` is ``(a + b)*d``. What is left of a sum
+may be known to be zero, as that of deviations from a mean. Results are equal up to rounding. What only a view with its dimensions in another order reads is made in that order, if its
 operator can do so.
 """
 
@@ -65,7 +65,9 @@ def _rewritten(function: Function, rule: _Rule) -> Function:
 
 
 def _early(b: Builder, node: Node, facts: Facts, new: dict[Value, Value]) -> Value | None:
-    """Two rules that do not meet, in one walk."""
+    """Rules that do not meet, in one walk."""
+    if not facts.zeros.isdisjoint(node.inputs):
+        return _without(b, replace(node, inputs=tuple(new.get(v, v) for v in node.inputs)), facts)
     perm = lookup(node.op).permutation(node)
     return _sum(b, node, facts, new) if perm is None else _moved(b, node, facts, new, perm)
 
@@ -122,8 +124,11 @@ def _sum(b: Builder, node: Node, facts: Facts, new: dict[Value, Value]) -> Value
     lead = len(x.shape) - len(shape)
     if any(a < lead or shape[a - lead] != x.shape[a] for a in axes) or 0 in x.shape:
         return None
+    along = tuple(a - lead for a in axes)
+    if len(inside) == 1 and lookup(node.op).vanishes(inside[0], along, facts.nodes):
+        return _zero(b, node.output, facts)
     varying = times(b, [new.get(v, v) for v in inside])
-    total = b.emit(node.op, varying, axes=tuple(a - lead for a in axes), keepdims=False)
+    total = b.emit(node.op, varying, axes=along, keepdims=False)
     rest = [_dropped(b, new.get(v, v), len(x.shape), axes) for v in outside]
     found = scaled(b, product.number, [*rest, total])
     left = tuple(n for d, n in enumerate(x.shape) if d not in axes)
@@ -131,6 +136,25 @@ def _sum(b: Builder, node: Node, facts: Facts, new: dict[Value, Value]) -> Value
     if left != node.output.shape:
         found = b.emit("reshape", found, shape=node.output.shape)
     return found
+
+
+def _zero(b: Builder, value: Value, facts: Facts) -> Value:
+    """The zero that `value` is, known to operators that read it; of the sign that a sum may leave
+    out."""
+    before = len(b.nodes)
+    found = b.full(-0.0, value.type)
+    facts.nodes |= {n.output: n for n in b.nodes[before:]}
+    facts.zeros.add(value)
+    return found
+
+
+def _without(b: Builder, node: Node, facts: Facts) -> Value | None:
+    """The result of a node that reads a zero by fewer means: first it is read as a number."""
+    found = lookup(node.op).simplify(b, node, facts.nodes)
+    if found is None or not b.nodes or b.nodes[-1].outputs != (found,):
+        return found
+    better = lookup(b.nodes[-1].op).simplify(b, b.nodes[-1], facts.nodes)
+    return found if better is None else better
 
 
 def _varies(value: Value, whole: Value, axes: Sequence[int]) -> bool:

@@ -18,11 +18,12 @@ _MOST = 64
 class Facts:
     """Of a function: what makes each value, which nodes and results read it (twice, if both of
     its inputs are this value), and its level: how many kernels at least lie between it and the
-    inputs. The latter two by name, whose hash is there already."""
+    inputs. The latter two by name, whose hash is there already. `zeros` were found to be zero."""
 
     nodes: dict[Value, Node] = field(default_factory=dict)
     readers: dict[str, list[Node | None]] = field(default_factory=dict)
     levels: dict[str, int] = field(default_factory=dict)
+    zeros: set[Value] = field(default_factory=set)
 
     @classmethod
     def of(cls, function: Function) -> Facts:
