@@ -9,8 +9,9 @@ known early.
 So one sum of a whole array serves all its multiples, vectors are multiplied before arrays, and of
 a cotangent's many factors those that the forward pass knows become one array. Two products of one
 late factor are added before they meet it: ``a*d + b*d`` is ``(a + b)*d``. What is left of a sum
-may be known to be zero, as that of deviations from a mean. Results are equal up to rounding. What only a view with its dimensions in another order reads is made in that order, if its
-operator can do so.
+may be known to be zero, as that of deviations from a mean. Results are equal up to rounding. What
+only a view with its dimensions in another order reads is made in that order, if its operator can
+do so.
 """
 
 from __future__ import annotations
