@@ -66,6 +66,17 @@ def test_rows_of_a_table_are_multiplied_once(texts: int) -> None:
     assert ops(frozen(b.finish([("y", y)]))) == ["gather"]
 
 
+def test_a_table_that_would_be_large_stays() -> None:
+    """Times wide weights it would take much more memory than all parameters do."""
+    b = Builder("f")
+    text = b.param("input", "text", TensorType(I32, (4,)))
+    table = b.param("param", "table", TensorType(F32, (99, 3)))
+    weights = b.param("param", "weights", TensorType(F32, (3, 50)))
+    rows = b.emit("gather", table, text, axis=0)
+    y = b.emit("contract", rows, weights, spec="i j k: i k, k j -> i j")
+    assert ops(frozen(b.finish([("y", y)]))) == ["gather", "contract"]
+
+
 def test_a_table_of_inputs_is_none() -> None:
     b = Builder("f")
     text = b.param("input", "text", TensorType(I32, (2,)))

@@ -46,17 +46,21 @@ def freeze(function: Function, values: Mapping[str, Array]) -> tuple[Function, d
 
 
 def _arranged(function: Function, names: Collection[str]) -> Function:
-    """`function` with nodes of which more follows from parameters with these names alone."""
+    """`function` with nodes of which more follows from parameters with these names alone, where
+    that is not much larger than all of these."""
     b = Builder(function.name)
     new = {p.value: b.param(p.kind, p.value.name, p.value.type) for p in function.params}
     constants = {v for v in new.values() if v.name in names}
+    held = sum(v.type.size for v in constants)
     definitions = dict[Value, Node]()
     for node in function.nodes:
         seen, inputs = len(b.nodes), [new[v] for v in node.inputs]
         with b.at(node.span):
             probe = replace(node, inputs=tuple(inputs))
             better = lookup(node.op).by_constants(b, probe, definitions, constants)
-            outputs = b.copy(node, inputs) if better is None else (better,)
+            tables = [n for n in b.nodes[seen:] if constants.issuperset(n.inputs)]
+            small = sum(v.type.size for n in tables for v in n.outputs) <= _GROWTH * held
+            outputs = (better,) if better is not None and small else b.copy(node, inputs)
         new.update(zip(node.outputs, outputs, strict=True))
         for made in b.nodes[seen:]:
             definitions.update((v, made) for v in made.outputs)
