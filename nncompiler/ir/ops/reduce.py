@@ -155,11 +155,12 @@ def is_mean(value: Value, x: Value, axes: Sequence[int], definitions: Definition
     scaled = producer(value, "mul", definitions) or producer(value, "div", definitions)
     if scaled is None:
         return False
-    for total, number in (scaled.inputs, scaled.inputs[::-1]):
+    product = scaled.op == "mul"
+    for total, number in (scaled.inputs, *([scaled.inputs[::-1]] if product else [])):
         found = constant_of(number, definitions)
         whole = producer(total, "reduce_sum", definitions)
         if found and whole is not None and whole.inputs[0] == x:
-            share = found if scaled.op == "mul" else 1 / found
+            share = found if product else 1 / found
             close = math.isclose(share * count, 1, rel_tol=1e-6)
             return close and whole.ints("axes") == tuple(axes)
     return False
