@@ -113,7 +113,22 @@ class Bindings:
             return "compile the model without `--freeze`: frozen weights are for inference"
         if self._manifest.frozen:
             return f"compile the model with `--function {','.join(_FROZEN)}` beside `--freeze`"
+        if lacking := self._undeclared(function):
+            return f"the model needs {lacking}"
+        if function == "input_grad":  # left out unless it is named
+            return "compile the model with `--function infer,loss,input_grad`"
         return f"compile the model with `--function {function}`, or without `--function`"
+
+    def _undeclared(self, function: str) -> str:
+        """What the source does not say, without which there is no such function."""
+        m = self._manifest
+        if function == "infer" and not m.outputs:
+            return "an output: `output y`"
+        if function not in ("init", "infer") and not m.losses:
+            return "a loss: `loss mse(y, t)`"
+        if function in ("train_step", "apply") and not m.train:
+            return "a train block: `train { optimizer = adam() batch = 32 }`"
+        return ""
 
     def get(self, function: str, rows: int) -> Binding:
         """The binding for exactly `rows` rows, compiled on demand."""

@@ -6,6 +6,7 @@ orders); all others are refused. Each check returns the array or value that nati
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Collection, Iterable, Mapping
@@ -118,12 +119,23 @@ def _wrong_shape(found: Array, argument: Argument, rows: int | None) -> UserErro
     lead = ("batch" if rows is None else str(rows),) if argument.batched else ()
     shape = (*lead, *map(str, argument.shape[len(lead) :]))
     wanted = f"{NAMES[argument.dtype]}[{','.join(shape)}]"
-    help = None
-    if found.ndim == len(shape) - 1 and found.shape == argument.shape[1:]:
-        help = "for a single row, add the axis of the batch: array[None]"
     return UserError(
         "NN0703", f"expected {argument.role} '{argument.name}' to be {wanted}, but found "
-        f"{describe(found.dtype, found.shape)}", help=help)  # fmt: skip
+        f"{describe(found.dtype, found.shape)}",
+        help=_to_fit(found, argument.shape[1:], argument.dtype) if argument.batched else None,
+    )  # fmt: skip
+
+
+def _to_fit(found: Array, row: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
+    """What makes `found` rows of shape `row`, where one can tell."""
+    if found.shape == row:
+        return "for a single row, add the axis of the batch: array[None]"
+    if found.ndim and math.prod(found.shape[1:]) == math.prod(row):
+        axes = ", ".join(map(str, (-1, *row)))
+        return f"for the same elements along other axes: array.reshape({axes})"
+    if found.ndim > 1 and found.shape[1:-1] == row and dtype.kind == "i":
+        return "for the classes of one-hot rows: array.argmax(-1)"
+    return None
 
 
 def dataset(data: Data, arguments: Iterable[Argument], known: Collection[str]) -> dict[str, Array]:
