@@ -17,7 +17,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     model = models.open_model(args, ("init", "loss"))
-    data = models.data_of(args.data, args.part, model.bindings.any("loss").given)
+    data = models.data_of(args, model.bindings.any("loss").given)
     values = model.evaluate(data, check_nan=True)
     rows = models.count(data)
     if args.json:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nncompiler.runtime.model import Model
 
 PARTS = ("all", "train", "validation", "test")
+_SHARES = {"validation": 0.1, "test": 0.2}
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,9 @@ def add_use(parser: argparse.ArgumentParser) -> None:
         "--part", choices=PARTS, default="all",
         help="rows to use, split as `nnc train --test` does (default: all)",
     )  # fmt: skip
+    for part, share in _SHARES.items():
+        parser.add_argument(f"--{part}", type=options.fraction, metavar="SHARE",
+                            help=f"for --part, as training had it (default {share})")  # fmt: skip
     options.add_model(parser)
     options.add_target(parser)
     options.add_threads(parser)
@@ -40,6 +44,9 @@ def add_use(parser: argparse.ArgumentParser) -> None:
 
 def open_model(args: argparse.Namespace, functions: Sequence[str]) -> Model:
     """The model of `add_use`, with its weights."""
+    if args.part == "all" and (args.validation, args.test) != (None, None):
+        raise UsageError("NN0921", "--validation and --test say how rows are split, but all are "
+                         "used", help="name a part, as with --part test")  # fmt: skip
     if _is_artifact(args.model):
         given = args.batch or args.size or args.dtype != "f32" or args.cpu != "host"
         if given or args.direct:
@@ -69,13 +76,16 @@ def _is_artifact(path: str) -> bool:
         raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
 
 
-def data_of(path: str, part: str, wanted: Sequence[Argument]) -> dict[str, Any]:
+def data_of(args: argparse.Namespace, wanted: Sequence[Argument]) -> dict[str, Any]:
     """The arrays of a file by name: all rows in the order of the file, or a part of its split."""
     from nncompiler.runtime import loading
 
+    path, part = args.data, args.part
     if part == "all":
         return loading.load_whole(path, wanted)
-    found: dict[str, Any] = getattr(loading.load_splits(path, wanted), part)
+    given = {name: getattr(args, name) for name in _SHARES}
+    shares = {n: share if given[n] is None else given[n] for n, share in _SHARES.items()}
+    found: dict[str, Any] = getattr(loading.load_splits(path, wanted, **shares), part)
     if not found:
         raise UserError("NN0918", f"expected a {part} part in '{path}', but it has none")
     return found

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     model = models.open_model(args, ("init", "infer") if whole else ("init", "infer", "loss"))
     inputs = [a.name for a in model.bindings.any("infer").given]
     wanted = [a for a in model.manifest.data if a.name in inputs or not whole]
-    data = models.data_of(args.data, args.part, wanted)
+    data = models.data_of(args, wanted)
     found = model.predict({name: data[name] for name in inputs})
     outputs = found if isinstance(found, dict) else {model.manifest.outputs[0]: found}
     if args.output is not None:

@@ -322,3 +322,23 @@ def test_weights_outlive_files_that_cannot_be_written(
     assert result.code == 1 and "No space left on device" in result.err
     assert "the weights as they are now: line.weights.npz" in result.err
     assert nnc("eval", line, "--data", line_data, "--weights", "line.weights.npz").code == 0
+
+
+@pytest.mark.parametrize("shares", [
+    ("--test", "0.4", "--validation", "0.25"), ("--test", "0", "--validation", "0.3"),
+])  # fmt: skip
+def test_parts_are_those_of_the_shares(
+    nnc: Nnc, line: Path, line_data: Path, tmp_path: Path, shares: tuple[str, ...]
+) -> None:
+    """Eval takes the rows that training validated on, if it is told of its shares."""
+    weights, words = tmp_path / "w.npz", (line, "--data", line_data)
+    given = shares if shares[1] != "0" else shares[2:]
+    trained = nnc("train", *words, "--quiet", "--epochs", "1", *given, "--weights-out", weights,
+                  "--json").json  # fmt: skip
+    used = (*words, "--weights", weights, "--part", "validation")
+    found = nnc("eval", *used, *shares, "--json").json
+    assert found["rows"] == (15 if len(given) == 4 else 30)
+    assert found["loss"] == pytest.approx(trained["validation"]["loss"], rel=1e-6)
+    assert nnc("predict", *used, *shares).out.startswith(f"y float32[{found['rows']},1]")
+    refused = nnc("eval", *words, "--test", "0.4")
+    assert refused.code == 2 and "name a part" in refused.err
