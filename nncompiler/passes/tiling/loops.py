@@ -28,6 +28,7 @@ _TURNED = 0.5
 #: Least extent of both axes of a transposition.
 _SQUARE = 4
 
+
 @dataclass(frozen=True, slots=True)
 class LoopLanes:
     """Picks at most one axis on each path of nesting, if told, `among` these."""
