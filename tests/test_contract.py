@@ -9,7 +9,7 @@ from nncompiler.errors import Limitation, UserError
 from nncompiler.ir.graph import Builder
 from nncompiler.ir.op import Sample, lookup
 from nncompiler.ir.ops.contract_spec import parse_spec
-from nncompiler.ir.ops.matmul import emit_matmul, matmul_spec
+from nncompiler.ir.ops.matmul import emit_matmul, matmul_of_batches
 from nncompiler.ir.types import F64, TensorType
 from tests.ops_support import build, check_gradient, lowered, value_of
 
@@ -98,7 +98,8 @@ def test_matmul(x: tuple[int, ...], y: tuple[int, ...]) -> None:
     np.testing.assert_allclose(found, np.matmul(*arrays), atol=1e-12)
 
 
-def test_matmul_spec() -> None:
-    """The notation of a product of two matrices and of a batch."""
-    assert matmul_spec(2, 2) == "i j k: i k, k j -> i j"
-    assert matmul_spec(4, 3) == "b0 b1 i j k: b0 b1 i k, b1 k j -> b0 b1 i j"
+def test_notation_of_products() -> None:
+    """Of two matrices and of a batch, one of whose operands has a dimension less."""
+    assert str(matmul_of_batches([], [], 2, 2)) == "i j k: i k, k j -> i j"
+    found = matmul_of_batches(["b0", "b1"], ["b1"], 4, 3)
+    assert str(found) == "b0 b1 i j k: b0 b1 i k, b1 k j -> b0 b1 i j"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nncompiler.errors import CompilerBug, UserError
+from nncompiler.errors import CompilerBug, Source, UserError
 from nncompiler.ir.graph import Builder
 from nncompiler.ir.op import Operator, Sample
 from nncompiler.ir.ops.shape import reshape_is_affine
+from nncompiler.ir.text.scan import Scanner
 from nncompiler.ir.types import BOOL, F32, F64, I32
 from tests.ops_support import OPERATORS, build, check_gradient, inputs_of, lowered, value_of
 
@@ -179,9 +180,8 @@ def _dressed(b: Builder, v, variant: str, k: int, count: int):
 )  # fmt: skip
 def test_shape_errors(name: str, types: list[str], attrs: dict[str, object]) -> None:
     """Operands that do not fit are the user's error."""
-    from nncompiler.ir.types import parse_type
-
     b = Builder("f")
-    operands = [b.param("input", f"x{k}", parse_type(t)) for k, t in enumerate(types)]
+    found = [Scanner(Source("<type>", t)).type() for t in types]
+    operands = [b.param("input", f"x{k}", t) for k, t in enumerate(found)]
     with pytest.raises(UserError, match="NN0310"):
         b.emit_many(name, operands, attrs)

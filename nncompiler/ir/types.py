@@ -4,12 +4,10 @@ padding are not types."""
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nncompiler.errors import UserError
 from nncompiler.record import dataclass
 
 Array = NDArray[np.generic]
@@ -100,15 +98,6 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def scalar(dtype: DType) -> TensorType:
     return TensorType(dtype, ())
-
-
-def parse_type(text: str) -> TensorType:
-    """The inverse of ``str(TensorType)``; `UserError` NN0301 when the text is not a type."""
-    found = re.fullmatch(r"\s*(\w+)\[((?:\s*\d+\s*(?:,\s*\d+\s*)*)?)\]\s*", text)
-    if not found or found[1] not in DTYPES:
-        raise UserError("NN0301", f"expected a type such as f32[64,784], but found '{text}'")
-    dims = found[2].strip()
-    return TensorType(DTYPES[found[1]], tuple(int(d) for d in dims.split(",")) if dims else ())
 
 
 def broadcast_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:

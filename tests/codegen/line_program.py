@@ -15,10 +15,12 @@ import numpy as np
 
 from nncompiler.codegen.emit import Artifact, build
 from nncompiler.codegen.target import host
+from nncompiler.errors import Source
 from nncompiler.ir.kernel import Argument, Axis, Buffer, Check, Fold, For, Kernel, Let, Plan, Store
 from nncompiler.ir.model import EntryPoint, Program, lay_out
 from nncompiler.ir.scalar import Affine, Expr, Load, Ref, apply, cast, const
-from nncompiler.ir.types import F32, I32, TensorType, parse_type
+from nncompiler.ir.text.scan import Scanner
+from nncompiler.ir.types import F32, I32, TensorType
 from nncompiler.runtime.artifact import open_artifact
 from nncompiler.runtime.call import aligned
 
@@ -52,7 +54,7 @@ def state_buffers(*names: str) -> list[Buffer]:
 
 
 def argument_buffer(name: str, type: str) -> Buffer:
-    return Buffer(name, parse_type(type), "argument")
+    return Buffer(name, Scanner(Source("<type>", type)).type(), "argument")
 
 
 GIVEN = [
@@ -112,7 +114,7 @@ def update_kernel() -> Kernel:
 def step_plan() -> Plan:
     buffers = [
         *GIVEN, argument_buffer("loss", "f32[]"),
-        Buffer("e", parse_type("f32[4,1]"), "arena", 64),
+        Buffer("e", TensorType(F32, (4, 1)), "arena", 64),
         *state_buffers("W", "b", "opt.m.W", "opt.m.b", "rate", "step"),
     ]
     return Plan(
@@ -133,7 +135,7 @@ def init_plan() -> Plan:
     """W[k] = table[k] * seed; a constant, and the seed as the only source of randomness."""
     data = np.float32([1, 2, 3]).tobytes()
     buffers = [
-        Buffer("table", parse_type("f32[3]"), "constant", data=data), *state_buffers("W", "seed"),
+        Buffer("table", TensorType(F32, (3,)), "constant", data=data), *state_buffers("W", "seed"),
     ]
     seed = cast(Load("seed", at(0), STATE.entry("seed").type.dtype), F32)
     value = apply("mul", load("table", "k"), seed)

@@ -123,7 +123,7 @@ class RegisterTiles(Epilogues):
         sums = self.reduce(loops, start, step, max(chains, self.together(tile)))
         while len(sums) > count:
             half = len(sums) // 2
-            sums = [self.add(a, b) for a, b in zip(sums[:half], sums[half:], strict=True)]
+            sums = [self.w.sum(a, b) for a, b in zip(sums[:half], sums[half:], strict=True)]
         return self.joined(sums, across) if self.reduced else sums
 
     def _short_first(
@@ -291,7 +291,4 @@ class RegisterTiles(Epilogues):
         if self.e.target.fma:
             return self.w.overloaded("fma", [a, b, acc])
         product = self.w.value(f"fmul {a.typed}, {b.text}", self.dtype, a.lanes)
-        return self.add(product, acc)
-
-    def add(self, a: Value, b: Value) -> Value:
-        return self.w.value(f"fadd {a.typed}, {b.text}", self.dtype, a.lanes)
+        return self.w.sum(product, acc)

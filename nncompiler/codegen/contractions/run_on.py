@@ -47,7 +47,7 @@ class RunOn:
         acc = self._round(At("", whole), axis.extent - whole, acc)
         while len(acc) > self.vectors:
             last = acc[-self.vectors :]
-            acc = [*map(tiles.add, acc, last), *acc[self.vectors : -self.vectors]]
+            acc = [*map(tiles.w.sum, acc, last), *acc[self.vectors : -self.vectors]]
         return self._joined(acc)
 
     def _round(self, at: At, steps: int, acc: list[Value]) -> list[Value]:
@@ -77,7 +77,7 @@ class RunOn:
             for v in range(-(-size // n)):
                 places = range(size + v * n, min(size + (v + 1) * n, 2 * size))
                 other = gathered(tiles.w, [(acc[p // n], p % n) for p in places], n)
-                acc[v] = tiles.add(acc[v], other)
+                acc[v] = tiles.w.sum(acc[v], other)
         count, found = tiles.lanes_of(self._tile), list[Value]()
         for v in range(tiles.vectors_of(self._tile)):
             first = tiles.column_of(self._tile, v, count)

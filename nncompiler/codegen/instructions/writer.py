@@ -15,6 +15,10 @@ class Writer(Blocks):
     def value(self, instruction: str, dtype: DType, lanes: int, fixed: bool = False) -> Value:
         return Value(self.assign(instruction, fixed), dtype, lanes)
 
+    def sum(self, a: Value, b: Value) -> Value:
+        """Floats added lane by lane."""
+        return self.value(f"fadd {a.typed}, {b.text}", a.dtype, a.lanes)
+
     def overloaded(
         self, name: str, args: Sequence[Value], extra: tuple[tuple[str, str], ...] = ()
     ) -> Value:

@@ -64,7 +64,7 @@ def sum_loop(
             part = w.loop(at, at + count * step, step, zeros, body)
         else:
             part = w.loop(0, count * step, step, zeros, lambda i, c: body(_plus(w, at, i), c))
-        return [_add(w, a, b) for a, b in zip(total, part, strict=True)]
+        return [w.sum(a, b) for a, b in zip(total, part, strict=True)]
 
     rest = start + trips // size * size * step
     total = sum_loop(w, start, rest, size * step, 1, carried, add_block)
@@ -73,7 +73,3 @@ def sum_loop(
 
 def _plus(w: Writer, at: str, more: Counter) -> Counter:
     return w.assign(f"add nuw nsw i64 {at}, {more}") if more else at
-
-
-def _add(w: Writer, a: Value, b: Value) -> Value:
-    return w.value(f"fadd {a.typed}, {b.text}", a.dtype, a.lanes)

@@ -35,7 +35,7 @@ def _sum_group(w: Writer, sums: list[Value], part: int) -> Value:
     while total.lanes > part:
         half = total.lanes // 2
         low = w.shuffle(total, None, range(half))
-        total = _add(w, low, w.shuffle(total, None, range(half, 2 * half)))
+        total = w.sum(low, w.shuffle(total, None, range(half, 2 * half)))
     return total
 
 
@@ -44,8 +44,4 @@ def _add_pairs(w: Writer, a: Value, b: Value, part: int) -> Value:
     even = [
         n + i + k for n in range(0, a.lanes, part) for k in (0, a.lanes) for i in range(0, part, 2)
     ]
-    return _add(w, w.shuffle(a, b, even), w.shuffle(a, b, [n + 1 for n in even]))
-
-
-def _add(w: Writer, a: Value, b: Value) -> Value:
-    return w.value(f"fadd {a.typed}, {b.text}", a.dtype, a.lanes)
+    return w.sum(w.shuffle(a, b, even), w.shuffle(a, b, [n + 1 for n in even]))

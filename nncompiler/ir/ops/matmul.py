@@ -33,15 +33,6 @@ def emit_matmul(b: Builder, x: Value, y: Value) -> Value:
     return b.emit("contract", *arguments, spec=str(spec))
 
 
-def matmul_spec(a_rank: int, b_rank: int) -> str:
-    """NumPy's ``matmul`` of operands of these ranks, batch dimensions aligned right and equal."""
-    expect(min(a_rank, b_rank) > 0, "'@' expected operands of rank 1 or more, but found a scalar")
-    lead = max(a_rank, b_rank) - 2
-    batch = [f"b{n}" for n in range(lead)]
-    mine, other = (batch[lead - max(rank - 2, 0) :] for rank in (a_rank, b_rank))
-    return str(matmul_of_batches(mine, other, a_rank, b_rank))
-
-
 def matmul_of_batches(
     a_batch: Sequence[str], b_batch: Sequence[str], a_rank: int, b_rank: int
 ) -> ContractSpec:
