@@ -143,6 +143,8 @@ def _keyword(site: Site, token: Token) -> UserError:
     help = f"choose another name, such as `{token.text}_1`"
     if token.kind in {"LOSS", "OUTPUT", "METRIC"} and site.kind == "EQUAL":
         help = f"write `{token.text} NAME = ...` with a name"
+        if token.kind == "LOSS":
+            help = "leave the `=` out, or write `loss NAME = ...` with a name"
     return site.error("NN0022", f"`{token.text}` is a keyword and cannot be used as a name",
                       at=token, help=help)
 
@@ -303,6 +305,8 @@ def _unexpected(site: Site) -> UserError:
         help = "write `metric NAME = ...`"
     elif site.kind == "COMMA" and site.kind_at(-2) == "OUTPUT":
         help = "write one `output` for each name"
+    elif site.kind == "COMMA" and {"RBRACE", "NAME"} <= site.accepts:
+        help = "leave it out; nothing stands between statements"
     elif site.kind == "DOTS":
         help = "`...` stands for axes in a type or an index"
     elif site.accepts == {"AXIS"}:

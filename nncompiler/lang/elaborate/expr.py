@@ -195,7 +195,9 @@ def _attribute(ctx: Context, frame: Frame, node: s.Attribute) -> V:
     value = evaluate(ctx, frame, node.value)
     if not isinstance(value, Instance):
         raise UserError("NN0104", f"expected an instance of a layer before `.`, but found "
-                        f"{describe(value)}", node.value.span)
+                        f"{describe(value)}", node.value.span,
+                        help="`.` names a parameter, as in `enc.W`; a layer or fn is applied by "
+                        "`x |> f(...)`")
     name = node.name.text
     if name in value.parameters:
         return ctx.current(value.parameters[name])

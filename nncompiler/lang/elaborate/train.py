@@ -210,10 +210,14 @@ def _known_setting(target: s.Ident, names: dict[str, Span]) -> None:
                         notes=[Note("first here", names[name])])
     if name in SETTINGS:
         return
-    close = nearest(name, SETTINGS)
-    raise UserError("NN0202", f"`{name}` is not a setting of a train block", target.span,
-                    help=f"did you mean `{close}`?" if close else
-                    f"the settings are {', '.join(SETTINGS)}")
+    help = f"the settings are {', '.join(SETTINGS)}"
+    if having := [made.name for made in OPTIMIZERS if name in dict(made.parameters)]:
+        maker = "adam" if "adam" in having else having[0]
+        help = f"it is an argument of the optimizer: `optimizer = {maker}({name}=...)`"
+    elif close := nearest(name, SETTINGS):
+        help = f"did you mean `{close}`?"
+    raise UserError(
+        "NN0202", f"`{name}` is not a setting of a train block", target.span, help=help)
 
 
 def _pick(found: Argument | None, family: str, table: Sequence[Builtin]) -> Settings | None:
