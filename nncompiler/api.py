@@ -75,7 +75,16 @@ def request(path: str | os.PathLike[str], **settings: Any) -> Request:
         with open(name, "rb") as stream:
             return Request(name, stream.read(), **settings)
     except OSError as error:
-        raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
+        raise unreadable(os.fsdecode(name), error) from None
+
+
+def unreadable(name: str, error: OSError) -> UserError:
+    """The error for a model's file that is not there, or not to be read."""
+    near = f"{name}.nn"
+    return UserError(
+        "NN0901", f"cannot read '{name}': {error.strerror or error}",
+        help=f"did you mean '{near}'?" if os.path.isfile(near) else None,
+    )  # fmt: skip
 
 
 def build(

@@ -88,6 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _say_no_more()
         return EXIT_PIPE
+    except MemoryError as error:
+        problem = _no_memory(error)
+        return _failed(error, problem.render(), problem.exit_code)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
             return _unwritten(error)
@@ -174,6 +177,15 @@ def _report(error: Exception) -> str:
         "  help: this is a bug in nncompiler; report it with the command, its input, and the "
         "traceback that NNC_TRACEBACK=1 shows"
     )
+
+
+def _no_memory(error: MemoryError) -> UserError:
+    """What to say where the machine gives no more memory."""
+    why = f": {str(error)[:1].lower()}{str(error)[1:]}" if str(error) else ""
+    return UserError(
+        "NN0927", f"this machine has not enough memory{why}",
+        help="a smaller batch or model takes less: `nnc report` tells how much",
+    )  # fmt: skip
 
 
 def _open_streams() -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nncompiler.api import model_of
+from nncompiler.api import model_of, unreadable
 from nncompiler.cli import UsageError, options
 from nncompiler.cli.output import say
 from nncompiler.errors import UserError
@@ -73,7 +73,7 @@ def _is_artifact(path: str) -> bool:
         with open(path, "rb") as stream:
             return stream.read(4) == b"\x7fELF"
     except OSError as error:
-        raise UserError("NN0901", f"cannot read '{path}': {error.strerror or error}") from None
+        raise unreadable(path, error) from None
 
 
 def data_of(args: argparse.Namespace, wanted: Sequence[Argument]) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_compile_embeds_weights(nnc: Nnc, line: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "text"), [
-    ({"y.b": None}, "expected the parameter 'y.b', but the weights lack it"),
+    ({"y.b": None}, "expected 2 parameters, but 1 is missing: y.b"),
     ({"y.b": np.zeros(2)}, "expected parameter 'y.b' to be f32[1], but found float64[2]"),
     ({"z": np.zeros(1)}, "the weights hold 'z' too"),
 ])  # fmt: skip

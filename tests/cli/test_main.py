@@ -188,6 +188,25 @@ def test_reader_gone() -> None:
         assert found.read() == "141\n"
 
 
+@pytest.mark.parametrize("words", [["check"], ["eval", "--data", "x.npz"]])
+def test_a_file_without_its_suffix(nnc: Nnc, words: list[str]) -> None:
+    """The file that is there is named."""
+    result = nnc(words[0], MODELS / "tiny", *words[1:])
+    assert result.code == 1 and "NN0901" in result.err and "tiny.nn'?" in result.err
+    assert "help" not in nnc(words[0], MODELS / "tinny", *words[1:]).err
+
+
+def test_not_enough_memory(nnc: Nnc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is too large for the machine is no error of the compiler."""
+    def greedy(size: int) -> None:
+        raise MemoryError(f"Unable to allocate {size} bytes")
+
+    monkeypatch.setattr("nncompiler.runtime.state.aligned", greedy)
+    result = nnc("bench", MODELS / "tiny.nn", "--seconds", "0.01")
+    assert result.code == 1 and "NN0927" in result.err and "unable to allocate" in result.err
+    assert "bug" not in result.err and "nnc report" in result.err
+
+
 @pytest.mark.parametrize("words", [["ops"], ["doctor", "--json"]])
 def test_results_that_stdout_does_not_take(words: list[str]) -> None:
     """A full disk behind stdout is no error of the compiler."""
