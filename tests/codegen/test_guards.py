@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 
 from nncompiler.codegen.instructions.address import At, Lanes
 from nncompiler.codegen.instructions.certain import holds
+from nncompiler.codegen.kernel import emit_kernel
+from nncompiler.codegen.target import select
 from nncompiler.ir.graph import Builder
 from nncompiler.ir.kernel import Fold, For, Kernel, Schedule, Store
 from nncompiler.ir.scalar import Affine, Iota, Load, Ref, apply, const
 from nncompiler.ir.types import F32, F64, I32, DType, TensorType
 from tests.differential import Compiled
-from tests.nest_harness import at, axes, kernel, load, run
+from tests.nest_harness import at, axes, buffer, kernel, load, run
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
@@ -73,6 +76,33 @@ def padded_convolution(x: np.ndarray, w: np.ndarray, y: np.ndarray) -> Kernel:
     fold = Fold(("acc",), "sum", axes(c=4, m=5, n=5), (term,))
     store = Store("y", at("o", "h", "w"), Ref("acc", F32))
     return kernel(For(axes(o=10, h=side, w=side), (fold, store)))
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize(("guarded", "moved"), [("i", 1), ("j", 0)])
+def test_rows_outside_are_not_looked_for(cpu: str, guarded: str, moved: int) -> None:
+    """A masked load of no lane takes hundreds of cycles where its page is not there: the address
+    of a row outside is moved into the buffer. Where lanes differ it stays as it is.
+    """
+    x = np.full((6, 40), np.nan, np.float32)
+    x[1:, 1:] = np.arange(195, dtype=np.float32).reshape(5, 39)
+    x, y = x[1:, 1:33], np.zeros((5, 32), np.float32)
+    place = {n: Affine(((n, 1),), -int(n == guarded)) for n in ("i", "j")}
+    inside = apply("ge", Iota(place[guarded]), const(0, I32))
+    one = Load("x", tuple(place.values()), F32, inside, const(2.0, F32))
+    nest = kernel(For(axes(i=5, j=32), (Store("y", at("i", "j"), one),)))
+    nest = replace(nest, schedule=Schedule("loops", ("j",)))
+    table = {"x": buffer("x", x), "y": buffer("y", y)}
+    text = emit_kernel(nest, table, select(cpu), "kernel").text
+    assert "llvm.masked.load" in text
+    assert len(re.findall(r"= select i1 \S+ ptr ", text)) == moved
+    run(nest, select(cpu), x=x, y=y)
+    expected = np.full_like(y, 2.0)
+    if guarded == "i":
+        expected[1:] = x[:-1]
+    else:
+        expected[:, 1:] = x[:, :-1]
+    np.testing.assert_array_equal(y, expected)
 
 
 @pytest.mark.parametrize("stride", [-3, -2, -1, 1, 2, 3, 4])

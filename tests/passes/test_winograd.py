@@ -12,7 +12,7 @@ import pytest
 
 import nncompiler
 from nncompiler.driver import Compilation, Options, read_source
-from nncompiler.ir.body import statements
+from nncompiler.ir.body import reads_and_writes, statements
 from nncompiler.ir.graph import Function
 from nncompiler.ir.interp import run
 from nncompiler.ir.kernel import Buffer, For, Kernel, Plan
@@ -163,6 +163,15 @@ def test_awkward_sizes(sizes: dict[str, object], few: bool) -> None:
 def test_tiles_cover_the_results(sizes: dict[str, object], expected: set[int]) -> None:
     """Tiles of 4 x 4 where they do so without a rest, else of 2 x 2."""
     assert sides(transformed(graphs(**sizes)["grad"])) == expected
+
+
+@pytest.mark.parametrize(("h", "side"), [(6, 4), (8, 6)])
+def test_weights_are_transformed_at_once_where_registers_hold_a_tile(h: int, side: int) -> None:
+    """Those of 4 x 4 elements; larger ones line by line, by way of a buffer."""
+    plan = transformed(graphs(h=h, w=h)["infer"])
+    assert sides(plan) == {side}
+    written = {name for k in plan.kernels() for name in reads_and_writes(k)[1]}
+    assert any(name.endswith(".Uh") for name in written) == (side == 6)
 
 
 def test_the_cheaper_transform_is_taken() -> None:

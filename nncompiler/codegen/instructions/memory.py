@@ -26,6 +26,8 @@ from nncompiler.errors import CompilerBug
 from nncompiler.ir.scalar import Expr, Index, Load
 from nncompiler.ir.types import BOOL, DType
 
+_PAGE = 4096
+
 
 class Memory(Addresses):
     """Reads and writes elements of buffers."""
@@ -105,7 +107,7 @@ class Memory(Addresses):
     ) -> Value:
         assert self.lanes is not None
         count, dtype = self.lanes.count, place.dtype
-        pointer, mask = self._pointer(place, offset), self._mask(guard)
+        pointer, mask = self._guarded_pointer(place, offset, guard), self._mask(guard)
         if mask is None:
             return self._from_memory(self._read(place, count, pointer), dtype, count)
         element = memory_type(dtype)
@@ -116,6 +118,30 @@ class Memory(Addresses):
         name = f"llvm.masked.load.{suffix(element, count)}.p0"
         text = self.w.intrinsic(name, wide, args, not place.read_only)
         return self._from_memory(text, dtype, count)
+
+    def _guarded_pointer(self, place: Place, offset: Offset, guard: Value | None) -> str:
+        """The address of lane 0. Where a guard that all lanes share fails, nothing is read, but a
+        processor takes hundreds of cycles to find that out on a page that is not there, such as
+        the one in front of the arena: the address is then in the buffer's first page.
+        """
+        if guard is None or guard.lanes or not guard.text.startswith("%"):
+            return self._pointer(place, offset)
+        inside = self.w.depth(guard.text)
+        element, start = memory_type(place.dtype), place.pointer
+        start = self._step(start, "i8", place.displacement)
+        found, behind = place.pointer, list[str]()
+        for part in self._terms(offset):
+            if self.w.depth(part) > inside:
+                behind.append(part)
+            else:
+                found = self.w.assign(f"getelementptr {element}, ptr {found}, i64 {part}")
+        # Loads beside each other share the choice.
+        pages, rest = divmod(offset.fixed * place.dtype.bytes, _PAGE)
+        found = self._step(found, "i8", place.displacement + pages * _PAGE)
+        found = self.w.assign(f"select i1 {guard.text}, ptr {found}, ptr {start}")
+        for part in behind:
+            found = self.w.assign(f"getelementptr {element}, ptr {found}, i64 {part}")
+        return self._step(found, "i8", rest)
 
     def _mask(self, guard: Value | None) -> Value | None:
         """The lanes that may touch memory; None for all."""

@@ -38,6 +38,8 @@ from nncompiler.record import dataclass, field, replace
 Forms: TypeAlias = tuple[tuple[str, Affine], ...]
 
 _LINE = 64
+#: Elements of a tile that registers hold; a processor has no fewer.
+_HELD = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,11 @@ def transformed(c: Convolution, tiles: Tiles, name: str) -> Transformed:
     """The kernels for a convolution, their buffers called after `name`."""
     dtype, t = c.image.dtype, tiles.transform
     u, v, m = _arrays(c, tiles, name)
-    lines = (u.lines(t.weights), v.lines(t.image, tiles.shared), m.lines(t.results, tiles.shared))
-    of_weights, of_image, of_results = lines
+    lines = of_weights, of_image, of_results = (
+        replace(u.lines(t.weights), at_once=t.elements.extent <= _HELD),
+        v.lines(t.image, tiles.shared),
+        m.lines(t.results, tiles.shared),
+    )
     body = _transform_weights(c, of_weights, u)
     weights = Kernel(c.kernel.name, body, nodes=(c.weights.buffer,))
     image = replace(c.kernel, body=_transform_image(c, tiles, of_image, v))
@@ -134,7 +139,8 @@ def transformed(c: Convolution, tiles: Tiles, name: str) -> Transformed:
     products = replace(c.kernel, body=(For(m.whole(), (total, stored)),))
     body, locals_ = _results(c, tiles, of_results, m)
     results = replace(c.kernel, body=tidy(body))
-    made = *(x.buffer(dtype) for x in (u, v, m)), *(x.buffer(dtype) for x in lines)
+    halves = (x.buffer(dtype) for x in lines if not x.at_once)
+    made = *(x.buffer(dtype) for x in (u, v, m)), *halves
     return Transformed(weights, (image, products, results), made, locals_)
 
 
@@ -235,10 +241,13 @@ def _stored(
     loads = [placed(load, dict((*down, *x))) for x in across]
     side = len(lines.stages[-1])
 
+    def element(line: Affine, k: int) -> Expr:
+        return placed(loads[k], {FIRST: line})
+
     def sink(line: Affine, k: int, value: Expr) -> list[Stmt]:
         return [Store(to.name, to.index(line + side * k), value)]
 
-    return tidy(lines.nest(load.dtype, lambda _, k: loads[k], sink, "d", set()))
+    return tidy(lines.nest(load.dtype, element, sink, "d", set()))
 
 
 def _results(

@@ -5,7 +5,8 @@
       for b < 6, i < 32 { … = matrix times %1.Vh[…,m,b,:,i] }
     }
 
-Each loop is a sixth of what the whole would be written out, in code and in time to compile. Steps
+Each loop is a sixth of what the whole would be written out, in code and in time to compile. What
+registers hold is written out all the same: nothing goes by way of memory. Steps
 that several workers may share have a line of the buffer each for `own`, the longest axis around;
 in what is shared as a whole all steps take the same one, one after the other.
 """
@@ -32,12 +33,13 @@ FIRST, SECOND = "a", "b"
 @dataclass(frozen=True, slots=True)
 class Lines:
     """Transforms inside loops over `axes`, the lanes last. `outer` are loops around the kernel of
-    which all steps may run at once."""
+    which all steps may run at once. Written out if `at_once`, without a buffer."""
 
     half: str
     stages: Stages
     axes: tuple[Axis, ...]
     outer: tuple[Axis, ...] = ()
+    at_once: bool = False
 
     @property
     def lines(self) -> tuple[int, int]:
@@ -66,6 +68,8 @@ class Lines:
         self, dtype: DType, terms: Terms, sink: Sink, name: str, taken: set[str]
     ) -> tuple[Stmt, ...]:
         """Both directions, inside the loops."""
+        if self.at_once:
+            return (For(self.axes, tuple(self._body(terms, sink, name, taken))),)
         first, second = (Affine.axis(x) for x in (FIRST, SECOND))
         count, lanes = range(self.lines[0]), self.axes[-1:]
         body, values = applied(self.stages, [terms(first, k) for k in count], name, taken)
@@ -81,3 +85,18 @@ class Lines:
         if rest := tuple(a for a in self.axes[:-1] if a not in self.own):
             nest = (For(rest, nest, ordered=True),)
         return (For(self.own, nest),) if self.own else nest
+
+    def _body(self, terms: Terms, sink: Sink, name: str, taken: set[str]) -> list[Stmt]:
+        """Both directions, written out."""
+        body, rows = list[Stmt](), list[list[Expr]]()
+        for line in range(self.lines[0]):
+            given = [terms(Affine((), line), k) for k in range(self.lines[0])]
+            let, values = applied(self.stages, given, f"{name}{line}", taken)
+            body += let
+            rows.append(values)
+        for line in range(self.lines[1]):
+            let, values = applied(self.stages, [r[line] for r in rows], f"{name}h{line}", taken)
+            body += let
+            for k, value in enumerate(values):
+                body += sink(Affine((), line), k, value)
+        return body
