@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nncompiler.codegen.target import host
 from nncompiler.driver import Compilation, Options, read_source
+from nncompiler.driver.constants import lay_constants, lay_parameters
 from nncompiler.ir.graph import Builder, Function
 from nncompiler.ir.interp import run
 from nncompiler.ir.interp_plan import run_plan
@@ -16,7 +18,13 @@ from nncompiler.ir.sampling import random_arguments
 from nncompiler.ir.types import F32, I32, TensorType
 from nncompiler.ir.verify import verify
 from nncompiler.ir.verify_plan import verify_plan
+from nncompiler.passes.graph.dce import DeadCode
 from nncompiler.passes.graph.freeze import freeze
+from nncompiler.passes.manager import run_passes
+from nncompiler.passes.pipelines import OPTIMISE
+from nncompiler.passes.planning import plan_frozen
+from nncompiler.record import replace
+from tests.differential import differences
 from tests.networks import run_planned
 from tests.random_graphs import random_function
 
@@ -113,6 +121,35 @@ def test_results_of_parameters_alone() -> None:
 @pytest.mark.parametrize("seed", range(7_000, 7_060))
 def test_random_graphs(seed: int) -> None:
     frozen(random_function(seed), seed)
+
+
+@pytest.mark.parametrize("first", [0, 20, 40])
+def test_plans_of_random_graphs(first: int) -> None:
+    """What parameters make is in the state, results of them alone too; nothing writes there."""
+    for seed in range(first, first + 20):
+        f = random_function(seed)
+        kept = tuple((n, v) for n, v in f.results if not n.startswith("update."))
+        f = DeadCode().run(replace(f, results=kept))
+        values = random_arguments(f, seed)
+        own = {v.name: values[v.name] for v in f.params_of("param", "state")}
+        found, constants = freeze(f, own)
+        found = run_passes(found, OPTIMISE)
+        machine = host().machine
+        planned = plan_frozen(found, lay_parameters(found, F32), machine, values=constants)
+        made = lay_constants(F32, [planned])
+        (plan,) = made.plans
+        assert verify_plan(plan) == [], seed
+        state = np.zeros(made.layout.bytes, np.uint8)
+        state[HEADER_BYTES:] = np.frombuffer(made.image, np.uint8)
+        before, arrays = state.copy(), {}
+        for a in plan.arguments:
+            shape, dtype = plan.buffer(a.buffer).type.shape, plan.buffer(a.buffer).type.dtype
+            given = np.zeros(shape) if a.role == "output" else values[a.buffer]
+            arrays[a.buffer] = np.array(given, dtype.numpy)
+        run_plan(plan, state, arrays)
+        results = {n: arrays.get(f"{n}.out", arrays.get(n)).reshape(v.shape) for n, v in kept}
+        assert differences(f, values, results) == [], seed
+        assert (state == before).all(), seed
 
 
 @pytest.mark.parametrize(("name", "sizes", "fewer"), [
