@@ -262,6 +262,16 @@ def test_wrong_data(code: str, change: Any, text: str) -> None:
     assert (model.parameters["W"] == before["W"]).all()
 
 
+@pytest.mark.parametrize("given", [None, 3, [1, 2], np.ones((4, 3), np.float32)])
+def test_data_without_names(given: Any) -> None:
+    """One batch is a dict as a data set is."""
+    model, _ = make()
+    for call in (model.loss, model.gradients, model.evaluate):
+        with pytest.raises(UserError, match="keyed by 'x', 't'") as error:
+            call(given)
+        assert error.value.code == "NN0701"
+
+
 def test_wrong_data_sets() -> None:
     """Rows that differ, no rows, no dict, NaN where it is asked for."""
     model, _ = make((1, 4))

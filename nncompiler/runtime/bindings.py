@@ -147,6 +147,7 @@ class Bindings:
     def rows_of(self, function: str, arrays: Mapping[str, Any]) -> int:
         """The number of rows in `arrays`, which are the arguments of a function."""
         entry = self.any(function)
+        checks.keyed(arrays, entry.given)
         for argument in entry.given:
             if argument.batched and argument.name in arrays:
                 return checks.rows(arrays[argument.name], argument)

@@ -141,12 +141,17 @@ def _to_fit(found: Array, row: tuple[int, ...], dtype: np.dtype[Any]) -> str | N
 def dataset(data: Data, arguments: Iterable[Argument], known: Collection[str]) -> dict[str, Array]:
     """The arrays of a whole data set, ready for native code; see `row_count`."""
     arguments = tuple(arguments)
+    keyed(data, arguments)
+    names(data, [a.name for a in arguments], known)
+    return {a.name: array(data[a.name], a) for a in arguments}
+
+
+def keyed(data: object, arguments: Iterable[Argument]) -> None:
+    """Raise unless arrays come by name."""
     if not isinstance(data, Mapping):
         raise UserError(
             "NN0701", f"expected a dict of arrays keyed by {_listed(arguments)}, "
             f"but found {type(data).__name__}")  # fmt: skip
-    names(data, [a.name for a in arguments], known)
-    return {a.name: array(data[a.name], a) for a in arguments}
 
 
 def _listed(arguments: Iterable[Argument]) -> str:

@@ -41,8 +41,10 @@ class Predictor:
             inputs = {self._names[0]: inputs}
         outputs = None
         if type(inputs) is dict:
-            rows = inputs.get(self._batched)
-            call = self._calls.get(len(rows)) if type(rows) is np.ndarray and rows.ndim else None
+            try:
+                call = self._calls[inputs[self._batched].shape[0]]
+            except (KeyError, AttributeError, IndexError, TypeError):
+                call = None  # not called before, or not an array of rows
             outputs = call(inputs) if call else None
         if outputs is None:
             outputs = self._checked(inputs)

@@ -224,7 +224,7 @@ class Model:
         try:
             rows = arrays[self._batched[function]].shape[0]  # type: ignore[index,union-attr]
             call = self._calls[function, rows]
-        except (KeyError, AttributeError, IndexError):
+        except (KeyError, AttributeError, IndexError, TypeError):
             call = self._prepare(function, self.bindings.rows_of(function, arrays))
         call(arrays)
         return call
