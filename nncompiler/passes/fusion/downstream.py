@@ -15,7 +15,8 @@ as well; who reads it computes it.
                                                  }
 
 So the backward pass of a normalisation reads the centred values alone, and one gradient where that
-of its output is needed with and without the gain. In all, less memory is written and read.
+of its output is needed with and without the gain; or not even these, where a mean is of so many
+elements that it is stored instead. In all, less memory is written and read.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from nncompiler.ir.op import lookup
 from nncompiler.passes.fusion.grouping import expensive, find_frame
 from nncompiler.passes.fusion.regroup import CALLER, body_of, fused, is_group, readers_of
 from nncompiler.record import dataclass
+
+#: An array is made again with what is stored for that where so many elements share one of it.
+_SPREAD = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +82,16 @@ def _left_to(
     if not all(map(is_group, readers)):
         return None
     given = {*first.outputs, *first.inputs}
-    if not all(v in given for v in made.inputs):
+    stored = [v for v in dict.fromkeys(made.inputs) if v not in given]
+    if any(v.type.size * _SPREAD > value.type.size for v in stored):
         return None
-    spared = value.type.nbytes
+    spared = value.type.nbytes - sum(v.type.nbytes for v in stored)
     for reader in readers:
         more = {v for v in made.inputs if v not in reader.inputs}
         spared += value.type.nbytes - sum(v.type.nbytes for v in more)
     if spared <= 0:
         return None
-    left = [(body_of(first), [v for v in first.outputs if v != value])]
+    left = [(body_of(first), [*(v for v in first.outputs if v != value), *stored])]
     left += [((made, *body_of(reader)), list(reader.outputs)) for reader in readers]
     if any(find_frame(nodes, outputs) is None for nodes, outputs in left):
         return None
