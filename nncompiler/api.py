@@ -277,7 +277,7 @@ def model_of(wanted: Request, cache: bool = True, threads: int = 1) -> tuple[Mod
     from nncompiler.runtime.artifact import open_artifact
     from nncompiler.runtime.model import Model
 
-    if wanted.functions and not wanted.freeze:
+    if wanted.functions:
         wanted = replace(wanted, functions=("init", *wanted.functions))
     built = build(wanted, cache)
     artifact = open_artifact(built.so, f"'{wanted.name}'")

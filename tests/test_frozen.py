@@ -119,12 +119,14 @@ def test_other_weights_are_another_artifact(files, tmp_path):
     assert not np.allclose(before, after)
 
 
-def test_loss_where_it_is_named(files):
+@pytest.mark.parametrize("names", [("infer", "loss"), ("init", "loss")])
+def test_loss_where_it_is_named(files, names):
+    """And `init`, which is there in any case."""
     source, weights = files
     x, t = data(4)
     plain = nncompiler.compile(source, batch=4)
     plain.load_weights(weights)
-    frozen = nncompiler.compile(source, batch=4, freeze=weights, functions=("infer", "loss"))
+    frozen = nncompiler.compile(source, batch=4, freeze=weights, functions=names)
     expected = plain.evaluate({"x": x, "t": t})["loss"]
     assert frozen.evaluate({"x": x, "t": t})["loss"] == pytest.approx(expected, rel=1e-4)
 

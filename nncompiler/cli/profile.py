@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> None:
 
     compilation = options.compilation_of(args)
     function = function_of(args, compilation)
-    needed = (function,) if args.freeze else ("init", function)
-    compilation = options.compilation_of(args, needed)
+    compilation = options.compilation_of(args, ("init", function))
     found = profile(compilation, function, args.seconds, args.threads)
     if args.json:
         print_json(timing.record(found))

@@ -122,8 +122,11 @@ class Compilation:
         return tuple(f for f in FUNCTIONS if f in found and f in wanted)
 
     def _frozen_functions(self) -> tuple[str, ...]:
-        """Those of `FROZEN` that are wanted; `UserError` NN0924 for another one."""
-        n, wanted = self.network, self.options.functions or FROZEN[:1]
+        """Those of `FROZEN` that are wanted; `UserError` NN0924 for another one. `init`, which
+        copies the constants, is there without a plan.
+        """
+        n, wanted = self.network, tuple(f for f in self.options.functions or () if f != "init")
+        wanted = wanted or FROZEN[:1]
         found = {"infer": n.outputs, "loss": n.losses}
         for name in wanted:
             if not found.get(name):
