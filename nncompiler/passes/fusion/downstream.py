@@ -21,6 +21,7 @@ elements that it is stored instead. In all, less memory is written and read.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
@@ -51,16 +52,18 @@ class Downstream:
             for name, v in function.results
             if name.startswith(UPDATE)
         }
+        copied = _copied(kernels)
         for k, node in enumerate(kernels):
             for value in node.outputs if is_group(node) else ():
                 by = sorted(readers.get(value.name, {CALLER}))
                 if CALLER in by:
                     continue
                 old = {name for name, writer in written.items() if writer <= by[-1]}
-                moved = _left_to(kernels[k], value, [kernels[r] for r in by], old)
+                moved = _left_to(kernels[k], value, [kernels[r] for r in by], old, copied)
                 if moved is None:
                     continue
                 changed = True
+                copied.add(value.name)
                 for r, new in zip((k, *by), moved, strict=True):
                     kernels[r] = new
                     for v in new.inputs:
@@ -68,11 +71,23 @@ class Downstream:
         return function.with_nodes(kernels) if changed else function
 
 
+def _copied(kernels: Sequence[Node]) -> set[str]:
+    """What several kernels make, each for itself, such as constants."""
+    nodes = (n for k in kernels for n in (body_of(k) if is_group(k) else (k,)))
+    times = Counter(v.name for n in nodes for v in n.outputs)
+    return {name for name, n in times.items() if n > 1}
+
+
 def _left_to(
-    first: Node, value: Value, readers: Sequence[Node], overwritten: Collection[str]
+    first: Node,
+    value: Value,
+    readers: Sequence[Node],
+    overwritten: Collection[str],
+    copied: Collection[str],
 ) -> list[Node] | None:
     """The first kernel without `value`, then the readers, which compute it; None where they
-    cannot, as operands are `overwritten` by then, or where that spares no memory traffic."""
+    cannot, as operands are `overwritten` by then or `copied` in kernels that do not say so, or
+    where that spares no memory traffic."""
     made = next(n for n in body_of(first) if value in n.outputs)
     operator = lookup(made.op)
     if operator.kind != "map" or operator.leaf_only(made) or expensive(made):
@@ -83,7 +98,7 @@ def _left_to(
         return None
     given = {*first.outputs, *first.inputs}
     stored = [v for v in dict.fromkeys(made.inputs) if v not in given]
-    if any(v.type.size * _SPREAD > value.type.size for v in stored):
+    if any(v.name in copied or v.type.size * _SPREAD > value.type.size for v in stored):
         return None
     spared = value.type.nbytes - sum(v.type.nbytes for v in stored)
     for reader in readers:
