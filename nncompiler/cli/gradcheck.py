@@ -117,7 +117,6 @@ def _table(rows: list[Row]) -> str:
 def _check(c: Compilation, model: Model, seed: int, samples: int, tolerance: float) -> list[Row]:
     import numpy as np
 
-
     arguments = _arguments(c, model, seed)
     parameters = {name: arguments[name] for name, _ in c.network.parameters}
     model.load_state_dict(parameters, strict=False)  # states stay as they are
