@@ -12,17 +12,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
-from nncompiler.errors import Span
 from nncompiler.ir.graph import Function, Node, Value
 from nncompiler.ir.text import function_lines
 from nncompiler.ir.text.scan import literal_text
 from nncompiler.record import dataclass
-from nncompiler.report.calls import call_text, runs
+from nncompiler.report.calls import runs
+from nncompiler.report.frames import Group, frames
 from nncompiler.report.layers import Edge, Placed, Point, place
-
-_Rect = tuple[float, float, float, float]  # left, top, right, bottom
-
-_Group = tuple[Span, list[int]]  # a call in the source, and its boxes
 
 _CHARACTER = 6.7  # width of a character at 11 px
 _SMALL = 6.1  # and of one at 10 px
@@ -257,36 +253,30 @@ def _curve(route: Sequence[Point]) -> str:
 
 
 def _frames(
-    boxes: Sequence[_Box], groups: Sequence[_Group], placed: Placed
+    boxes: Sequence[_Box], groups: Sequence[Group], placed: Placed
 ) -> tuple[list[str], list[str]]:
     """A frame around the boxes of each call, if no other is within; and the texts of the calls."""
-    rects = [_rect(box, corner) for box, corner in zip(boxes, placed.corners, strict=True)]
-    frames, calls = [], []
-    for span, members in groups:
-        text = call_text(span)
-        others = [r for k, r in enumerate(rects) if k not in members]
-        bands = _bands([rects[k] for k in members], others)
-        if len(members) < 2 or not text or any(_meet(r, b) for r in others for b in bands):
-            continue
-        left, top, right, bottom = bands[0]
-        wide = (left, top, max(right, left + len(text) * _SMALL + 12), bottom)
-        if not any(_meet(r, wide) for r in others):
-            bands[0] = wide
-        room = int((bands[0][2] - left - 10) / _SMALL)
+    rects = [
+        (*c, c[0] + b.width, c[1] + b.height) for b, c in zip(boxes, placed.corners, strict=True)
+    ]
+    drawn, calls = [], []
+    for text, bands in frames(rects, groups, _SMALL):
         for outline in (' class="frame outline"', ' class="frame"'):
-            frames += [
+            drawn += [
                 f'<rect{outline} x="{x:.1f}" y="{y:.1f}" width="{r - x:.1f}" '
                 f'height="{b - y:.1f}"><title>{escape(text)}</title></rect>'
                 for x, y, r, b in bands
             ]
+        left, top, right, _ = bands[0]
+        room = int((right - left - 10) / _SMALL)
         shown = text if len(text) <= room else f"{text[: room - 1]}…"
         calls.append(_text(left + 5, top + 11, shown, "call"))
-    return frames, calls
+    return drawn, calls
 
 
 def _with_parameters(
-    groups: Sequence[_Group], boxes: Sequence[_Box], edges: Sequence[Edge]
-) -> list[_Group]:
+    groups: Sequence[Group], boxes: Sequence[_Box], edges: Sequence[Edge]
+) -> list[Group]:
     """Each call with the parameters that only it reads."""
     home = {k: number for number, (_, members) in enumerate(groups) for k in members}
     readers: dict[int, set[int | None]] = {}
@@ -298,35 +288,6 @@ def _with_parameters(
         if number is not None and not others:
             whole[number][1].append(k)
     return whole
-
-
-def _bands(rects: Sequence[_Rect], others: Sequence[_Rect]) -> list[_Rect]:
-    """Rectangles that together frame these: a row of them for each rank, down to the next; a row
-    is parted where another box stands in it."""
-    rows: dict[float, list[_Rect]] = {}
-    for r in sorted(rects):
-        rows.setdefault(r[1], []).append(r)
-    tops = sorted(rows)
-    ends = [top - 17 for top in tops[1:]] + [max(r[3] for r in rects) + 18]
-    bands = []
-    for top, end in zip(tops, ends, strict=True):
-        first, *rest = rows[top]
-        left, right = first[0], first[2]
-        for r in rest:
-            if any(o[1] == top and right < o[0] < r[0] for o in others):
-                bands.append((left - 7, top - 17, right + 7, end))
-                left = r[0]
-            right = r[2]
-        bands.append((left - 7, top - 17, right + 7, end))
-    return bands
-
-
-def _rect(box: _Box, corner: Point) -> _Rect:
-    return (*corner, corner[0] + box.width, corner[1] + box.height)
-
-
-def _meet(a: _Rect, b: _Rect) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _text(x: float, y: float, text: str, kind: str, attributes: str = "") -> str:

@@ -13,6 +13,7 @@ from nncompiler.ir.ops import (  # noqa: F401
     scan,
     scatter,
     shape,
+    slice,
     unary,
     window,
 )

@@ -1,4 +1,4 @@
-"""What several families of operators share: reading constants, fitting shapes, samples."""
+"""What several families of operators share: constants, fitting shapes, conditions, samples."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from nncompiler.ir.graph import Attr, Builder, Node, Value
-from nncompiler.ir.op import Operator, Sample, Shapes, expect
-from nncompiler.ir.types import F32, DType, TensorType
+from nncompiler.ir.op import Operator, Sample, Shapes, expect, index_expr
+from nncompiler.ir.scalar import Expr, Index, apply, const
+from nncompiler.ir.types import F32, I32, DType, TensorType
 
 Grads: TypeAlias = "Sequence[Value | None]"
 Cotangents: TypeAlias = "tuple[Value | None, ...]"
@@ -118,3 +119,18 @@ def sample(
     """A `Sample` whose inputs share one dtype."""
     types = tuple(TensorType(dtype, s) for s in shapes)
     return Sample(types, tuple(sorted((attrs or {}).items())), low, high)
+
+
+def conjunction(conditions: Sequence[Expr]) -> Expr | None:
+    """All of them; None when there are none."""
+    total: Expr | None = None
+    for c in conditions:
+        total = c if total is None else apply("and", total, c)
+    return total
+
+
+def within(index: Index, low: int | None, high: int | None) -> list[Expr]:
+    """The conditions of ``low <= index < high``, bounds of None left out."""
+    i = index_expr(index)
+    found: list[Expr] = [] if low is None else [apply("ge", i, const(low, I32))]
+    return found if high is None else [*found, apply("lt", i, const(high, I32))]

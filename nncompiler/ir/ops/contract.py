@@ -23,18 +23,19 @@ from nncompiler.ir.ops.common import (
     Cotangents,
     Definitions,
     Grads,
+    conjunction,
     cut,
     fit,
     only,
     producer,
     sample,
+    within,
 )
 from nncompiler.ir.ops.contract_gradient import operand_gradient
 from nncompiler.ir.ops.contract_phases import Terms
 from nncompiler.ir.ops.contract_spec import ContractSpec, make_spec, parse_spec
 from nncompiler.ir.ops.contract_tables import constant_table, contracted_table
 from nncompiler.ir.ops.elementwise import common_dtype
-from nncompiler.ir.ops.join import conjunction, within
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, const
 from nncompiler.ir.types import F64, I32, Array, TensorType
 

@@ -26,8 +26,7 @@ from nncompiler.ir.op import (
     index_expr,
     scaled,
 )
-from nncompiler.ir.ops.common import Cotangents, Grads, cut, only, sample
-from nncompiler.ir.ops.join import conjunction, within
+from nncompiler.ir.ops.common import Cotangents, Grads, conjunction, cut, only, sample, within
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, const
 from nncompiler.ir.types import F64, I32, Array, TensorType
 
