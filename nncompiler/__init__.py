@@ -57,6 +57,7 @@ def compile(
     cpu: str = "host",
     threads: int = 1,
     direct: bool = False,
+    tune: bool = False,
     functions: Sequence[str] | None = None,
     freeze: str | os.PathLike[str] | None = None,
     cache: bool = True,
@@ -66,7 +67,8 @@ def compile(
     `batch` gives one or more batch sizes, by default that of the `train` block; further ones are
     compiled when they are needed. Steps run on `threads` threads where that helps, to the same
     bits whatever their number. `sizes` binds other free sizes. With `direct`, no convolution is
-    computed by transforms (Winograd), which round otherwise. `functions` are those to
+    computed by transforms (Winograd), which round otherwise. With `tune`, register tiles are
+    compared by running them on this machine, not by the cost model alone. `functions` are those to
     compile, by default all. `freeze` names a file of weights that become constants: the model
     can only predict, with the batch sizes given, but faster. With `cache`, what was compiled
     before is taken from the compile cache.
@@ -75,7 +77,7 @@ def compile(
 
     return compile_model(
         path_or_text, batch=batch, sizes=sizes, dtype=dtype, cpu=cpu, threads=threads,
-        direct=direct, functions=functions, freeze=freeze, cache=cache,
+        direct=direct, tune=tune, functions=functions, freeze=freeze, cache=cache,
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nncompiler.codegen.emit import Compile
     from nncompiler.codegen.target import Target
     from nncompiler.driver import Options
+    from nncompiler.driver.tuning import Tuner
     from nncompiler.ir.types import Array
     from nncompiler.runtime.artifact import Artifact
     from nncompiler.runtime.model import Model
@@ -43,7 +44,7 @@ class Request:
     """Everything that decides the bytes of an artifact, but this compiler and this machine.
 
     `functions` None means all the model has; `weights` is a file to embed, with `freeze` as
-    constants.
+    constants. With `tune` the clock of this machine decides as well.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Request:
     dtype: str = "f32"
     cpu: str = "host"
     direct: bool = False
+    tune: bool = False
     functions: tuple[str, ...] | None = None
     weights: str | None = None
     freeze: bool = False
@@ -113,9 +115,14 @@ def _parts(wanted: Request) -> list[bytes]:
         except OSError:
             weights = b"unreadable"  # never stored: compiling raises the error that says so
     flags = [wanted.bindings, wanted.dtype, wanted.cpu, wanted.direct, wanted.functions]
-    flags += [wanted.freeze]
+    flags += [wanted.freeze, wanted.tune]
     fixed = [__version__.encode(), wanted.name.encode(), wanted.source, json.dumps(flags).encode()]
-    return [*fixed, weights, *_imported(wanted), *environment(wanted.cpu)]
+    return [*fixed, weights, *_imported(wanted), *environment(_measured_on(wanted))]
+
+
+def _measured_on(wanted: Request) -> str:
+    """The processor that decides an artifact: this one, where its clock does."""
+    return "host" if wanted.tune else wanted.cpu
 
 
 def _imported(wanted: Request) -> list[bytes]:
@@ -134,7 +141,7 @@ def _compile(
         from nncompiler import driver
 
         clock = Clock()
-        options = options_of(wanted)
+        options = options_of(wanted, store)
         artifact = driver.compile_artifact(
             driver.decode_source(wanted.source, wanted.name),
             [dict(b) for b in wanted.bindings],
@@ -194,17 +201,24 @@ def kept_objects(store: Cache) -> Compile:
     return objects
 
 
-def options_of(wanted: Request) -> Options:
-    """Of each compilation; `UserError` for functions that no model has and weights that cannot be
-    read."""
+def options_of(wanted: Request, store: Cache | None) -> Options:
+    """Of each compilation; `UserError` for functions that no model has, weights that cannot be
+    read, and tiles that cannot be timed here. What was timed is kept in `store`."""
     from nncompiler import driver
 
     functions = None if wanted.functions is None else driver.check_functions(wanted.functions)
     frozen = read_weights(wanted.weights) if wanted.freeze and wanted.weights else None
     return driver.Options(
         dtype=wanted.dtype, cpu=wanted.cpu, direct=wanted.direct, functions=functions,
-        frozen=frozen,
+        frozen=frozen, tuner=_tuner(wanted, store) if wanted.tune else None,
     )  # fmt: skip
+
+
+def _tuner(wanted: Request, store: Cache | None) -> Tuner:
+    from nncompiler.driver.tuning import tuner_for
+
+    fixed = [b"tiles", wanted.cpu.encode(), *environment("host")]
+    return tuner_for(wanted.cpu, store, lambda text: key_of([*fixed, text.encode()]))
 
 
 def _pack(so: bytes, header: str, stages: Sequence[Stage]) -> bytes:
@@ -247,7 +261,8 @@ def _size(name: str, value: object) -> int:
 def compile_model(
     path_or_text: str | os.PathLike[str], *, batch: int | Sequence[int] | None,
     sizes: Mapping[str, int] | None, dtype: str, cpu: str, threads: int, direct: bool,
-    functions: Sequence[str] | None, freeze: str | os.PathLike[str] | None, cache: bool,
+    tune: bool, functions: Sequence[str] | None, freeze: str | os.PathLike[str] | None,
+    cache: bool,
 ) -> Model:  # fmt: skip
     """See `nncompiler.compile`."""
     if dtype not in ("f32", "f64"):
@@ -260,6 +275,7 @@ def compile_model(
         "dtype": dtype,
         "cpu": cpu,
         "direct": direct,
+        "tune": tune,
         "functions": chosen,
         "weights": None if freeze is None else os.fspath(freeze),
         "freeze": freeze is not None,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from nncompiler.api import model_of
 from nncompiler.cli import options
-from nncompiler.cli.output import print_json, table
+from nncompiler.cli.output import print_json, say_tuned, table
 from nncompiler.cli.profile import prepared
 from nncompiler.record import dataclass
 
@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> None:
     known = compilation.available()
     functions = options.functions_among(args, known) or known
     wanted = options.request_of(args, functions=functions)
-    model, _ = model_of(wanted, cache=not args.no_cache, threads=args.threads)
+    model, built = model_of(wanted, cache=not args.no_cache, threads=args.threads)
+    say_tuned(built.stages)
     found = []
     for name in functions:
         model.init(0)

@@ -7,7 +7,7 @@ import os
 
 from nncompiler.api import Built, build
 from nncompiler.cli import UsageError, options
-from nncompiler.cli.output import need_writable, print_json, say, write_file
+from nncompiler.cli.output import need_writable, print_json, say, say_tuned, write_file
 from nncompiler.clock import Stage
 from nncompiler.runtime.naming import named_header, named_library
 
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
     if timing is not None:
         say(timing.table())
     write_artifact(built, output, header)
+    say_tuned(built.stages)
     if args.time:
         report_stages(built)
     if args.json:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from nncompiler.cli import UsageError, options
-from nncompiler.cli.output import emit
+from nncompiler.cli.output import emit, say_tuned
 
 if TYPE_CHECKING:
     from nncompiler.driver import Compilation
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
         emit(_syntax(compilation, args.format), args.output)
         return
     found = _select(_objects(compilation, args.stage), functions, args.stage)
+    say_tuned(compilation.clock.stages)
     if args.format == "svg":
         emit(_svg(compilation, found, functions is None), args.output)
     else:

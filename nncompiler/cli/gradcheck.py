@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncompiler.api import model_of
 from nncompiler.cli import options
-from nncompiler.cli.output import print_json, say, table
+from nncompiler.cli.output import print_json, say, say_tuned, table
 from nncompiler.errors import EXIT_CHECK_FAILED, EXIT_OK, UserError
 from nncompiler.record import dataclass
 
@@ -80,7 +80,8 @@ class Row:
 def run(args: argparse.Namespace) -> int:
     compilation = options.compilation_of(args, ("init", "grad"))
     wanted = options.request_of(args, functions=("init", "grad"))
-    model, _ = model_of(wanted, cache=not args.no_cache)
+    model, built = model_of(wanted, cache=not args.no_cache)
+    say_tuned(built.stages)
     tolerance = TOLERANCE[args.dtype] if args.tolerance is None else args.tolerance
     rows = _check(compilation, model, args.seed, args.samples, tolerance)
     if not rows:

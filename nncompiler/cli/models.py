@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncompiler.api import model_of, unreadable
 from nncompiler.cli import UsageError, options
-from nncompiler.cli.output import say
+from nncompiler.cli.output import say, say_tuned
 from nncompiler.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def open_model(args: argparse.Namespace, functions: Sequence[str]) -> Model:
                          "used", help="name a part, as with --part test")  # fmt: skip
     if _is_artifact(args.model):
         given = args.batch or args.size or args.dtype != "f32" or args.cpu != "host"
-        if given or args.direct:
+        if given or args.direct or args.tune:
             raise UsageError(
-                "NN0917", "--batch, --size, --dtype, --cpu and --direct are for .nn files, but "
-                f"'{args.model}' is compiled",
+                "NN0917", "--batch, --size, --dtype, --cpu, --direct and --tune are for .nn "
+                f"files, but '{args.model}' is compiled",
             )  # fmt: skip
         from nncompiler.runtime.model import load
 
@@ -60,7 +60,8 @@ def open_model(args: argparse.Namespace, functions: Sequence[str]) -> Model:
     else:
         args.file = args.model
         wanted = options.request_of(args, functions=tuple(functions))
-        model, _ = model_of(wanted, cache=not args.no_cache, threads=args.threads)
+        model, built = model_of(wanted, cache=not args.no_cache, threads=args.threads)
+        say_tuned(built.stages)
         if args.weights is None:
             say("note: without --weights, parameters are as initialised with seed 0")
     if args.weights is not None:

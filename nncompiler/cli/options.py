@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncompiler.api import MAX_SIZE, Request, Sizes, options_of, request
+from nncompiler.cache import standard
 from nncompiler.cli import UsageError
 from nncompiler.errors import UserError
 
@@ -50,6 +51,9 @@ def add_cpu(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpu", choices=levels, default="host", help="processor (default host)")
     parser.add_argument("--direct", action="store_true",
                         help="no transforms (Winograd) of convolutions: they round otherwise")
+    parser.add_argument("--tune", action="store_true",
+                        help="run the best register tiles of each product here, and take the "
+                        "fastest")  # fmt: skip
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -240,6 +244,7 @@ def request_of(args: argparse.Namespace, **more: Any) -> Request:
     if getattr(args, "freeze", None) is not None:
         more |= {"weights": args.freeze, "freeze": True}
     more |= {"cpu": getattr(args, "cpu", "host"), "direct": getattr(args, "direct", False)}
+    more |= {"tune": getattr(args, "tune", False)}
     return request(args.file, dtype=args.dtype, **more)
 
 
@@ -251,7 +256,7 @@ def compilation_of(
 
     wanted = request_of(args, functions=None if functions is None else tuple(functions))
     with argument("NN0902"):
-        settings = options_of(wanted)
+        settings = options_of(wanted, None if getattr(args, "no_cache", False) else standard())
     source = driver.decode_source(wanted.source, wanted.name)
     return driver.Compilation(source, dict(wanted.bindings[0]), settings)
 

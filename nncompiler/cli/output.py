@@ -7,17 +7,27 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from nncompiler.errors import UserError
 from nncompiler.runtime.files import is_special, write_atomically
+
+if TYPE_CHECKING:
+    from nncompiler.clock import Stage
 
 
 def say(text: str) -> None:
     """A line on stderr; where that takes none, the work goes on."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
+
+
+def say_tuned(stages: Iterable[Stage]) -> None:
+    """A line on stderr for what `--tune` found."""
+    for stage in stages:
+        if stage.name == "tune":
+            say(f"tune: {stage.detail}")
 
 
 def print_json(value: Any) -> None:

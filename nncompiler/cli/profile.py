@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nncompiler.cli import UsageError, options
-from nncompiler.cli.output import print_json
+from nncompiler.cli.output import print_json, say_tuned
 
 if TYPE_CHECKING:
     from nncompiler.driver import Compilation
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     function = function_of(args, compilation)
     compilation = options.compilation_of(args, ("init", function))
     found = profile(compilation, function, args.seconds, args.threads)
+    say_tuned(compilation.clock.stages)
     if args.json:
         print_json(timing.record(found))
     else:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from nncompiler.cli import UsageError, options
-from nncompiler.cli.output import emit, print_json
+from nncompiler.cli.output import emit, print_json, say_tuned
 
 if TYPE_CHECKING:
     from nncompiler.driver import Compilation
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
     compilation = options.compilation_of(args)
     report = accounts.analyse(compilation, _functions(args, compilation))
+    say_tuned(compilation.clock.stages)
     if args.memory_svg is not None:
         emit(_picture(compilation, report), args.memory_svg)
     if args.html is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nncompiler.api import model_of
 from nncompiler.cli import UsageError, models, options
 from nncompiler.cli.compile import report_stages
-from nncompiler.cli.output import need_writable, say
+from nncompiler.cli.output import need_writable, say, say_tuned
 from nncompiler.cli.trained import Trained, report, rescuing, write
 from nncompiler.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from nncompiler.record import replace
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = options.request_of(args, bindings=options.bindings_of(args))
     wanted_now = replace(wanted, functions=TRAINING)
     model, built = model_of(wanted_now, cache=not args.no_cache, threads=args.threads)
+    say_tuned(built.stages)
     if args.report_stages:
         report_stages(built)
     if args.averaged:

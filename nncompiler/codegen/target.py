@@ -94,6 +94,12 @@ def select(name: str) -> Target:
     )
 
 
+def runs_here(target: Target) -> bool:
+    """Whether this machine has what the code needs."""
+    levels = list(_LEVELS)
+    return levels.index(target.cpu) <= levels.index(host().cpu)
+
+
 @cache
 def host() -> Target:
     """The highest level of this machine, tuned for it."""

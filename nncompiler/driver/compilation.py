@@ -23,6 +23,7 @@ from nncompiler.passes.training.initial import apart, writing
 if TYPE_CHECKING:
     from nncompiler.codegen.target import Target
     from nncompiler.lang.syntax import File
+    from nncompiler.passes.tiling.tile import Pick
 
 #: What a model must have for a function that not every model has.
 _NEEDS = {
@@ -209,11 +210,21 @@ class Compilation:
         if self.options.frozen is not None:
             return dict(zip(functions, self.constants.plans, strict=True))
         how = self.target.machine, self.options.direct
-        return self.clock.run(
+        plans = self.clock.run(
             "plan",
-            lambda: {n: plan_function(f, layout, *how) for n, f in functions.items()},
+            lambda: {n: plan_function(f, layout, *how, self._pick) for n, f in functions.items()},
             _plan_detail,
         )
+        self._tell_tuning(plans.values())
+        return plans
+
+    @property
+    def _pick(self) -> Pick | None:
+        return None if self.options.tuner is None else self.options.tuner.pick
+
+    def _tell_tuning(self, plans: Iterable[Plan]) -> None:
+        if self.options.tuner is not None:
+            self.clock.stages.append(self.options.tuner.stage(plans))
 
     @cached_property
     def frozen_plans(self) -> tuple[Frozen, ...]:
@@ -224,13 +235,15 @@ class Compilation:
 
         def work() -> tuple[Frozen, ...]:
             return tuple(
-                plan_frozen(f, lay_parameters(f, self.network.dtype), *how, values)
+                plan_frozen(f, lay_parameters(f, self.network.dtype), *how, values, self._pick)
                 for f, values in self._frozen.values()
             )
 
-        return self.clock.run(
+        found = self.clock.run(
             "plan", work, lambda found: _plan_detail({p.name: p for p, _ in found})
         )
+        self._tell_tuning(plan for plan, _ in found)
+        return found
 
     @cached_property
     def constants(self) -> Constants:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from nncompiler.errors import UserError, nearest
 from nncompiler.ir.types import Array
 from nncompiler.passes.manager import Hook, Pass
 from nncompiler.passes.pipelines import OPTIMISE
 from nncompiler.record import dataclass
+
+if TYPE_CHECKING:
+    from nncompiler.driver.tuning import Tuner
 
 #: Functions of a compiled model, in ABI order; `init` and `apply` do not depend on the free sizes.
 FUNCTIONS = ("init", "infer", "loss", "grad", "input_grad", "train_step", "apply")
@@ -25,6 +29,7 @@ class Options:
     convolutions stay `direct` (`passes.arithmetic.winograd`), functions wanted.
 
     `functions` None means all that the network has but `NAMED`; one that is named must be there.
+    With a `tuner` the clock chooses register tiles.
     `frozen` are values by name for all parameters and states: they are constants, and `infer` (and
     `loss`, where it is named) is all there is.
     """
@@ -37,6 +42,7 @@ class Options:
     hooks: tuple[Hook, ...] = ()
     stop_after: str | None = None
     frozen: Mapping[str, Array] | None = None
+    tuner: Tuner | None = None
 
 
 def check_functions(names: Iterable[str]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from nncompiler.passes.memory.loop_fusion import fuse_loops
 from nncompiler.passes.parallel import share
 from nncompiler.passes.tiling.alternate import alternate
 from nncompiler.passes.tiling.split_rounds import split_rounds
-from nncompiler.passes.tiling.tile import choose, tile_plan
+from nncompiler.passes.tiling.tile import Pick, choose, tile_plan
 
 #: The estimated cycles of a kernel; of its best schedule, and that.
 Cost: TypeAlias = Callable[[Kernel, Mapping[str, Buffer]], float]
@@ -38,9 +38,10 @@ def plan_function(
     layout: StateLayout,
     machine: Machine,
     direct: bool = False,
+    pick: Pick | None = None,
 ) -> Plan:
     """Kernels in order, layouts, panels, tiles, memory, and what threads share; convolutions in
-    their `direct` form, or transformed.
+    their `direct` form, or transformed. The cost model chooses tiles, or `pick`.
     """
     best = _model(machine)
 
@@ -48,7 +49,7 @@ def plan_function(
         return best(kernel, buffers)[0]
 
     plan = _arranged(schedule(function, layout), cost, machine, direct)
-    return _finished(ahead(plan), best, machine)
+    return _finished(ahead(plan), best, machine, pick)
 
 
 def plan_frozen(
@@ -57,6 +58,7 @@ def plan_frozen(
     machine: Machine,
     direct: bool = False,
     values: Mapping[str, Array] | None = None,
+    pick: Pick | None = None,
 ) -> tuple[Plan, dict[str, Array]]:
     """The plan where parameters have these constant `values`, and the bytes of all that it reads
     in the state, whose offsets are still to be given.
@@ -68,7 +70,7 @@ def plan_frozen(
 
     plan = _arranged(schedule(function, layout), cost, machine, direct)
     plan, memory = compute_constants(plan, values or {})
-    return _finished(plan, best, machine), memory
+    return _finished(plan, best, machine, pick), memory
 
 
 def _model(machine: Machine) -> Best:
@@ -85,9 +87,9 @@ def _arranged(plan: Plan, cost: Cost, machine: Machine, direct: bool) -> Plan:
     return plan if direct else winograd_gradients(winograd(plan, cost), cost)
 
 
-def _finished(plan: Plan, best: Best, machine: Machine) -> Plan:
+def _finished(plan: Plan, best: Best, machine: Machine, pick: Pick | None) -> Plan:
     """How kernels run, and where buffers are."""
     plan = leave_out_zeros(split_rounds(plan, best))
     plan = fuse_loops(plan, lambda kernel, buffers: best(kernel, buffers)[0])
-    plan = place(tile_plan(plan, machine))
+    plan = place(tile_plan(plan, machine, pick))
     return plan if plan.name == "init" else alternate(share(plan))

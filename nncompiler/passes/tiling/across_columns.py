@@ -49,7 +49,7 @@ _FLIGHT, _END = 80, 0.3
 def across_columns(pair: Pair, best: Best) -> Iterable[Choice]:
     """The tiles that may be the best."""
     if pair.runs_on is not None:
-        best.cycles = min(best.cycles, pair.runs_on.cycles)
+        best.add(pair.runs_on.cycles)
         return [pair.runs_on]
     tiles = _AcrossColumns(pair)
     return best.of(tiles.sizes(), tiles.least, tiles.choice)

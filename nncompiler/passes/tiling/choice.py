@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Callable, Iterable
 
-from nncompiler.record import dataclass
+from nncompiler.record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,21 @@ _ROUNDED = 1 - 1e-9
 
 @dataclass(slots=True)
 class Best:
-    """The cycles of the best choice so far."""
+    """The best choices so far, as many as are `wanted`; `cycles` are those of the last of them."""
 
+    wanted: int = 1
     cycles: float = math.inf
+    found: list[float] = field(default_factory=list)
+
+    def add(self, cycles: float) -> None:
+        """One more choice."""
+        insort(self.found, cycles)
+        del self.found[self.wanted :]
+        if len(self.found) == self.wanted:
+            self.cycles = self.found[-1]
 
     def beats(self, bound: float) -> bool:
-        """Whether what takes so many cycles at least cannot be as good."""
+        """Whether what takes so many cycles at least cannot be among them."""
         return bound * _ROUNDED > self.cycles
 
     def of(
@@ -42,12 +52,12 @@ class Best:
         choice: Callable[[int, int], Choice],
     ) -> Iterable[Choice]:
         """The choices for these tiles, in their order, without those that take `least` more than
-        another one. Small tiles never take fewer cycles for a result than large ones.
+        the best ones. Small tiles never take fewer cycles for a result than large ones.
         """
         found: dict[int, Choice] = {}
         for bound, n, tile in sorted((least(*t), n, t) for n, t in enumerate(tiles)):
             if self.beats(bound):
                 break
             found[n] = made = choice(*tile)
-            self.cycles = min(self.cycles, made.cycles)
+            self.add(made.cycles)
         return (found[n] for n in sorted(found))

@@ -26,23 +26,22 @@ SMALL = 64
 _COUNTED = 2
 
 
-def best_tile(order: Order) -> tuple[float, Schedule] | None:
-    """The cheapest register tile over all axes and roles, and its cycles; None when the loops
-    strategy does as well.
+def best_tiles(order: Order, most: int = 1) -> list[tuple[float, Schedule]]:
+    """The cheapest register tiles over all axes and roles, at most so many, the best first, and
+    their cycles; none when the loops strategy does as well.
     """
     steps = [order.size(p.reduction) for p in order.form.products]
     if order.size(order.form.parallel) * max(steps) < SMALL or not all(steps):
-        return None
-    choices = list(_candidates(list(_pairs(order))))
-    if not choices:
-        return None
-    choice = min(choices, key=lambda c: c.cycles)
-    return choice.cycles * order.machine.multiply_adds / _COUNTED, order.schedule(choice)
+        return []
+    choices = sorted(_candidates(list(_pairs(order)), most), key=lambda c: c.cycles)[:most]
+    counted = order.machine.multiply_adds / _COUNTED
+    return [(choice.cycles * counted, order.schedule(choice)) for choice in choices]
 
 
-def _candidates(pairs: list[Pair]) -> Iterable[Choice]:
-    """All choices of columns and rows that may be the best, promising ones looked at first."""
-    best = Best()
+def _candidates(pairs: list[Pair], most: int) -> Iterable[Choice]:
+    """All choices of columns and rows that may be among the best, promising ones looked at first.
+    """
+    best = Best(most)
     least = [p.least() for p in pairs]
     found: dict[int, list[Choice]] = {}
     for n in sorted(range(len(pairs)), key=least.__getitem__):
