@@ -40,7 +40,7 @@ def record(rows: Sequence[int] = (4,), functions: Sequence[str] = ()) -> dict[st
     for n in rows:
         x = argument("x", "input", "f32", (n, 3), True)
         given = [x, argument("t", "target", "f32", (n, 1), True),
-                 argument("group", "target", "i32", (n,), True, limit=2)]
+                 argument("group", "target", "i32", (n,), True, limits=[{"below": 2, "part": []}])]
         loss = argument("loss", "output", "f32", ())
         accuracy = argument("accuracy", "output", "f32", ())
         y = [argument("y", "output", "f32", (n, 1))]

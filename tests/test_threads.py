@@ -34,7 +34,7 @@ def data(model: Any, function: str) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(5)
     return {
         a.name: rng.random(a.shape).astype(a.dtype) if a.dtype.kind == "f"
-        else rng.integers(0, a.limit or 10, a.shape).astype(a.dtype)
+        else rng.integers(0, min((n.below for n in a.limits), default=10), a.shape).astype(a.dtype)
         for a in model.bindings.any(function).given
     }  # fmt: skip
 

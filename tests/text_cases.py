@@ -216,5 +216,5 @@ class RandomPlan:
         loop = Loop("t", 5, (self.kernel(2), Loop("max", 2, ())), self.rng.random() < 0.5)
         self.axes = ()
         arguments = (Argument("x", "input"), Argument("block[0].W", "output"))
-        checks = (Check("7", 3),)
+        checks = (Check("7", 3), Check("x", 9, (range(1, 4), range(0, 4, 3))))
         return Plan("p.q", arguments, tuple(buffers), (*kernels, loop), 1, 2, 3, checks)

@@ -33,9 +33,11 @@ def run_plan(
     arrays = _place(plan, arena, block, arguments)
     for check in plan.checks:
         found: Any = arrays[check.buffer]
+        found = found[tuple(slice(r.start, r.stop, r.step) for r in check.part)]
         if found.size and not 0 <= found.min() <= found.max() < check.extent:
             raise UserError(
-                "NN0332", f"every element of '{check.buffer}' must be in 0..{check.extent - 1}"
+                "NN0332", f"every element of '{check.buffer}' that is an index must be in "
+                f"0..{check.extent - 1}",
             )
     _steps(plan.steps, arrays, {}, order)
 

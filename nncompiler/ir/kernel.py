@@ -203,11 +203,12 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Every element of an i32 argument must lie in ``0 <= x < extent``; tested before anything is
-    written."""
+    """Every element of an i32 argument, or of a part of it (positions along each dimension), must
+    lie in ``0 <= x < extent``; tested before anything is written."""
 
     buffer: str
     extent: int
+    part: tuple[range, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ class Sample:
 #: Pairs (input number, input dimension, output dimension) that run over the same axis at the same
 #: index.
 DimMap = tuple[tuple[int, int, int], ...]
+#: Positions along each dimension, in steps upwards.
+Part = tuple[range, ...]
 #: One for each input.
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -231,6 +233,11 @@ class Operator(ABC):
         """True where an input is read at shifted, gathered or repeated places, so its producer
         must be in memory."""
         return False
+
+    def origin(self, node: Node, k: int, part: Part) -> Part | None:
+        """Where the elements of operand `k` are that stand, unchanged, at `part` of the result;
+        None where there are none, or no such part holds just them."""
+        return None
 
     def index_bounds(self, node: Node) -> tuple[tuple[int, int], ...]:
         """(input number, extent) for inputs whose elements are indices and must lie in ``0 <= x <

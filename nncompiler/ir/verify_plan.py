@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from nncompiler.ir.body import reads_and_writes
+from nncompiler.ir.index_bounds import is_part
 from nncompiler.ir.kernel import SPACES, Buffer, Kernel, Loop, Plan, Step
 from nncompiler.ir.lifetimes import lifetimes, outermost_loops
 from nncompiler.ir.model import ALIGNMENT, HEADER_BYTES
@@ -81,6 +82,8 @@ class _Verifier:
             buffer = self.table.get(check.buffer)
             if buffer is None or buffer.space != "argument" or buffer.type.dtype != I32:
                 self.error(check, f"expected an i32 argument, but found '{check.buffer}'")
+            elif check.part and not is_part(check.part, buffer.type.shape):
+                self.error(check, f"'{check.buffer}' has no such part: it is {buffer.type}")
 
     # --- buffers ---
 

@@ -189,16 +189,22 @@ def finite(arrays: Mapping[str, Array]) -> None:
 def indices(arrays: Mapping[str, Array], arguments: Iterable[Argument]) -> None:
     """Raise at the first integer outside of the extent it indexes."""
     for argument in arguments:
-        values = arrays.get(argument.name)
-        if argument.limit is None or values is None or values.size == 0:
+        if (values := arrays.get(argument.name)) is None:
             continue
-        if values.min() >= 0 and values.max() < argument.limit:
-            continue
-        first = tuple(int(i) for i in np.argwhere((values < 0) | (values >= argument.limit))[0])
-        place = f"row {first[0]}" if argument.batched else f"index {list(first)}"
-        raise UserError(
-            "NN0705", f"expected '{argument.name}' from 0 to {argument.limit - 1}, "
-            f"but found {values[first]} in {place}")  # fmt: skip
+        for below, part in argument.limits:
+            if argument.batched and part:
+                if len(part[0]) < argument.shape[0]:
+                    continue  # rows of each batch, which native code tells apart
+                part = (range(len(values)), *part[1:])
+            taken = values[tuple(slice(r.start, r.stop, r.step) for r in part)]
+            if not taken.size or (taken.min() >= 0 and taken.max() < below):
+                continue
+            first = tuple(int(i) for i in np.argwhere((taken < 0) | (taken >= below))[0])
+            index = [r[i] for r, i in zip(part, first, strict=True)] if part else list(first)
+            place = f"index {index}" if part or not argument.batched else f"row {index[0]}"
+            raise UserError(
+                "NN0705", f"expected '{argument.name}' from 0 to {below - 1}, "
+                f"but found {taken[first]} in {place}")  # fmt: skip
 
 
 def out_of_range(arrays: Mapping[str, Array], arguments: Iterable[Argument]) -> UserError:

@@ -31,15 +31,22 @@ _KINDS = ("header", "param", "state", "slot", "constant")
 _ROLES = ("input", "target", "output")
 
 
+class Limit(NamedTuple):
+    """Integers are below `below`: those of a part (positions along each dimension), or all."""
+
+    below: int
+    part: tuple[range, ...] = ()
+
+
 class Argument(NamedTuple):
-    """An array an entry point reads or writes. `limit`: its integers index something that long."""
+    """An array an entry point reads or writes. `limits` are of integers that index something."""
 
     name: str
     role: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     batched: bool
-    limit: int | None = None
+    limits: tuple[Limit, ...] = ()
 
     def __str__(self) -> str:
         return describe(self.dtype, self.shape)
@@ -220,14 +227,26 @@ def _dtype(reader: Reader) -> np.dtype[Any]:
 
 
 def _argument(reader: Reader) -> Argument:
+    shape = reader.shape("shape")
+    limits = reader.records("limits") if "limits" in reader.items else ()
     argument = Argument(
-        reader.text("name"), reader.one_of("role", _ROLES), _dtype(reader),
-        reader.shape("shape"), reader.optional("batched", bool, False),
-        reader.size("limit") if reader.items.get("limit") is not None else None,
+        reader.text("name"), reader.one_of("role", _ROLES), _dtype(reader), shape,
+        reader.optional("batched", bool, False), tuple(_limit(r, shape) for r in limits),
     )  # fmt: skip
     if argument.batched and not argument.shape:
         raise reader.malformed("a scalar has no batch axis")
     return argument
+
+
+def _limit(reader: Reader, shape: tuple[int, ...]) -> Limit:
+    rows = reader.records("part")
+    steps = [(r.size("first"), r.size("behind"), max(1, r.size("step"))) for r in rows]
+    part = tuple(range(*s) for s in steps)
+    if part and not (
+        len(part) == len(shape) and all(r and r[-1] < n for r, n in zip(part, shape, strict=True))
+    ):
+        raise reader.malformed("there is no such part", "part")
+    return Limit(reader.size("below"), part)
 
 
 def _state_entry(reader: Reader) -> StateEntry:

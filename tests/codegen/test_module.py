@@ -222,7 +222,7 @@ def test_manifest_describes_the_functions() -> None:
     assert list(by_name) == ["line_init", "line_infer_b4", "line_train_step_b4"]
     assert by_name["line_train_step_b4"]["arguments"][2] == {
         "name": "group", "role": "target", "dtype": "i32", "shape": [4], "batched": True,
-        "limit": 2,
+        "limits": [{"below": 2, "part": []}],
     }
     assert made.manifest["fit"] == {"b4": "line_fit_b4"} and made.manifest["nncompiler"] == "1.2"
 

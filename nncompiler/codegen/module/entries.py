@@ -6,6 +6,7 @@ import struct
 from collections.abc import Mapping
 
 from nncompiler.codegen.module import abi, workers
+from nncompiler.codegen.module.checks import refuse_outside
 from nncompiler.codegen.module.fit import fit_function
 from nncompiler.codegen.module.run import Call, Constants, Repeat, Run, flat
 from nncompiler.codegen.module.text import HELPER_DECLARATIONS, FunctionText
@@ -137,10 +138,7 @@ class EntryModule:
         for check in plan.checks:
             if table[check.buffer].type.dtype != I32 or check.buffer not in values:
                 raise CompilerBug("NN0580", f"'{check.buffer}' is not an i32 argument to check")
-            count = table[check.buffer].type.size
-            given = f"ptr {values[check.buffer]}, i64 {count}, i32 {check.extent}"
-            good = f.assign(f"call i1 @nn.in_range({given})")
-            f.refuse(f.assign(f"xor i1 {good}, true"), abi.INDEX_RANGE)
+            refuse_outside(f, values[check.buffer], table[check.buffer].type, check)
 
     def _run(self, f: FunctionText, entry: EntryPoint, arguments: Mapping[str, str]) -> None:
         """Call every kernel of the plan, in order."""

@@ -87,15 +87,24 @@ def _entry(program: Program, entry: EntryPoint) -> dict[str, Any]:
 
 
 def _arguments(plan: Plan, batched: Sequence[str]) -> list[dict[str, Any]]:
-    """`limit` is the length of what an argument's integers index."""
+    """`limits` are lengths that an argument's integers index: those of a part, by positions along
+    each dimension, or all where none is named."""
     table = plan.table()
-    limits = {c.buffer: c.extent for c in plan.checks}
     found = []
     for a in plan.arguments:
         row = {"name": a.buffer.removeprefix("%"), "role": a.role, "batched": a.buffer in batched}
         row |= _type(table[a.buffer].type)
-        if a.buffer in limits:
-            row["limit"] = limits[a.buffer]
+        checks = [c for c in plan.checks if c.buffer == a.buffer]
+        if checks:
+            row["limits"] = [
+                {
+                    "below": c.extent,
+                    "part": [
+                        {"first": r.start, "behind": r.stop, "step": r.step} for r in c.part
+                    ],
+                }
+                for c in checks
+            ]
         found.append(row)
     return found
 

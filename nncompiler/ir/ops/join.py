@@ -11,6 +11,7 @@ from nncompiler.ir.op import (
     DimMap,
     Lowering,
     Operator,
+    Part,
     Sample,
     expect,
     expect_inputs,
@@ -33,6 +34,14 @@ from nncompiler.ir.ops.common import (
 from nncompiler.ir.ops.elementwise import common_dtype
 from nncompiler.ir.scalar import Expr, Index, apply, const
 from nncompiler.ir.types import F64, I32, Array, TensorType
+
+
+def positions(r: range, first: int, extent: int) -> range:
+    """Those of `r` from `first` on and before `first + extent`, counted from there."""
+    low = max(0, -((r.start - first) // r.step))
+    high = max(low, -((r.start - first - extent) // r.step))
+    found = r[low:high]
+    return range(found.start - first, found.stop - first, found.step)
 
 
 def spread(extent: int, interior: int) -> int:
@@ -118,6 +127,13 @@ class Pad(Operator):
     def dims(self, node: Node) -> DimMap:
         return tuple((0, d, d) for d, amount in enumerate(self.amounts(node)) if not any(amount))
 
+    def origin(self, node: Node, k: int, part: Part) -> Part | None:
+        shape, amounts = node.inputs[0].shape, self.amounts(node)
+        if any(interior for _, _, interior in amounts):
+            return None
+        rows = zip(part, amounts, shape, strict=True)
+        return tuple(positions(r, low, n) for r, (low, _, _), n in rows)
+
     def leaf_only(self, node: Node) -> bool:
         return any(any(amount) for amount in self.amounts(node))
 
@@ -191,6 +207,12 @@ class Concat(Operator):
     def dims(self, node: Node) -> DimMap:
         axis, rank = integer(node, "axis"), node.inputs[0].type.rank
         return tuple((k, d, d) for k in range(len(node.inputs)) for d in range(rank) if d != axis)
+
+    def origin(self, node: Node, k: int, part: Part) -> Part | None:
+        axis = integer(node, "axis")
+        first = sum(v.shape[axis] for v in node.inputs[:k])
+        mine = positions(part[axis], first, node.inputs[k].shape[axis])
+        return (*part[:axis], mine, *part[axis + 1 :])
 
     def leaf_only(self, node: Node) -> bool:
         return len(node.inputs) > 1

@@ -12,10 +12,12 @@ import numpy as np
 
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.graph import Builder, Node, Value
+from nncompiler.ir.index_bounds import whole
 from nncompiler.ir.op import (
     DimMap,
     Lowering,
     Operator,
+    Part,
     Sample,
     broadcast_dims,
     broadcast_index,
@@ -136,6 +138,14 @@ class Reshape(Operator):
         groups = reshape_groups(node.inputs[0].shape, node.ints("shape")) or ()
         return tuple((0, a[0], b[0]) for a, b in groups if len(a) == len(b) == 1)
 
+    def origin(self, node: Node, k: int, part: Part) -> Part | None:
+        found, open_dims = whole(node.inputs[0].shape), set(range(len(part)))
+        for _, d, j in self.dims(node):
+            found = (*found[:d], part[j], *found[d + 1 :])
+            open_dims.remove(j)
+        cut = any(len(part[j]) < node.output.shape[j] for j in open_dims)
+        return None if cut else found
+
     def leaf_only(self, node: Node) -> bool:
         groups = reshape_groups(node.inputs[0].shape, node.ints("shape"))
         return groups is None or any(len(a) != 1 or len(b) != 1 for a, b in groups)
@@ -195,6 +205,9 @@ class Transpose(Operator):
     def dims(self, node: Node) -> DimMap:
         return tuple((0, p, j) for j, p in enumerate(node.ints("perm")))
 
+    def origin(self, node: Node, k: int, part: Part) -> Part | None:
+        return tuple(part[j] for j in inverse(node.ints("perm")))
+
     def permutation(self, node: Node) -> tuple[int, ...]:
         return node.ints("perm")
 
@@ -252,6 +265,11 @@ class Broadcast(Operator):
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
         return ctx.read(0, broadcast_index(index, node.inputs[0].shape))
+
+    def origin(self, node: Node, k: int, part: Part) -> Part | None:
+        shape = node.inputs[0].shape
+        last = part[len(part) - len(shape) :]
+        return tuple(range(1) if n == 1 else r for n, r in zip(shape, last, strict=True))
 
     def dims(self, node: Node) -> DimMap:
         return broadcast_dims(node.inputs[0].shape, node.ints("shape"), 0)

@@ -11,6 +11,7 @@ from nncompiler.ir.op import (
     DimMap,
     Lowering,
     Operator,
+    Part,
     Sample,
     expect,
     expect_inputs,
@@ -105,6 +106,11 @@ class Slice(Operator):
 
     def dims(self, node: Node) -> DimMap:
         return tuple((0, d, d) for d in range(node.inputs[0].type.rank) if self.whole(node, d))
+
+    def origin(self, node: Node, k: int, part: Part) -> Part | None:
+        bounds = zip(node.ints("start"), node.ints("stop"), node.ints("step"), strict=True)
+        taken = [range(*b)[r.start : r.stop : r.step] for b, r in zip(bounds, part, strict=True)]
+        return tuple(r if r.step > 0 else r[::-1] for r in taken)
 
     def leaf_only(self, node: Node) -> bool:
         return not all(self.whole(node, d) for d in range(node.inputs[0].type.rank))

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nncompiler.ir.graph import Builder, Node, Value
-from nncompiler.ir.op import DimMap, Lowering, Sample, expect, expect_inputs
+from nncompiler.ir.op import DimMap, Lowering, Part, Sample, expect, expect_inputs
 from nncompiler.ir.ops.common import (
     Alongside,
     Cotangents,
@@ -309,6 +309,9 @@ class StopGradient(Alongside):
 
     def lower(self, node: Node, index: tuple[Index, ...], ctx: Lowering) -> Expr:
         return ctx.read(0, index)
+
+    def origin(self, node: Node, k: int, part: Part) -> Part | None:
+        return part
 
     def dims(self, node: Node) -> DimMap:
         return elementwise_dims(node)

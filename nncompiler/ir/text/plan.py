@@ -20,6 +20,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nncompiler.errors import Source, UserError
 from nncompiler.ir.kernel import SPACES, Argument, Buffer, Check, Loop, Plan, Step
 from nncompiler.ir.text.expr import Scope
@@ -47,12 +49,19 @@ def plan_lines(plan: Plan) -> Lines:
         items = ", ".join(f"{name_text(a.buffer)} {a.role}" for a in plan.arguments)
         lines.add(1, f"arguments {items}", plan.arguments)
     for check in plan.checks:
-        lines.add(1, f"check {name_text(check.buffer)} < {check.extent}", check)
+        lines.add(1, f"check {name_text(check.buffer)}{_part(check.part)} < {check.extent}", check)
     for buffer in plan.buffers:
         lines.add(1, _buffer(buffer), buffer)
     _steps(lines, 1, plan.steps)
     lines.add(0, "}")
     return lines
+
+
+def _part(part: Sequence[range]) -> str:
+    """``[first:behind:step, ...]``; a step of 1 is left out, and so is all of it for the whole."""
+    steps = (f":{r.step}" if r.step != 1 else "" for r in part)
+    rows = ", ".join(f"{r.start}:{r.stop}{s}" for r, s in zip(part, steps, strict=True))
+    return f"[{rows}]" if part else ""
 
 
 def _buffer(b: Buffer) -> str:
@@ -126,8 +135,9 @@ def _plan(scan: Scanner) -> Plan:
     checks = []
     while scan.accept("check"):
         buffer = scan.name("a buffer")
+        part = _parse_part(scan)
         scan.expect("<")
-        checks.append(Check(buffer, scan.integer("an extent")))
+        checks.append(Check(buffer, scan.integer("an extent"), part))
     scope = Scope()
     buffers = []
     while scan.at("buffer"):
@@ -135,6 +145,21 @@ def _plan(scan: Scanner) -> Plan:
     steps = _parse_steps(scan, scope)
     scan.expect("}")
     return Plan(name, arguments, tuple(buffers), steps, arena, bound, state, tuple(checks))
+
+
+def _parse_part(scan: Scanner) -> tuple[range, ...]:
+    found: list[range] = []
+    while scan.accept("," if found else "["):
+        first = scan.integer("the first position")
+        scan.expect(":")
+        behind = scan.integer("the position behind the last")
+        step = scan.integer("a step") if scan.accept(":") else 1
+        if step < 1:
+            scan.fail_expected("a step of 1 or more")
+        found.append(range(first, behind, step))
+    if found:
+        scan.expect("]")
+    return tuple(found)
 
 
 def _arguments(scan: Scanner) -> tuple[Argument, ...]:

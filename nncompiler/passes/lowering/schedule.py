@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 from nncompiler.ir.analysis import UPDATE, updates
 from nncompiler.ir.graph import Function, Value
+from nncompiler.ir.index_bounds import index_bounds, joined, whole
 from nncompiler.ir.kernel import Argument, Buffer, Check, Plan
 from nncompiler.ir.model import StateLayout
-from nncompiler.ir.sampling import index_bounds
 from nncompiler.passes.fusion.grouping import is_loop, is_view
 from nncompiler.passes.lowering.block import Block
 from nncompiler.passes.lowering.place import Place
@@ -119,4 +119,8 @@ class _Scheduler:
         """Indices that come straight from an argument are range-checked by the entry point."""
         bounds = index_bounds(self.function)
         arguments = self.function.params_of("input", "target")
-        return [Check(v.name, bounds[v]) for v in arguments if v in bounds]
+        return [
+            Check(v.name, extent, () if part == whole(v.shape) else part)
+            for v in arguments
+            for part, extent in joined(bounds.get(v, {}))
+        ]
