@@ -40,6 +40,7 @@ from nncompiler.passes.planning import plan_function
 from nncompiler.passes.tiling.alternate import alternate
 from nncompiler.passes.tiling.split_rounds import split_rounds
 from nncompiler.passes.tiling.tile import choose, tile_plan
+from tests.guarded import NOBODY, PAGE, forbid, guarded, spread
 from tests.networks import fill_state, read_state
 
 #: Bytes of a cache that tests take to be near, for rows as short as theirs.
@@ -65,7 +66,8 @@ class Compiled:
     slices, sums begun, what loops read again and again is packed in narrow panels, and loops are
     `fused`, wherever that can be; or all is `as_planned`, that is where it pays. With several
     `threads`, all kernels are shared that can be, however small, and run on them. Plans may be
-    made for another processor than code is.
+    made for another processor than code is. With a `guard`, who touches memory `behind` an array
+    or a buffer of the arena, or `ahead` of it, ends the process.
     """
 
     def __init__(
@@ -79,13 +81,17 @@ class Compiled:
         planned_for: Target | None = None,
         as_planned: bool = False,
         fused: bool = True,
+        guard: str | None = None,
     ) -> None:
+        self.guard, self.between = guard, dict[str, tuple[int, ...]]()
         self.threads, self.as_planned, self.fused = threads, as_planned, fused
         self.target = target or host()
         self.planned_for = planned_for or self.target
         self.functions = {f.name: f for f in functions}
         self.layout = layout or state_of(functions, dtype)
         self.plans = {f.name: self._plan(f, pipeline) for f in functions}
+        for name in self.plans if guard else ():
+            self.plans[name], self.between[name] = spread(self.plans[name], guard == "ahead")
         entries = tuple(EntryPoint(name, "", plan) for name, plan in self.plans.items())
         program = Program("fuzz", dtype, self.layout, entries)
         self.library = _open(build(program, self.target).so)
@@ -123,7 +129,16 @@ class Compiled:
 
     def memory(self, values: Mapping[str, Array]) -> Array:
         """A state with the given entries, for calls one after another."""
-        return aligned(fill_state(self.layout, values))
+        return self._held(fill_state(self.layout, values))
+
+    def _held(self, array: Array) -> Array:
+        return guarded(array, self.guard == "ahead") if self.guard else aligned(array)
+
+    def _arena(self, name: str) -> Array:
+        arena = self._held(np.full(self.plans[name].arena_bytes, NOBODY, np.uint8))
+        for start in self.between.get(name, ()):
+            forbid(arena[start : start + PAGE])
+        return arena
 
     def run(
         self, name: str, values: Mapping[str, Array], state: Array | None = None
@@ -131,12 +146,11 @@ class Compiled:
         """One call; on a `state` that was made before, what is in it counts, not `values`."""
         plan, function = self.plans[name], self.functions[name]
         state = self.memory(values) if state is None else state
-        arena = aligned(np.full(plan.arena_bytes, 0xA5, np.uint8))
-        arrays = {}
+        arena, arrays = self._arena(name), {}
         for a in plan.arguments:
             b = plan.buffer(a.buffer)
             given = values[a.buffer] if a.role != "output" else np.zeros(b.type.shape)
-            arrays[a.buffer] = aligned(np.ascontiguousarray(given, b.type.dtype.numpy))
+            arrays[a.buffer] = self._held(np.ascontiguousarray(given, b.type.dtype.numpy))
         pointers = [ctypes.c_void_p(x.ctypes.data) for x in (state, arena, *arrays.values())]
         symbol = f"fuzz_{name}"
         if self.pool is not None and is_parallel(plan):
@@ -190,7 +204,7 @@ def _open(image: bytes) -> ctypes.CDLL:
 
 def aligned(array: Array) -> Array:
     """A copy at a multiple of 64 bytes, with room behind it that reads as NaN."""
-    raw = np.full(array.nbytes + 128, 0xFF, np.uint8)
+    raw = np.full(array.nbytes + 128, NOBODY, np.uint8)
     start = -raw.ctypes.data % 64
     view = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     view[...] = array

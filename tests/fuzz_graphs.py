@@ -4,7 +4,9 @@ For every seed: compiled results = interpreted ones (`differential.differences`)
 directional central differences in f64. ``--off PASS`` leaves a pass out; ``--each-off`` leaves
 out each pass in turn; ``--threads N`` shares every kernel that can be shared among so many;
 ``--cpu`` and ``--planned-for`` name levels for code and for plans, such as x86-64-v2. What is done
-where it pays is done wherever it can be, but ``--as-planned``.
+where it pays is done wherever it can be, but ``--as-planned``. With ``--guard``, code that touches
+what lies ``behind`` or ``ahead`` of an array or buffer ends the process; the seed is the last one
+said.
 """
 
 from __future__ import annotations
@@ -49,12 +51,16 @@ def compare(
     cpu: str = "host",
     planned_for: str | None = None,
     as_planned: bool = False,
+    guard: str | None = None,
 ) -> Iterator[str]:
     """Problems of the graphs of these seeds, compiled together."""
     functions = [random_function(s, prefix=f"s{s}_") for s in seeds]
     targets = {"target": select(cpu), "planned_for": select(planned_for or cpu)}
-    compiled = Compiled(functions, pipeline, threads=threads, as_planned=as_planned, **targets)
+    compiled = Compiled(
+        functions, pipeline, threads=threads, as_planned=as_planned, guard=guard, **targets)
     for seed, f in zip(seeds, functions, strict=True):
+        if guard:  # the process may end here
+            print(f"seed {seed}", end="\r", file=sys.stderr, flush=True)
         for call, problem in _calls(compiled, f, seed):
             yield f"seed {seed}, call {call}: {problem}"
 
@@ -114,11 +120,12 @@ def sweep(
     cpu: str = "host",
     planned_for: str | None = None,
     as_planned: bool = False,
+    guard: str | None = None,
 ) -> list[str]:
     problems: list[str] = []
     for start in range(first, first + count, BATCH):
         seeds = range(start, min(first + count, start + BATCH))
-        problems += compare(seeds, pipeline, threads, cpu, planned_for, as_planned)
+        problems += compare(seeds, pipeline, threads, cpu, planned_for, as_planned, guard)
         if gradients:
             problems += [p for s in seeds for p in check_gradient(s)]
     return problems
@@ -134,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cpu", choices=NAMES, default="host")
     parser.add_argument("--planned-for", choices=NAMES)
     parser.add_argument("--as-planned", action="store_true")
+    parser.add_argument("--guard", choices=["behind", "ahead"])
     options = parser.parse_args(arguments)
     left_out = [p.name for p in OPTIMISE] if options.each_off else [options.off]
     failed = 0
@@ -143,11 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.first,
             options.count,
             without(name) if name else OPTIMISE,
-            gradients=name is None and options.threads == 1,
+            gradients=name is None and options.threads == 1 and not options.guard,
             threads=options.threads,
             cpu=options.cpu,
             planned_for=options.planned_for,
             as_planned=options.as_planned,
+            guard=options.guard,
         )
         print("\n".join(problems))
         what = f"without {name}" if name else "every pass on"

@@ -4,7 +4,9 @@ A seed is a nest (`random_nests`), its schedule, and the level of processor that
 The schedule is one that tiling chose, for any level; one with a thing changed; or as wild as text
 may be. What the verifier of schedules accepts must compile and give what the interpreter gives;
 that it refuses what tiling chose is a problem too. `--kind` is where the schedules are from. Some
-loops are shared out among workers, whose parts run one after the other, in any order.
+loops are shared out among workers, whose parts run one after the other, in any order. With
+`--guard`, code that touches what lies behind or ahead of an array ends the process; the seed is
+the last one said.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from nncompiler.ir.verify_schedule import verify_schedule
 from nncompiler.ir.workers import chain, shared_loops, split_problem
 from nncompiler.passes.tiling.tile import choose_schedule
 from nncompiler.record import replace
+from tests.guarded import guarded
 from tests.nest_harness import Compiled as Harness
 from tests.nest_harness import buffer, run
 from tests.random_nests import NESTS, Arrays, Maker
@@ -166,9 +169,12 @@ def difference(nest: Kernel, arrays: Arrays, target: Target, r: Random) -> str |
     return None
 
 
-def outcome(seed: int, kinds: Sequence[str] = KINDS) -> tuple[str, str]:
+def outcome(seed: int, kinds: Sequence[str] = KINDS, guard: str | None = None) -> tuple[str, str]:
     """``right``, ``refused`` or ``problem``; and what it is."""
     nest, arrays, target, chosen = made(seed, kinds)
+    if guard:
+        arrays = {n: guarded(a, guard == "ahead") for n, a in arrays.items()}
+        print(f"seed {seed}", end="\r", file=sys.stderr, flush=True)
     r = Random(seed)
     if r.random() < 0.3 and not verify_schedule(nest, extents(nest), ()):
         nest = shared(nest, {n: buffer(n, a) for n, a in arrays.items()}, r)
@@ -191,11 +197,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--kind", choices=sorted(set(KINDS)))
+    parser.add_argument("--guard", choices=["behind", "ahead"])
     options = parser.parse_args(arguments)
     kinds = [options.kind] if options.kind else KINDS
     start, counts = time.perf_counter(), Counter[str]()
     for seed in range(options.first, options.first + options.count):
-        verdict, detail = outcome(seed, kinds)
+        verdict, detail = outcome(seed, kinds, options.guard)
         counts[verdict if verdict != "right" else f"right {detail}"] += 1
         if verdict == "problem":
             print(f"seed {seed}: {detail}", flush=True)
