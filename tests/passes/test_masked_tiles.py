@@ -16,7 +16,7 @@ from nncompiler.passes.tiling.masked import Masked, masked
 from nncompiler.passes.tiling.tile import choose_schedule
 from tests.nest_harness import AVX2, AVX512, at, axes, buffer, kernel, load, run
 
-ROW, COLUMN = Affine.axis("i"), Affine.axis("j")
+ROW, COLUMN, STEP = Affine.axis("i"), Affine.axis("j"), Affine.axis("k")
 #: Of 64 rows and columns: below the diagonal, above it, a band, a part of the rows, and nothing.
 BOUNDS = [
     (ROW + COLUMN * -1,),
@@ -46,11 +46,41 @@ def test_tiles_that_take_steps(within, rows, width):
 
 def test_bounds_that_do_not_tell_tiles_apart():
     """Those that steps have, those of no axis, and those of one of several sums."""
-    assert masked([[Affine.axis("k") + COLUMN * -1]], "i", "j") is None
-    assert masked([[Affine(const=-1)]], "i", "j") is None
-    assert masked([[ROW + COLUMN * -1], []], "i", "j") is None
-    assert masked([[COLUMN]], None, "j") is None
-    assert masked([[COLUMN, Affine.axis("k")]], "i", "j") == Masked((COLUMN,), "i", "j")
+    assert masked([total(STEP * 2 + COLUMN * -1)], "i", "j") is None
+    assert masked([total(STEP + COLUMN * -1)], "i", "j", vector="k") is None
+    assert masked([total(STEP + ROW + COLUMN)], "i", "j") is None
+    assert masked([total(Affine(const=-1))], "i", "j") is None
+    assert masked([total(ROW + COLUMN * -1), total()], "i", "j") is None
+    assert masked([total(COLUMN)], None, "j") is None
+    assert masked([total(COLUMN, STEP)], "i", "j") == Masked((COLUMN,), "i", "j")
+    found = Masked((STEP + ROW * -1,), "i", "j", axes(k=32))
+    assert masked([total(STEP + ROW * -1)], "i", "j") == found
+
+
+def total(*within: Affine) -> Fold:
+    """A sum of 32 steps with these bounds."""
+    return Fold(("acc",), "sum", axes(k=32), (), within=within)
+
+
+@pytest.mark.parametrize("form", [
+    STEP + ROW * -1, ROW + STEP * -1, STEP * -1 + ROW + -9, STEP + COLUMN * -1 + 3,
+    ROW * 2 + STEP * -1, STEP + ROW * -1 + 40, STEP + COLUMN * -2 + -8,
+])  # fmt: skip
+@pytest.mark.parametrize(("rows", "width"), [(6, 16), (8, 32), (13, 16), (1, 32)])
+def test_steps_that_tiles_take(form, rows, width):
+    """Those that one of a tile's results has, of 32 of 64 x 32 results."""
+    m, n, k = 64, 32, 32
+    count = -(-m // rows)
+    cuts = sorted({0, m, *(i * (m // count) + min(i, m % count) for i in range(count))})
+    expected = 0.0
+    for (i, i_end), j in ((x, y) for x in pairwise(cuts) for y in range(0, n, width)):
+        points = [(a, b) for a in range(i, i_end) for b in range(j, min(j + width, n))]
+        taken = [any(form.evaluate({"i": a, "j": b, "k": s}) >= 0 for a, b in points)
+                 for s in range(k)]  # fmt: skip
+        expected += (i_end - i) * width * sum(taken) / k
+    bounds = masked([total(form)], "i", "j")
+    assert bounds is not None
+    assert bounds.over_tiles(m, rows, n, width, lambda r, w: r * w) == pytest.approx(expected)
 
 
 def causal(within: tuple[Affine, ...]) -> tuple[Kernel, dict[str, np.ndarray]]:

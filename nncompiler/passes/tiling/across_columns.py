@@ -84,7 +84,8 @@ class _AcrossColumns:
         self.row_lines = order.apart(products[0][0], LINE)
         self.near = order.near(products, pair.columns)
         self.whole = max(order.bytes_of(b) for _, b in products)
-        self.stored, self.bounds, self.some = pair.stored(), pair.masked(), pair.computed()
+        self.stored, self.bounds = pair.stored(), pair.masked()
+        self.some = pair.computed(order.lanes)
         self.copied = cache(self.copied_panels)
 
     def sizes(self) -> Iterable[tuple[int, int]]:

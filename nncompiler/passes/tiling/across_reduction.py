@@ -64,22 +64,26 @@ def _partial_sums(
     near = _LINES if turned else _IN_PLACE
     sharing = order.size(x for x in order.form.parallel if x.name not in (*axes_of(b), row))
     halvings = math.log2(order.lanes)
+    bounds, some = pair.masked(k), pair.computed(1, k)
 
     def flow(r: int, c: int) -> float:
         return max(r * c / machine.multiply_adds, (r + c) / machine.loads, machine.latency)
 
     def least(rows: int, cols: int) -> float:
-        return steps * others * m * n * flow(rows, cols) / (rows * cols)
+        return steps * others * m * n * flow(rows, cols) / (rows * cols) * some
 
     def choice(rows: int, cols: int) -> Choice:
         guards = row_guards * rows + column_guards * cols
         copy = turned * TURNED_LANE * order.lanes / (sharing * -(-m // rows))
 
         def step(r: int, c: int) -> float:
-            shuffles = r * (halvings / 2 * (-(-c // 4) * 4) + 4) / steps
-            return flow(r, c) + shuffles + near * (r + c) + copy * c + guards
+            return flow(r, c) + near * (r + c) + copy * c + guards
 
-        cycles = steps * others * over_tiles(m, rows, n, cols, step)
+        def shuffles(r: int, c: int) -> float:
+            return r * (halvings / 2 * (-(-c // 4) * 4) + 4)
+
+        taken = (bounds.over_tiles if bounds else over_tiles)(m, rows, n, cols, step)
+        cycles = others * (steps * taken + over_tiles(m, rows, n, cols, shuffles))
         return Choice(cycles + far * -(-n // cols), k, columns, row, (rows, cols))
 
     tiles = fitting(sums, limit(machine), min(m, WIDEST), min(n, WIDEST))

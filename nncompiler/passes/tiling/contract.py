@@ -6,7 +6,7 @@ what a `Machine` says of its processor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from nncompiler.ir.kernel import Schedule
 from nncompiler.ir.scalar import axes_of
@@ -24,6 +24,8 @@ SMALL = 64
 #: Multiply-adds in a cycle for which the cycles of a kernel are given: beside such the loops and
 #: transforms were measured that it is compared with.
 _COUNTED = 2
+#: So many choices for each that is wanted are looked at: some come to the same.
+_LIKE = 3
 
 
 def best_tiles(order: Order, most: int = 1) -> list[tuple[float, Schedule]]:
@@ -33,9 +35,21 @@ def best_tiles(order: Order, most: int = 1) -> list[tuple[float, Schedule]]:
     steps = [order.size(p.reduction) for p in order.form.products]
     if order.size(order.form.parallel) * max(steps) < SMALL or not all(steps):
         return []
-    choices = sorted(_candidates(list(_pairs(order)), most), key=lambda c: c.cycles)[:most]
+    wanted = most if most == 1 else _LIKE * most
+    choices = sorted(_candidates(list(_pairs(order)), wanted), key=lambda c: c.cycles)
+    different: dict[Hashable, Choice] = {}
+    for choice in choices:
+        different.setdefault(_as_run(choice, order), choice)
     counted = order.machine.multiply_adds / _COUNTED
-    return [(choice.cycles * counted, order.schedule(choice)) for choice in choices]
+    found = [*different.values()][:most]
+    return [(choice.cycles * counted, order.schedule(choice)) for choice in found]
+
+
+def _as_run(choice: Choice, order: Order) -> Hashable:
+    """What tells a choice from others in the code: rows are divided evenly."""
+    rows = order.extent(choice.rows)
+    even = -(-rows // -(-rows // choice.tile[0]))
+    return choice.vector, choice.columns, choice.rows, choice.turned, even, choice.tile[1]
 
 
 def _candidates(pairs: list[Pair], most: int) -> Iterable[Choice]:

@@ -50,17 +50,17 @@ class Pair:
         steps = sum(o.size(p.reduction) for p in o.form.products)
         widest = min(across * self.abreast(), WIDEST)
         step = least_step(o.machine, min(self.m, WIDEST), widest)
-        return steps * points * across * step * self.computed() + self.stored()
+        return steps * points * across * step * self.computed(o.lanes) + self.stored()
 
-    def masked(self) -> Masked | None:
-        """What tells which tiles take no steps, if any."""
-        return masked([p.fold.within for p in self.order.form.products], self.row, self.columns)
+    def masked(self, vector: str | None = None) -> Masked | None:
+        """What tells which tiles take no steps, if any, or only some; lanes along this axis."""
+        return masked([p.fold for p in self.order.form.products], self.row, self.columns, vector)
 
-    def computed(self) -> float:
-        """The part of the vectors of results that take steps."""
-        if (bounds := self.masked()) is None:
+    def computed(self, lanes: int, vector: str | None = None) -> float:
+        """The part of the vectors of results that take steps, or of the steps that they take."""
+        if (bounds := self.masked(vector)) is None:
             return 1.0
-        lanes, m, n = self.order.lanes, self.m, self.n
+        m, n = self.m, self.n
         return bounds.over_tiles(m, 1, n, lanes, lambda r, w: 1) / (m * -(-n // lanes))
 
     def stored(self) -> float:
