@@ -182,6 +182,39 @@ def test_weights_of_another_model(files, tmp_path, capsys):
     assert "NN0805" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("function", "code", "exit", "said"), [
+    ("train_step", "NN0924", 1, "compile without `--freeze`"),
+    ("init", "NN0914", 2, "functions there: infer"),
+    ("loss", "", 0, ""),
+])  # fmt: skip
+def test_profile_of_a_frozen_model(files, capsys, function, code, exit, said):
+    """What freezing took away is told as such; the loss is there where it is named."""
+    command = ["profile", files[0], "--batch", "4", "--freeze", files[1], "--seconds", "0.001"]
+    assert main([*command, "--function", function]) == exit
+    err = capsys.readouterr().err
+    assert code in err and said in err
+
+
+def test_frozen_without_any_constant(tmp_path):
+    """A model without parameters knows that it is frozen, too."""
+    source = """model twice {
+        input x : f32[batch, 3]
+        target t : f32[batch, 3]
+        output y = 2 * x
+        loss mse(y, t)
+    }"""
+    nncompiler.compile(source, batch=4).save(tmp_path / "w.npz")
+    model = nncompiler.compile(source, batch=4, freeze=tmp_path / "w.npz")
+    x = np.ones((4, 3), np.float32)
+    assert (model.predict(x) == 2).all()
+    with pytest.raises(UserError) as caught:
+        model.loss({"x": x, "t": x})
+    assert "beside `--freeze`" in str(caught.value.help)
+    with pytest.raises(UserError) as caught:
+        model.load_weights(tmp_path / "w.npz")
+    assert caught.value.code == "NN0720"
+
+
 @pytest.mark.parametrize("verb", ["dump", "profile"])
 def test_stages_of_a_frozen_model(files, capsys, verb):
     """Scaled weights are in the state, and no kernel scales them."""

@@ -219,6 +219,14 @@ def test_bench_measures_what_it_calls():
     assert found.rows == 3
 
 
+@pytest.mark.parametrize("verb", ["bench", "profile", "report"])
+def test_function_that_is_there_where_it_is_named(verb, capsys):
+    """`input_grad` is left out of a model otherwise."""
+    seconds = [] if verb == "report" else ["--seconds", "0.001"]
+    assert main([verb, str(TINY), "--function", "input_grad", *seconds]) == 0
+    assert "input_grad" in capsys.readouterr().out
+
+
 def test_bench_refuses_unknown_functions(capsys):
     """As `nnc report` does."""
     assert main(["bench", str(TINY), "--function", "infer,fly"]) == 2

@@ -44,9 +44,8 @@ class Timing:
 
 
 def run(args: argparse.Namespace) -> None:
-    compilation = options.compilation_of(args)
-    known = compilation.available()
-    functions = options.functions_among(args, known) or known
+    compilation, named = options.functions_among(args, options.compilation_of(args))
+    functions = named or compilation.available()
     wanted = options.request_of(args, functions=functions)
     model, built = model_of(wanted, cache=not args.no_cache, threads=args.threads)
     say_tuned(built.stages)

@@ -80,13 +80,16 @@ def _objects(compilation: Compilation, stage: str) -> dict[str, Any]:
 def _select(
     found: dict[str, Any], functions: tuple[str, ...] | None, stage: str
 ) -> dict[str, Any]:
+    from nncompiler.driver import FUNCTIONS
+
     if functions is None or stage in ("llvm", "asm"):
         return found
     for name in functions:
         if name not in found:
+            later = "; that one from --stage train on" if name in FUNCTIONS else ""
             raise UsageError(
                 "NN0914", f"expected a function of stage '{stage}', but found '{name[:40]}'",
-                help=f"functions there: {', '.join(found)}",
+                help=f"functions there: {', '.join(found)}{later}",
             )  # fmt: skip
     return {name: found[name] for name in functions}
 

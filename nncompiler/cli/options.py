@@ -223,16 +223,26 @@ def functions_of(args: argparse.Namespace) -> tuple[str, ...] | None:
     return None if args.function is None else tuple(dict.fromkeys(args.function))
 
 
-def functions_among(args: argparse.Namespace, known: Sequence[str]) -> tuple[str, ...] | None:
-    """`functions_of`; `UsageError` NN0914 for one that the model has not."""
-    wanted = functions_of(args)
-    for name in wanted or ():
-        if name not in known:
-            raise UsageError(
-                "NN0914", f"expected a function of the model, but found '{name[:40]}'",
-                help=f"functions there: {', '.join(known)}",
-            )  # fmt: skip
-    return wanted
+def functions_among(
+    args: argparse.Namespace, compilation: Compilation
+) -> tuple[Compilation, tuple[str, ...] | None]:
+    """`functions_of`, and the compilation with those that are there only where they are named.
+
+    `UsageError` NN0914 for a name of none, `UserError` NN0924 for one that this model lacks.
+    """
+    from nncompiler.driver import FUNCTIONS
+
+    known, wanted = compilation.available(), functions_of(args)
+    lacking = [name for name in wanted or () if name not in known]
+    if lacking and all(name in FUNCTIONS for name in lacking):
+        compilation = compilation_of(args, (*known, *lacking))
+        lacking = [name for name in lacking if name not in compilation.available()]
+    if lacking:
+        raise UsageError(
+            "NN0914", f"expected a function of the model, but found '{lacking[0][:40]}'",
+            help=f"functions there: {', '.join(known)}",
+        )  # fmt: skip
+    return compilation, wanted
 
 
 def request_of(args: argparse.Namespace, **more: Any) -> Request:

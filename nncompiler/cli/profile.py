@@ -57,9 +57,9 @@ def function_of(args: argparse.Namespace, compilation: Compilation) -> str:
     """The one that is named, or the first that the model has of those that are worth it."""
     from nncompiler.report.accounts import PREFERRED
 
-    known = compilation.available()
-    wanted = options.functions_among(args, known)
+    compilation, wanted = options.functions_among(args, compilation)
     if wanted is None:
+        known = compilation.available()
         return next(name for name in PREFERRED if name in known)
     if len(wanted) != 1:
         raise UsageError("NN0916", f"expected one function, but found {len(wanted)}")

@@ -37,8 +37,9 @@ def add_parser(subparsers: options.Subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     from nncompiler.report import accounts, cost, html, text
 
-    compilation = options.compilation_of(args)
-    report = accounts.analyse(compilation, _functions(args, compilation))
+    compilation, wanted = options.functions_among(args, options.compilation_of(args))
+    _check(args, wanted)
+    report = accounts.analyse(compilation, wanted)
     say_tuned(compilation.clock.stages)
     if args.memory_svg is not None:
         emit(_picture(compilation, report), args.memory_svg)
@@ -50,8 +51,8 @@ def run(args: argparse.Namespace) -> None:
         emit(text.render(report), None)
 
 
-def _functions(args: argparse.Namespace, compilation: Compilation) -> tuple[str, ...] | None:
-    wanted = options.functions_among(args, compilation.available())
+def _check(args: argparse.Namespace, wanted: tuple[str, ...] | None) -> None:
+    """`UsageError` where one place is to hold several results."""
     if args.memory_svg is not None and wanted is not None and len(wanted) != 1:
         raise UsageError(
             "NN0916", f"expected one function to draw, but found {len(wanted)}",
@@ -65,7 +66,6 @@ def _functions(args: argparse.Namespace, compilation: Compilation) -> tuple[str,
             "NN0921", f"expected one result on stdout, but found {' and '.join(found)}",
             help="give the others a file",
         )  # fmt: skip
-    return wanted
 
 
 def _picture(compilation: Compilation, report: Report) -> str:

@@ -49,11 +49,13 @@ class StateEntry:
 
 @dataclass(frozen=True, slots=True)
 class StateLayout:
-    """`infer_bytes` is the prefix that inference reads."""
+    """`infer_bytes` is the prefix that inference reads. A `frozen` model has constants in place of
+    parameters, or none of either."""
 
     entries: tuple[StateEntry, ...]
     bytes: int
     infer_bytes: int
+    frozen: bool = False
 
     def entry(self, name: str) -> StateEntry:
         for e in self.entries:
@@ -65,10 +67,6 @@ class StateLayout:
     def parameter_bytes(self) -> int:
         """Of all parameters and model state, behind the header."""
         return 0 if self.frozen else self.infer_bytes - HEADER_BYTES
-
-    @property
-    def frozen(self) -> bool:
-        return any(e.kind == "constant" for e in self.entries)
 
     def of_kind(self, kind: str) -> tuple[StateEntry, ...]:
         return tuple(e for e in self.entries if e.kind == kind)
@@ -83,7 +81,7 @@ def lay_out(
     params: tuple[tuple[str, TensorType], ...],
     slots: tuple[tuple[str, TensorType], ...] = (),
     states: tuple[tuple[str, TensorType], ...] = (),
-    constants: tuple[tuple[str, TensorType], ...] = (),
+    constants: tuple[tuple[str, TensorType], ...] | None = None,
 ) -> StateLayout:
     """Place header, parameters, model state and optimizer slots, or the constants of a frozen
     model; every tensor begins at a multiple of 64 bytes."""
@@ -92,14 +90,14 @@ def lay_out(
     ]
     offset = HEADER_BYTES
     infer_bytes = offset
-    groups = (("constant", constants), ("param", params), ("state", states), ("slot", slots))
+    groups = (("constant", constants or ()), ("param", params), ("state", states), ("slot", slots))
     for kind, group in groups:
         for name, type in group:
             entries.append(StateEntry(name, kind, type, offset))
             offset = align(offset + type.nbytes)
         if kind == "state":
             infer_bytes = offset
-    return StateLayout(tuple(entries), offset, infer_bytes)
+    return StateLayout(tuple(entries), offset, infer_bytes, constants is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ class Manifest(NamedTuple):
     train: dict[str, Any]
     record: dict[str, Any]
     initialises: bool = True
+    #: Whether the parameters became constants when the model was compiled.
+    frozen: bool = False
 
     @property
     def data(self) -> tuple[Argument, ...]:
@@ -138,11 +140,6 @@ class Manifest(NamedTuple):
     def parameters(self) -> tuple[StateEntry, ...]:
         """What weights files hold: the parameters and the state of the model."""
         return tuple(e for e in self.state if e.kind in ("param", "state"))
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the parameters became constants when the model was compiled."""
-        return any(e.kind == "constant" for e in self.state)
 
 
 def describe(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
@@ -192,6 +189,7 @@ def _manifest(reader: Reader) -> Manifest:
         outputs=reader.texts("outputs"), losses=reader.texts("losses"),
         metrics=reader.texts("metrics"), train=reader.optional("train", dict, {}),
         record=reader.items, initialises=reader.optional("initialises", bool, True),
+        frozen=state.optional("frozen", bool, False),
     )  # fmt: skip
 
 

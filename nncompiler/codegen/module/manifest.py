@@ -41,6 +41,7 @@ def manifest(
         "state": {
             "bytes": state.bytes,
             "infer_bytes": state.infer_bytes,
+            "frozen": state.frozen,
             "entries": [
                 {"name": e.name, "kind": e.kind, "offset": e.offset, **_type(e.type)}
                 for e in state.entries
