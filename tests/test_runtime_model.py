@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nncompiler
 from nncompiler.errors import CompilerBug, UserError
 from nncompiler.runtime.artifact import Artifact
 from nncompiler.runtime.call import aligned, pointer
@@ -350,6 +351,18 @@ def test_summary_and_repr() -> None:
         ["W", "f32[3,1]", "3", "12"], ["b", "f32[1]", "1", "4"], ["total", "4", "16"]]
     assert "state  320 B (192 B of it for inference)" in lines and "arena  256 B" in lines
     assert repr(model) == "<Model line: 4 parameters, batch 4, 1>"
+
+
+def test_states_are_no_parameters() -> None:
+    """What the model keeps without training is listed and counted apart."""
+    model = nncompiler.compile("""model norm {
+        input x : f32[batch, 3]
+        output y = x |> dense(2) |> batch_norm()
+    }""", batch=2)  # fmt: skip
+    first, second = model.summary().split("\n\n")[1:3]
+    assert "running_mean" not in first and first.split()[-3:] == ["total", "12", "48"]
+    assert "running_mean" in second and second.split()[-3:] == ["total", "4", "16"]
+    assert repr(model) == "<Model norm: 12 parameters, batch 2>"
 
 
 def test_memory_is_aligned_and_kept() -> None:

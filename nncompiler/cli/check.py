@@ -1,4 +1,4 @@
-"""`nnc check`: parse and elaborate a file, verify its graphs, list its parameters."""
+"""`nnc check`: parse and elaborate a file, verify its graphs, list what weights hold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from nncompiler.cli import options
-from nncompiler.cli.output import print_json, table
+from nncompiler.cli.output import print_json
 
 if TYPE_CHECKING:
     from nncompiler.ir.model import Network
@@ -19,7 +19,9 @@ def add_parser(subparsers: options.Subparsers) -> None:
     )
     parser.add_argument("file", help="a .nn file")
     options.add_model(parser)
-    parser.add_argument("--params", action="store_true", help="list parameters: name, type, bytes")
+    parser.add_argument(
+        "--params", action="store_true", help="list parameters and states: name, type, bytes"
+    )
     options.add_json(parser)
 
 
@@ -41,13 +43,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _parameters(network: Network) -> str:
-    rows = [("parameter", "type", "elements", "bytes")]
-    rows += [(n, str(t), f"{t.size:_}", f"{t.nbytes:_}") for n, t in network.parameters]
-    total = [t for _, t in network.parameters]
-    rows.append(
-        ("total", "", f"{sum(t.size for t in total):_}", f"{sum(t.nbytes for t in total):_}")
+    from nncompiler.runtime.summary import Tensor, tensors
+
+    parameters, states = (
+        [Tensor(name, str(t), t.size, t.nbytes) for name, t in group]
+        for group in (network.parameters, network.states)
     )
-    return table(rows, right=(2, 3)) + "\n"
+    return tensors(parameters, states) + "\n"
 
 
 def _record(file: str, network: Network) -> dict[str, Any]:
@@ -63,4 +65,5 @@ def _record(file: str, network: Network) -> dict[str, Any]:
         "inputs": typed(network.inputs), "targets": typed(network.targets),
         "outputs": typed(network.outputs), "losses": list(network.losses),
         "metrics": list(network.metrics), "parameters": typed(network.parameters),
+        "states": typed(network.states),
     }  # fmt: skip

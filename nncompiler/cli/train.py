@@ -166,7 +166,10 @@ def _read(args: argparse.Namespace, model: Model) -> Splits:
 def _prepare(args: argparse.Namespace, model: Model, splits: Splits) -> None:
     """Parameters and rate; and the batch sizes that training needs besides the one it has."""
     batch = _batch(args) or model.manifest.train.get("batch", 1)
-    rest = models.count(splits.train) % batch
+    rows = models.count(splits.train)
+    if rows < batch:
+        say(f"each step takes all {rows} rows: that is less than the batch of {batch}")
+    rest = rows % batch
     if rest and rest not in model.bindings.sizes("train_step"):
         start = time.perf_counter()
         model.bindings.fit(rest)

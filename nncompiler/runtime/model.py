@@ -73,7 +73,8 @@ class Model:
         }
 
     def __repr__(self) -> str:
-        count = sum(view.size for view in self.state.parameters().values())
+        views = self.state.parameters()
+        count = sum(views[e.name].size for e in self.manifest.parameters if e.kind == "param")
         return f"<Model {self.name}: {count} parameters, batch {self._sizes()}>"
 
     def __reduce__(self) -> str:

@@ -27,6 +27,19 @@ def test_check_lists_parameters(nnc: Nnc) -> None:
     assert result.out.endswith("tiny.nn: ok, model tiny, 20 parameters in 6 tensors, batch 4\n")
 
 
+def test_check_lists_states(nnc: Nnc, tmp_path: Path) -> None:
+    """What a model keeps without training is listed, and counted, apart."""
+    path = tmp_path / "norm.nn"
+    path.write_text(LINE.replace("y = x |> dense(1)", "y = x |> dense(1) |> batch_norm()"))
+    result = nnc("check", path, "--params")
+    parameters, states = result.out.split("\n\n")[:2]
+    assert "running" not in parameters and re.search(r"^total +5 +20$", parameters, re.M)
+    assert re.search(r"^batch_norm1\.running_mean +f32\[1\] +1 +4$", states, re.M)
+    assert "5 parameters in 4 tensors" in result.out
+    found = nnc("check", path, "--json").json
+    assert [s["name"].split(".")[-1] for s in found["states"]] == ["running_mean", "running_var"]
+
+
 def test_check_json_follows_sizes_and_type(nnc: Nnc) -> None:
     """The JSON has the shapes for the sizes given, in the float type given."""
     found = nnc("check", TINY, "--size", "batch=7", "--dtype", "f64", "--json").json

@@ -197,6 +197,16 @@ def test_train_refuses(
     assert result.code == code and text in result.err
 
 
+def test_train_tells_a_batch_larger_than_the_data(
+    nnc: Nnc, line: Path, line_data: Path
+) -> None:
+    """Each step then takes fewer rows than it was asked to."""
+    words = ["train", line, "--data", line_data, "--epochs", "1", "--batch"]
+    assert "each step takes all 90 rows: that is less than the batch of 100" in (
+        nnc(*words, "100").err)  # fmt: skip
+    assert "each step takes" not in nnc(*words, "90").err
+
+
 def test_train_needs_a_train_block(nnc: Nnc, line: Path, line_data: Path) -> None:
     """A model without a train block cannot be trained, but evaluated."""
     line.write_text(LINE[: LINE.index("train {")].replace("batch", "4"))
