@@ -190,15 +190,36 @@ def _index(ctx: Context, frame: Frame, node: s.Index) -> V:
                     f"{describe(value)}", node.value.span)
 
 
+def _instead(frame: Frame, name: str) -> str:
+    """What to write in place of `x.name`, where `x` is no instance."""
+    name = {"T": "transpose", "shape": "shape_of"}.get(name, name)
+    if scope.find(frame.module, name) is not None:
+        return f"write `{name}(...)`: `.` is for parameters of layers, as in `enc.W`"
+    return "bind an instance, `enc = dense(4)`, apply it, `x |> enc`, and `enc.W` is its parameter"
+
+
+def _need_owner(frame: Frame, owner: s.Name, name: str) -> None:
+    """`UserError` for a name that is not known: that of a parameter in a weights file may look
+    like one, `dense1.W`, and `as` binds none."""
+    if owner.text in frame.names or frame.bindings.get(owner.text) \
+            or scope.find(frame.module, owner.text) is not None:
+        return
+    close = nearest(owner.text, [n for n, v in frame.names.items() if isinstance(v, Instance)])
+    raise UserError("NN0101", f"the name `{owner.text}` is not known", owner.span,
+                    help=f"did you mean `{close}`?" if close else
+                    f"bind an instance of the layer, `enc = dense(4)`, apply it, `x |> enc`, and "
+                    f"write `enc.{name}`")
+
+
 def _attribute(ctx: Context, frame: Frame, node: s.Attribute) -> V:
     """``enc.W``: a parameter or an inner instance of an instance that has been applied."""
+    name = node.name.text
+    if isinstance(node.value, s.Name):
+        _need_owner(frame, node.value, name)
     value = evaluate(ctx, frame, node.value)
     if not isinstance(value, Instance):
         raise UserError("NN0104", f"expected an instance of a layer before `.`, but found "
-                        f"{describe(value)}", node.value.span,
-                        help="`.` names a parameter, as in `enc.W`; a layer or fn is applied by "
-                        "`x |> f(...)`")
-    name = node.name.text
+                        f"{describe(value)}", node.value.span, help=_instead(frame, name))
     if name in value.parameters:
         return ctx.current(value.parameters[name])
     for child in value.children.values():
