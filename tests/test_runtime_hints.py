@@ -29,6 +29,25 @@ def test_shapes(change: dict[str, Any], help: str | None) -> None:
     assert caught.value.help is None if help is None else help in str(caught.value.help)
 
 
+def test_axes_in_another_order() -> None:
+    """Images with the channels last are not told to be reshaped, which takes them to pieces."""
+    source = "model m { input x : f32[batch, 3, 8, 8] output y = 2 * x }"
+    model = nncompiler.compile(source, batch=2)
+    images = np.zeros((2, 8, 8, 3), np.float32)
+    with pytest.raises(UserError) as caught:
+        model.predict(images)
+    assert "array.transpose(0, 3, 1, 2)" in str(caught.value.help)
+    assert model.predict(images.transpose(0, 3, 1, 2)).shape == (2, 3, 8, 8)
+
+
+def test_weights_with_axes_in_another_order() -> None:
+    model = nncompiler.compile(HEAD + LOSS + "output y }", batch=2)
+    weights = model.state_dict()
+    with pytest.raises(UserError) as caught:
+        model.load_state_dict({**weights, "y.W": weights["y.W"].T})
+    assert caught.value.code == "NN0807" and "[in, out]" in str(caught.value.help)
+
+
 @pytest.mark.parametrize(("text", "function", "help"), [
     (HEAD + LOSS + "}" + TRAIN, "infer", "output y"),
     (HEAD.replace("target c : i32[batch] ", "") + "output y }", "loss", "loss mse(y, t)"),

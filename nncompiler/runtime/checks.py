@@ -130,12 +130,26 @@ def _to_fit(found: Array, row: tuple[int, ...], dtype: np.dtype[Any]) -> str | N
     """What makes `found` rows of shape `row`, where one can tell."""
     if found.shape == row:
         return "for a single row, add the axis of the batch: array[None]"
+    if order := _reordered(found.shape[1:], row):
+        axes = ", ".join(str(1 + axis) for axis in order)
+        return f"if its axes are in another order: array.transpose(0, {axes})"
     if found.ndim and math.prod(found.shape[1:]) == math.prod(row):
         axes = ", ".join(map(str, (-1, *row)))
         return f"for the same elements along other axes: array.reshape({axes})"
     if found.ndim > 1 and found.shape[1:-1] == row and dtype.kind == "i":
         return "for the classes of one-hot rows: array.argmax(-1)"
     return None
+
+
+def _reordered(found: tuple[int, ...], wanted: tuple[int, ...]) -> list[int] | None:
+    """The order of axes that makes a shape another one, as images with the channels last; equal
+    extents stay in their order."""
+    if sorted(found) != sorted(wanted) or found == wanted:
+        return None
+    order: list[int] = []
+    for extent in wanted:
+        order.append(next(i for i, n in enumerate(found) if n == extent and i not in order))
+    return order
 
 
 def dataset(data: Data, arguments: Iterable[Argument], known: Collection[str]) -> dict[str, Array]:
@@ -270,6 +284,9 @@ def parameter(value: npt.ArrayLike, entry: StateEntry) -> Array:
             "NN0807",
             f"expected parameter '{entry.name}' to be {describe(entry.dtype, entry.shape)}, "
             f"but found {describe(found.dtype, found.shape)}",
-            help="the weights are of another model, or of other sizes",
+            help="the weights are of another model, or of other sizes"
+            if not _reordered(found.shape, entry.shape) else
+            "are they of a library that has their axes in another order? `dense` has [in, out], "
+            "convolutions [out, in, kernel...]",
         )  # fmt: skip
     return convert(found, entry.dtype, f"parameter '{entry.name}'")

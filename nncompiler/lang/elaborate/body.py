@@ -78,15 +78,15 @@ def _assign(ctx: Context, frame: Frame, node: s.Assign) -> None:
         _bind(ctx, frame, node.targets[0], Argument(value, node.value.span))
         return
     value = evaluate(ctx, frame, node.value)
+    of_scan = "a scan gives a stack for each value yielded, then each carry" \
+        if isinstance(node.value, s.Scan) else None
     if not isinstance(value, Tuple):
         raise UserError("NN0121", f"expected {len(node.targets)} values to bind, but found "
                         f"{describe(value)}", node.value.span,
-                        help="a scan gives a stack for each value yielded, then each carry"
-                        if isinstance(node.value, s.Scan)
-                        else "`split(x, n)` cuts a tensor into n parts")
+                        help=of_scan or "`split(x, n)` cuts a tensor into n parts")
     if len(value.items) != len(node.targets):
         raise UserError("NN0120", f"expected {len(node.targets)} values to bind, but found "
-                        f"{len(value.items)}", node.span)
+                        f"{len(value.items)}", node.span, help=of_scan)
     for target, item in zip(node.targets, value.items, strict=True):
         _bind(ctx, frame, target, Argument(item, node.value.span))
 

@@ -128,7 +128,9 @@ class Header:
         elif self.leading != found and self.leading_from:
             raise UserError(
                 "NN0134", f"expected the axes `...` of `{name}` to be {list(self.leading)}, "
-                f"but found {list(found)}", argument.span, notes=[self.leading_from, note])
+                f"but found {list(found)}", argument.span, notes=[self.leading_from, note],
+                help="an axis of 1 is taken away by an index, as in `x[..., 0]`"
+                if found == (*self.leading, 1) else None)
 
     def extent(self, dim: s.Expr, found: int, name: str, argument: Argument, note: Note,
                here: Note) -> None:
