@@ -145,6 +145,8 @@ def _keyword(site: Site, token: Token) -> UserError:
         help = f"write `{token.text} NAME = ...` with a name"
         if token.kind == "LOSS":
             help = "leave the `=` out, or write `loss NAME = ...` with a name"
+    if site.before is not None and site.before.kind == "MINIMIZE" and token.kind == "LOSS":
+        help = "give the loss a name, `loss fit = ...`, and write `minimize fit over ...`"
     return site.error("NN0022", f"`{token.text}` is a keyword and cannot be used as a name",
                       at=token, help=help)
 

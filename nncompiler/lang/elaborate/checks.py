@@ -56,7 +56,8 @@ def check_use(run: Run, functions: Sequence[Function], objective: Function,
         for name in group:
             if name not in read:
                 raise UserError(code, f"the {kind} `{name}` is never used", record.spans[name],
-                                help="remove it" if kind == "input" else
+                                help="remove it: no output, loss or metric depends on it"
+                                if kind == "input" else
                                 "compare it with an output in a `loss` or a `metric`")
     for instance in run.root.children.values():
         if instance.explicit and not instance.applied:
