@@ -277,7 +277,9 @@ def test_workers_take_turns(tmp_path: Path) -> None:
         assert one.failures == {} and len(one.seconds["ours", 1]) == 2, kind
         assert one.limits[1].peak > 1e8 and one.row(1).limit > 0
     assert found["loop"].flops == LOOP_STEPS * found["train"].flops
-    assert found["loop"].row(1).ours.median > 100 * found["train"].row(1).ours.median
+    # of the better round each: a turn as short as that may wait for the core longer than it takes
+    best = {kind: min(one.seconds["ours", 1]) for kind, one in found.items()}
+    assert best["loop"] > 100 * best["train"]
 
 
 def test_a_peer_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
