@@ -58,15 +58,19 @@ class Epilogues:
         """Ask for the lines of memory that the epilogue reads and writes."""
 
         def body(row: Counter, _: list[Value]) -> list[Value]:
-            at = {self.rows: self.row_at(tile, row)} if self.rows else {}
-            for x, written in self.expected:
-                for first in range(0, tile.width, LINE // x.dtype.bytes):
-                    with self.e.scope({**at, self.columns: tile.column + first}):
-                        self.e.prefetch(x, written)
+            self.expect_row(tile, row)
             return []
 
         if self.expected and not self.reduced:
             self.w.loop(0, tile.rows, 1, [], body)
+
+    def expect_row(self, tile: Tile, row: Counter) -> None:
+        """Those of one row."""
+        at = {self.rows: self.row_at(tile, row)} if self.rows else {}
+        for x, written in self.expected:
+            for first in range(0, tile.width, LINE // x.dtype.bytes):
+                with self.e.scope({**at, self.columns: tile.column + first}):
+                    self.e.prefetch(x, written)
 
     def finish(self, tile: Tile, sums: dict[int, list[Value]]) -> None:
         """The epilogue: row by row where that pays, else vector by vector."""

@@ -51,9 +51,14 @@ def expected(
 
 
 def _suits(load: Load, columns: str, rows: str | None, emitter: Emitter) -> bool:
-    place, step = emitter.places[load.buffer], 0
-    for index, stride in zip(load.index, place.strides, strict=True):
+    return stride_along(emitter, load, columns) == 1 and (rows is None or rows in axes_of(load))
+
+
+def stride_along(emitter: Emitter, access: Load | Store, axis: str) -> int | None:
+    """Elements between neighbours along an axis; None where an index is loaded."""
+    total = 0
+    for index, stride in zip(access.index, emitter.places[access.buffer].strides, strict=True):
         if not isinstance(index, Affine):
-            return False
-        step += index.coefficient(columns) * stride
-    return step == 1 and (rows is None or rows in axes_of(load))
+            return None
+        total += index.coefficient(axis) * stride
+    return total

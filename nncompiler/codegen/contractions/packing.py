@@ -7,6 +7,7 @@ are partial sums, it is columns that are turned, to lines along the reduction ax
 
 from __future__ import annotations
 
+from nncompiler.codegen.contractions.expected import stride_along
 from nncompiler.codegen.contractions.panel import Panel
 from nncompiler.codegen.contractions.product import Loops, Roles
 from nncompiler.codegen.contractions.register_tile import RegisterTiles
@@ -15,8 +16,8 @@ from nncompiler.codegen.instructions.address import At, Lanes
 from nncompiler.codegen.instructions.blocks import Counter
 from nncompiler.codegen.instructions.value import Value, literal
 from nncompiler.codegen.nests.turn import squares, turned
-from nncompiler.ir.kernel import Axis, Store
-from nncompiler.ir.scalar import Affine, Load, walk
+from nncompiler.ir.kernel import Axis
+from nncompiler.ir.scalar import Load, walk
 from nncompiler.record import replace
 
 
@@ -74,23 +75,13 @@ def _along(tiles: RegisterTiles, product: Roles, loops: Loops) -> Axis | None:
     if tiles.reduced:
         return next(axis for axis, _ in loops if axis.name == tiles.vector)
     loads = [x for x in walk(product.b) if isinstance(x, Load)]
-    if {stride_along(tiles, x, tiles.columns) for x in loads} <= {0, 1}:
+    if {stride_along(tiles.e, x, tiles.columns) for x in loads} <= {0, 1}:
         return None
     for axis, bounds in loops:
-        steps = {stride_along(tiles, x, axis.name) for x in loads}
+        steps = {stride_along(tiles.e, x, axis.name) for x in loads}
         if not bounds.low and not bounds.high and 1 in steps and steps <= {0, 1}:
             return axis
     return None
-
-
-def stride_along(tiles: RegisterTiles, access: Load | Store, axis: str) -> int | None:
-    """Elements between neighbours along an axis; None where an index is loaded."""
-    total = 0
-    for index, stride in zip(access.index, tiles.e.places[access.buffer].strides, strict=True):
-        if not isinstance(index, Affine):
-            return None
-        total += index.coefficient(axis) * stride
-    return total
 
 
 def _turn(

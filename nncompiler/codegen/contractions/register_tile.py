@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from nncompiler.codegen.contractions.direction import Direction
-from nncompiler.codegen.contractions.epilogues import Epilogues
 from nncompiler.codegen.contractions.product import Loops, Roles, narrowed
-from nncompiler.codegen.contractions.tile import Tile, evenly
+from nncompiler.codegen.contractions.requests import Requests
+from nncompiler.codegen.contractions.tile import Tile
 from nncompiler.codegen.instructions.address import At, Lanes
 from nncompiler.codegen.instructions.blocks import Counter
 from nncompiler.codegen.instructions.emitter import Emitter
@@ -17,11 +17,8 @@ from nncompiler.codegen.instructions.value import Value, active_mask, literal
 from nncompiler.codegen.nests.horizontal import transpose_add
 from nncompiler.ir.kernel import Axis, Schedule
 from nncompiler.ir.nests import Contraction, abreast
-from nncompiler.ir.scalar import Affine, Const, Expr, Load, walk
+from nncompiler.ir.scalar import Const, Expr, Load
 
-#: Steps of a reduction between asking for a cache line and using it: so few that lines whose
-#: distance is a power of two, which share a set of the cache, do not drive each other out.
-AHEAD = 8
 #: Multiply-adds that a processor has under way at a time; steps that are worth several chains.
 IN_FLIGHT, LONG_CHAIN = 8, 32
 #: Accumulators of products that a tile takes steps of at a time, at most.
@@ -30,7 +27,7 @@ WIDEST = 16
 _SHORTEST = 16
 
 
-class RegisterTiles(Epilogues):
+class RegisterTiles(Requests):
     """Writes the sums and the epilogue of single tiles."""
 
     def __init__(self, form: Contraction, schedule: Schedule, emitter: Emitter) -> None:
@@ -42,19 +39,16 @@ class RegisterTiles(Epilogues):
         self.zero = Const(0.0, self.dtype)
         #: Scratch memory by its size, for accumulators between rounds.
         self.waiting: dict[int, str] = {}
-        self.unroll = schedule.unroll
         self.direction: Direction | None = None
         if schedule.backwards is not None and schedule.alternate is not None:
             axis, round = schedule.backwards, self.e.axes[schedule.alternate].base
             self.direction = Direction(self.w, axis, self.extents[axis], round)
         self.abreast = abreast(form)
-        #: Rows of most tiles.
-        starts = evenly(self.extents[self.rows], rows) if self.rows else [range(1)]
-        self.often = max(starts, key=len).step
 
     def _tile(self, tile: Tile) -> None:
         """All sums of a tile, then its epilogue."""
-        self.expect(tile)
+        if not self.asks_by_row(tile):
+            self.expect(tile)
         sums: dict[int, list[Value]] = {}
         for products in self.together_in(tile):
             found = self.sums(products, tile)
@@ -82,19 +76,9 @@ class RegisterTiles(Epilogues):
             return panel.load(tile.number, first, lanes)
         value = self.direct(product, tile, first, lanes)
         if panel is not None:
-            self._prefetch(product, tile.column + first)
+            self.ask_column(product, tile.column + first)
             panel.store(tile.number, first, value)
         return value
-
-    def _prefetch(self, product: Roles, column: At) -> None:
-        """Ask for what `b` reads some steps further on: strides may be too large for hardware."""
-        if not product.reduction:
-            return
-        axis = product.reduction[-1].name
-        with self.e.scope({self.columns: column, axis: self.e.axes[axis] + AHEAD}):
-            for x in walk(product.b):
-                if isinstance(x, Load) and all(isinstance(i, Affine) for i in x.index):
-                    self.e.prefetch(x)
 
     def direct(self, product: Roles, tile: Tile, first: int, lanes: int) -> Value:
         over = None if self.reduced else Lanes(self.vector, lanes, min(lanes, tile.width - first))
@@ -120,7 +104,8 @@ class RegisterTiles(Epilogues):
             return [*acc[count:], *taken]
 
         loops, start = self._short_first(loops, start, step)
-        sums = self.reduce(loops, start, step, max(chains, self.together(tile)))
+        ask = (lambda row: self.ask_by_row(tile, row)) if self.asks_by_row(tile) else None
+        sums = self.reduce(loops, start, step, max(chains, self.together(tile)), ask)
         while len(sums) > count:
             half = len(sums) // 2
             sums = [self.w.sum(a, b) for a, b in zip(sums[:half], sums[half:], strict=True)]
@@ -184,12 +169,14 @@ class RegisterTiles(Epilogues):
         acc: list[Value],
         products: Callable[[list[Value]], list[Value]],
         together: int = 1,
+        ask: Callable[[Counter], None] | None = None,
     ) -> list[Value]:
         """The reduction loops, accumulators carried through all of them; so many steps of the
         innermost one `together`, if its bounds are numbers. Whether a loop is empty is asked once,
-        in front of all whose bounds do not depend on others.
+        in front of all whose bounds do not depend on others. What there is to `ask` for comes
+        in front of steps of the outermost one, or of parts of the only one.
         """
-        counters = {axis.name for axis, _ in loops}
+        counters, outermost = {axis.name for axis, _ in loops}, loops[0][0] if loops else None
         spans = {
             axis.name: bounds.ends(axis.extent, self.w, self.e.integer)
             for axis, bounds in loops
@@ -208,11 +195,15 @@ class RegisterTiles(Epilogues):
             steps = 1 if rest or ends != (0, axis.extent) else together
 
             def body(at: Counter, inside: list[Value]) -> list[Value]:
+                if ask is not None and axis is outermost and rest:
+                    ask(at)
                 for n in range(steps):
                     with self.e.scope({axis.name: self._place(axis, at, steps, n)}):
                         inside = nest(rest, inside)
                 return inside
 
+            if ask is not None and axis is outermost and not rest:
+                return self.in_parts(axis.extent, steps, acc, body, ask)
             if steps > 1:
                 return self.w.loop(0, axis.extent, steps, acc, body)
             return (self.w.some if axis.name in spans else self.w.span)(*ends, acc, body)
@@ -261,6 +252,7 @@ class RegisterTiles(Epilogues):
                 for r, row in enumerate(rows):
                     found[r * across + v] = self.multiply_add(row, column, acc[r * across + v])
             return found
+        self.ask_rows(product, tile)
         firsts = [self.column_of(tile, v, lanes) for v in range(across)]
         columns = [self._column(product, tile, first, lanes) for first in firsts]
         for r in range(tile.rows):

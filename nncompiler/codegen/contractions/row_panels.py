@@ -14,8 +14,7 @@ from collections import Counter as Count
 from collections.abc import Callable
 from itertools import product as combined
 
-from nncompiler.codegen.contractions.expected import LINE
-from nncompiler.codegen.contractions.packing import stride_along
+from nncompiler.codegen.contractions.expected import LINE, stride_along
 from nncompiler.codegen.contractions.panel import Panel
 from nncompiler.codegen.contractions.product import Loops
 from nncompiler.codegen.contractions.register_tile import RegisterTiles
@@ -43,10 +42,10 @@ def packs_rows(tiles: RegisterTiles, block: Tile, loops: Loops) -> bool:
     if not isinstance(load, Load) or load.guard is not None:
         return False
     bounded = any(b.low or b.high for _, b in loops)
-    steps = [stride_along(tiles, load, a.name) or 0 for a, _ in loops]
+    steps = [stride_along(tiles.e, load, a.name) or 0 for a, _ in loops]
     many = block.width >= _READERS * tiles.tile[1]
     apart = min(steps, default=0) * tiles.dtype.bytes >= LINE
-    return many and apart and not bounded and stride_along(tiles, load, tiles.rows) == 1
+    return many and apart and not bounded and stride_along(tiles.e, load, tiles.rows) == 1
 
 
 def collide(tiles: RegisterTiles, loops: Loops) -> bool:
@@ -55,7 +54,7 @@ def collide(tiles: RegisterTiles, loops: Loops) -> bool:
     """
     (product,) = tiles.products.values()
     assert isinstance(product.a, Load)
-    steps = [(stride_along(tiles, product.a, a.name) or 0, a.extent) for a, _ in loops]
+    steps = [(stride_along(tiles.e, product.a, a.name) or 0, a.extent) for a, _ in loops]
     places = combined(*(range(0, step * n, step) for step, n in steps))
     lines = {sum(place) * tiles.dtype.bytes // LINE for place in places}
     return max(Count(line % _SETS for line in lines).values()) > _WAYS

@@ -10,7 +10,7 @@ until there is one.
 
 from __future__ import annotations
 
-from nncompiler.codegen.contractions.packing import stride_along
+from nncompiler.codegen.contractions.expected import stride_along
 from nncompiler.codegen.contractions.product import Roles
 from nncompiler.codegen.contractions.register_tile import IN_FLIGHT, RegisterTiles
 from nncompiler.codegen.contractions.tile import Tile
@@ -97,7 +97,7 @@ def runs_on(tiles: RegisterTiles, product: Roles, tile: Tile) -> RunOn | None:
     if not (isinstance(a, Load) and isinstance(b, Load)) or bounds.low or bounds.high:
         return None
     places = (b, tiles.columns), (b, axis.name), (a, axis.name)
-    steps = [stride_along(tiles, load, x) for load, x in places]
+    steps = [stride_along(tiles.e, load, x) for load, x in places]
     if a.guard is not None or b.guard is not None or steps != [1, tile.width, 1]:
         return None
     found = run_on(tile.width, tiles.lanes, axis.extent)

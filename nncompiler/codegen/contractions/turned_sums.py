@@ -9,7 +9,7 @@ tile's columns are added up, some at a time, then squares of sums are turned in 
 
 from __future__ import annotations
 
-from nncompiler.codegen.contractions.packing import stride_along
+from nncompiler.codegen.contractions.expected import stride_along
 from nncompiler.codegen.contractions.register_tile import RegisterTiles
 from nncompiler.codegen.contractions.slots import Slots
 from nncompiler.codegen.contractions.tile import Tile
@@ -99,7 +99,7 @@ def _runs_on(tiles: RegisterTiles) -> bool:
         if isinstance(x, Iota) or (isinstance(x, Load) and x.guard is not None):
             return False
     for access in accesses(behind):
-        step, further = (stride_along(tiles, access, axis) for axis in (rows, tiles.columns))
+        step, further = (stride_along(tiles.e, access, axis) for axis in (rows, tiles.columns))
         if step is None or further != step * extent:
             return False
     return True

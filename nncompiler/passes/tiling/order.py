@@ -11,6 +11,7 @@ from nncompiler.ir.machine import Machine
 from nncompiler.ir.scalar import Expr, axes_of
 from nncompiler.passes.tiling.choice import Choice
 from nncompiler.passes.tiling.reads import CACHE, LINE, NEAR, Reads, with_columns
+from nncompiler.passes.tiling.step_cycles import limit
 from nncompiler.passes.tiling.unroll import unrolled
 from nncompiler.record import dataclass
 
@@ -20,8 +21,8 @@ PANEL_READERS = 4
 PANEL_BYTES = 64 * 1024
 BLOCK_BYTES, BLOCK = 128 * 1024, 4
 #: Processors with long vectors have a second-level cache of 1 MiB or more: there a panel may be as
-#: large as this, of a larger factor that very many tiles read.
-LARGE_PANEL = 256 * 1024
+#: large as this, of a larger factor that very many tiles read; or many, where it spares rounds.
+LARGE_PANEL, SPARING_READERS = 256 * 1024, 16
 #: Vectors of partial sums that are taken at a time, of columns in lines.
 LINE_STEPS = 2
 #: Bytes of the sums of a block that may wait between rounds, on the stack.
@@ -129,7 +130,9 @@ class Order(Reads):
         """Whether a panel of so many bytes, of a factor of `whole`, is worth a copy that so many
         tiles read.
         """
-        large = self.long and readers >= BLOCK_READERS and whole > LARGE_PANEL
+        rounds = len(self.form.products[0].reduction) > 1
+        many = SPARING_READERS if rounds else BLOCK_READERS
+        large = self.long and readers >= many and whole > LARGE_PANEL
         return readers >= PANEL_READERS and size <= (LARGE_PANEL if large else PANEL_BYTES)
 
     def side_by_side(self, a: Expr, rows: str | None) -> bool:
@@ -200,7 +203,10 @@ class Order(Reads):
             return None
         if self.long and lines + panel <= NEAR and not (self.shifted(a) or self.shifted(b)):
             every = self.extent(columns) * self.size(reduction) * b.dtype.bytes / panel
-            if every <= BLOCK:
+            vectors = panel // (self.size(reduction) * self.machine.vector_bytes)
+            readers = self.extent(row) // max((limit(self.machine) - 1) // vectors - 1, 1)
+            copied = self.pays(panel, readers, self.bytes_of(b)) and self.stride(b, columns) == 1
+            if every <= BLOCK or copied:
                 return None
         first = max(reduction, key=lambda k: self.reach(a, k.name))
         if self.guarded(a, first.name) or self.guarded(b, first.name):
