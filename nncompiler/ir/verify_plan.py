@@ -15,7 +15,7 @@ from nncompiler.ir.model import ALIGNMENT, HEADER_BYTES
 from nncompiler.ir.text.plan import plan_lines
 from nncompiler.ir.text.scan import NAME
 from nncompiler.ir.types import I32
-from nncompiler.ir.verify import Diagnostic, render, report, type_problem
+from nncompiler.ir.verify import Diagnostic, report, type_problem
 from nncompiler.ir.verify_kernel import verify_kernel
 from nncompiler.ir.verify_workers import verify_workers
 
@@ -33,6 +33,7 @@ def verify_plan(plan: Plan) -> list[Diagnostic]:
         verifier.steps(plan.steps, {})
     if not verifier.found:
         verifier.order()
+        verifier.states()
     return verifier.found or verify_workers(plan)
 
 
@@ -40,11 +41,6 @@ def check_plan(plan: Plan) -> None:
     """`UserError` NN0321 with the text and its problems unless the plan is well-formed."""
     if found := verify_plan(plan):
         report("NN0321", f"plan '@{plan.name}'", plan_lines(plan), found)
-
-
-def annotate_plan(plan: Plan) -> str:
-    """The text of a plan with ``// error:`` below every line that has a problem."""
-    return render(plan_lines(plan), verify_plan(plan))
 
 
 class _Verifier:
@@ -214,6 +210,20 @@ class _Verifier:
                     self.error(b, f"shares bytes {start}..{end - 1} with '{a.name}', also live")
             active.append(b)
 
+    def states(self) -> None:
+        """State that a kernel writes shares no bytes with other state; equal constants of a frozen
+        model, which nobody writes, may."""
+        kernels = self.plan.kernels()
+        written = {n for k in kernels for n in self._roots(reads_and_writes(k)[1], "state")}
+        state = [b for b in self.plan.buffers if b.space == "state" and b.nbytes]
+        active: list[Buffer] = []
+        for b in sorted(state, key=lambda b: b.offset or 0):
+            active = [a for a in active if (a.offset or 0) + a.nbytes > (b.offset or 0)]
+            for a in active:
+                if a.name in written or b.name in written:
+                    self.error(b, f"shares bytes with '{a.name}', and a kernel writes one of them")
+            active.append(b)
+
     def _replaces(self, b: Buffer, a: Buffer) -> bool:
         """Does `b`, in one or more steps, take the place of `a`?"""
         seen: set[str] = set()
@@ -259,8 +269,8 @@ class _Verifier:
                 wanted = f"'{name}' is needed in k{needed.first}..k{needed.last}"
                 self.error(anchors[missed], f"{wanted}, but lives k{live[0]}..k{live[1]}")
 
-    def _roots(self, names: frozenset[str]) -> set[str]:
-        return {r.name for n in names if (r := self.roots[n]).space == "arena"}
+    def _roots(self, names: frozenset[str], space: str = "arena") -> set[str]:
+        return {r.name for n in names if (r := self.roots[n]).space == space}
 
 
 def _first_kernel(b: Buffer) -> int:
