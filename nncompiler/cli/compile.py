@@ -6,8 +6,8 @@ import argparse
 import os
 
 from nncompiler.api import Built, build
-from nncompiler.cli import UsageError, options
-from nncompiler.cli.output import need_writable, print_json, say, say_tuned, write_file
+from nncompiler.cli import options
+from nncompiler.cli.output import need_apart, need_writable, print_json, say, say_tuned, write_file
 from nncompiler.clock import Stage
 from nncompiler.runtime.naming import named_header, named_library
 
@@ -39,12 +39,8 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     output = args.output or os.path.splitext(args.file)[0] + ".so"
-    header = args.header or os.path.splitext(output)[0] + ".h"
-    if len({os.path.realpath(p) for p in (args.file, output, header)}) != 3:
-        raise UsageError(
-            "NN0925", f"expected three files, but found '{args.file}', '{output}' and '{header}'",
-            help="name the library with -o OUT.so and the header with --header OUT.h",
-        )  # fmt: skip
+    header = args.header or header_of(output)
+    need_apart((args.file, args.weights, args.freeze), header, output)
     need_writable(header, output)
     wanted = options.request_of(
         args, bindings=options.bindings_of(args), functions=options.functions_of(args),
@@ -69,6 +65,11 @@ def run(args: argparse.Namespace) -> None:
         })  # fmt: skip
     else:
         print(f"{output}: {len(built.so)} bytes; {header}")
+
+
+def header_of(library: str) -> str:
+    """Where the header of a library goes unless another place is named."""
+    return os.path.splitext(library)[0] + ".h"
 
 
 def write_artifact(built: Built, library: str, header: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from nncompiler.cli import UsageError, options
-from nncompiler.cli.output import emit, say_tuned
+from nncompiler.cli.output import emit, need_apart, say_tuned
 
 if TYPE_CHECKING:
     from nncompiler.driver import Compilation
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
             "NN0913", f"expected a stage to draw, but found --stage {args.stage}",
             help=f"with --format {args.format}, --stage is {' or '.join(stages)}",
         )  # fmt: skip
+    need_apart((args.file, args.freeze), args.output)
     functions = options.functions_of(args)
     compilation = options.compilation_of(args, _needed(args.stage, functions))
     if args.stage == "syntax":

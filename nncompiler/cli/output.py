@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nncompiler.cli import UsageError
 from nncompiler.errors import UserError
 from nncompiler.runtime.files import is_special, write_atomically
 
@@ -81,6 +82,21 @@ def need_writable(*paths: str) -> None:
             problem = f"the folder '{folder}' is not yours to write to"
         if problem:
             raise UserError("NN0906", f"cannot write '{path}': {problem}", help=help)
+
+
+def need_apart(read: Iterable[str | None], *written: str | None) -> None:
+    """`UsageError` NN0925 if a file would be written over one of those that are read, or twice."""
+    taken = {os.path.realpath(path) for path in read if path}
+    for path in written:
+        if not path or path == "-" or is_special(path):
+            continue
+        place = os.path.realpath(path)
+        if place in taken:
+            raise UsageError(
+                "NN0925", f"expected a file of its own to write to, but '{path}' is read, or "
+                "written, by this command too", help="name another file",
+            )  # fmt: skip
+        taken.add(place)
 
 
 def emit(text: str, path: str | None) -> None:

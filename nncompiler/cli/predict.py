@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from nncompiler.cli import UsageError, models, options
-from nncompiler.cli.output import need_writable, print_json, say
+from nncompiler.cli.output import need_apart, need_writable, print_json, say
 from nncompiler.errors import UserError
 
 MAX_JSON = 1_000_000
@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> None:
             "NN0919", f"expected -o OUT.npz or .safetensors, but found '{args.output}'"
         )
     if args.output is not None:
+        need_apart((args.model, args.data, args.weights), args.output)
         need_writable(args.output)
     whole = args.part == "all"  # else targets say how rows are split
     model = models.open_model(args, ("init", "infer") if whole else ("init", "infer", "loss"))

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from nncompiler.cli import UsageError, options
-from nncompiler.cli.output import emit, print_json, say_tuned
+from nncompiler.cli.output import emit, need_apart, print_json, say_tuned
 
 if TYPE_CHECKING:
     from nncompiler.driver import Compilation
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace, wanted: tuple[str, ...] | None) -> None:
     """`UsageError` where one place is to hold several results."""
+    need_apart((args.file,), args.memory_svg, args.html)
     if args.memory_svg is not None and wanted is not None and len(wanted) != 1:
         raise UsageError(
             "NN0916", f"expected one function to draw, but found {len(wanted)}",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nncompiler.api import model_of
 from nncompiler.cli import UsageError, models, options
-from nncompiler.cli.compile import report_stages
-from nncompiler.cli.output import need_writable, say, say_tuned
+from nncompiler.cli.compile import header_of, report_stages
+from nncompiler.cli.output import need_apart, need_writable, say, say_tuned
 from nncompiler.cli.trained import Trained, report, rescuing, write
 from nncompiler.errors import EXIT_INTERRUPTED, EXIT_OK, UserError
 from nncompiler.record import replace
@@ -129,6 +129,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.plot and not args.plot.lower().endswith(".svg"):
         raise UsageError("NN0919", f"expected --plot to be .svg, but found '{args.plot}'")
     places = args.weights_out, args.artifact, args.checkpoint, args.csv, args.plot
+    header = args.artifact and header_of(args.artifact)
+    need_apart((args.file, args.data), *places, header)
     need_writable(*filter(None, places))
 
 
@@ -168,7 +170,7 @@ def _prepare(args: argparse.Namespace, model: Model, splits: Splits) -> None:
     batch = _batch(args) or model.manifest.train.get("batch", 1)
     rows = models.count(splits.train)
     if rows < batch:
-        say(f"each step takes all {rows} rows: that is less than the batch of {batch}")
+        say(f"an epoch is one step, of fewer rows than the batch of {batch}")
     rest = rows % batch
     if rest and rest not in model.bindings.sizes("train_step"):
         start = time.perf_counter()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncompiler.api import Request, Sizes, build
 from nncompiler.cli import models
-from nncompiler.cli.compile import write_artifact
+from nncompiler.cli.compile import header_of, write_artifact
 from nncompiler.cli.output import print_json, say, write_file
 from nncompiler.errors import UserError
 from nncompiler.record import dataclass, replace
@@ -61,7 +61,7 @@ def write(args: argparse.Namespace, wanted: Request, done: Trained) -> None:
             done.model.save(weights)
             shipped = replace(wanted, weights=weights, bindings=_shipped(wanted, done.model))
             built = build(shipped, cache=not args.no_cache)
-        write_artifact(built, args.artifact, os.path.splitext(args.artifact)[0] + ".h")
+        write_artifact(built, args.artifact, header_of(args.artifact))
     if args.plot:
         from nncompiler.report.chart import chart, history_panels
 

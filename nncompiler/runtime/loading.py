@@ -46,6 +46,7 @@ def load_splits(
         return Splits(*({n: a[rows] for n, a in whole.items()} for rows in parts))
     names = [a.name for a in wanted]
     if _in_parts(arrays):
+        _check_parts(path, arrays, names)
         return Splits(*(_part(path, arrays, names, part) for part in _PARTS))
     whole = pick(path, arrays, names)
     rows = _rows(path, whole)
@@ -72,6 +73,7 @@ def load_whole(path: Path, wanted: Sequence[Argument]) -> Arrays:
     names = [a.name for a in wanted]
     if not _in_parts(arrays):
         return pick(path, arrays, names)
+    _check_parts(path, arrays, names)
     parts = [_part(path, arrays, names, part) for part in _PARTS]
     return {n: np.concatenate([part[n] for part in parts if part]) for n in names}
 
@@ -159,11 +161,22 @@ def _in_parts(arrays: Arrays) -> bool:
     return any(name.startswith(f"{part}.") for name in arrays for part in _PARTS)
 
 
+def _check_parts(path: Path, arrays: Arrays, wanted: Sequence[str]) -> None:
+    """`UserError` for a part under another name, which would not be missed: `valid.x`."""
+    for name in arrays:
+        part, _, rest = name.partition(".")
+        meant = next((p for p in _PARTS if p.startswith(part)), None) or nearest(part, _PARTS)
+        if rest in wanted and meant and part not in _PARTS:
+            raise UserError(
+                "NN0760", f"expected parts called {', '.join(_PARTS)} in '{path}', but found "
+                f"'{name}'", help=f"rename it to '{meant}.{rest}'")  # fmt: skip
+
+
 def pick(path: Path, arrays: Arrays, wanted: Sequence[str]) -> Arrays:
     """The arrays called `wanted`; others in the file are left alone."""
     missing = [name for name in wanted if name not in arrays]
     if missing:
-        near = nearest(missing[0], arrays)
+        near = nearest(missing[0], [name for name in arrays if name not in wanted])
         raise UserError(
             "NN0760", f"expected arrays {', '.join(wanted)} in '{path}', but found "
             f"{', '.join(arrays) or 'none'}: {', '.join(missing)} missing",

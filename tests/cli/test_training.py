@@ -202,9 +202,40 @@ def test_train_tells_a_batch_larger_than_the_data(
 ) -> None:
     """Each step then takes fewer rows than it was asked to."""
     words = ["train", line, "--data", line_data, "--epochs", "1", "--batch"]
-    assert "each step takes all 90 rows: that is less than the batch of 100" in (
-        nnc(*words, "100").err)  # fmt: skip
-    assert "each step takes" not in nnc(*words, "90").err
+    assert "an epoch is one step, of fewer rows than the batch of 100" in nnc(*words, "100").err
+    assert "an epoch is one step" not in nnc(*words, "90").err
+
+
+@pytest.mark.parametrize("words", [
+    "train {m} --data {d} --artifact {m}", "train {m} --data {d} --weights-out {d}",
+    "train {m} --data {d} --weights-out a.npz --checkpoint ./a.npz",
+    "train {m} --data {d} --artifact a.h", "predict {m} --data {d} -o {d}",
+    "predict {m} --data {d} --weights {w} -o {w}", "dump {m} --stage plan -o {m}",
+    "report {m} --html {m}", "compile {m} -o {m}", "compile {m} --weights {w} -o {w}",
+])  # fmt: skip
+def test_no_result_is_written_over_what_is_read(
+    nnc: Nnc, line: Path, line_data: Path, tmp_path: Path, words: str
+) -> None:
+    """Nor over another one; the files are as they were."""
+    weights = tmp_path / "w.npz"
+    nncompiler.compile(line).save(weights)
+    files = {"m": line, "d": line_data, "w": weights}
+    before = [path.read_bytes() for path in files.values()]
+    result = nnc(*words.format(**files).split())
+    assert result.code == 2 and "NN0925" in result.err
+    assert [path.read_bytes() for path in files.values()] == before
+
+
+def test_train_takes_parts_by_their_names_only(nnc: Nnc, line: Path, tmp_path: Path) -> None:
+    """A validation part under another name is not left out in silence."""
+    x, t = np.zeros((8, 2), np.float32), np.zeros((8, 1), np.float32)
+    path = tmp_path / "parts.npz"
+    np.savez(path, **{"train.x": x, "train.t": t, "val.x": x, "val.t": t, "train.note": x})
+    result = nnc("train", line, "--data", path, "--epochs", "1")
+    assert result.code == 1 and "rename it to 'validation.x'" in result.err
+    np.savez(path, **{"train.x": x, "train.t": t, "test.x": x})
+    result = nnc("train", line, "--data", path, "--epochs", "1")
+    assert result.code == 1 and "test.t missing" in result.err and "rename" not in result.err
 
 
 def test_train_needs_a_train_block(nnc: Nnc, line: Path, line_data: Path) -> None:
