@@ -312,7 +312,7 @@ def test_output_that_is_read_again_is_no_input(tmp_path):
     assert_one_at_a_time(path, image)
 
 
-def rounds_of(rng, batch, time, rows=48, columns=64):
+def rounds_of(rng, batch, time, rows=48, columns=64, machine=AVX2):
     """A weight gradient over batch and time, as `split_rounds` leaves it, with its arrays."""
     a = rng.standard_normal((batch, time, rows)).astype(np.float32)
     b = rng.standard_normal((batch, time, columns)).astype(np.float32)
@@ -324,7 +324,7 @@ def rounds_of(rng, batch, time, rows=48, columns=64):
     arrays = {"a": a, "b": b, "c": c}
     buffers = tuple(buffer(name, array) for name, array in arrays.items())
     plan = Plan("p", (), buffers, (nest,))
-    return split_rounds(plan, lambda k, t: choose(k, t, AVX2)), arrays
+    return split_rounds(plan, lambda k, t: choose(k, t, machine)), arrays
 
 
 @pytest.mark.parametrize("batch", [32, 30])
@@ -340,6 +340,19 @@ def test_rounds_are_lengthened(rng, batch):
     run(replace(nest, schedule=schedule), **arrays)
     expected = np.einsum("kli,klj->ij", arrays["a"], arrays["b"])
     np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rounds_of_long_vectors_are_longer(rng):
+    """Their steps hide lines from the second-level cache: rounds of 32 steps become 128."""
+    plan, arrays = rounds_of(rng, 64, 32, 256, 1024, AVX512)
+    (nest,) = plan.kernels()
+    (fold, _) = nest.body[0].body
+    assert [(a.name, a.extent) for a in fold.axes] == [("k0", 16), ("k1", 4), ("l", 32)]
+    _, schedule = choose(nest, plan.table(), AVX512)
+    assert schedule.order.index("k0") < schedule.order.index(schedule.register)
+    run(replace(nest, schedule=schedule), **arrays)
+    exact = np.einsum("kli,klj->ij", arrays["a"], arrays["b"])
+    np.testing.assert_allclose(arrays["c"], exact, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

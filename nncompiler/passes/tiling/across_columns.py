@@ -39,8 +39,9 @@ _SECOND = 0.25
 #: And of what a factor reads besides one load.
 _GUARD, _MASK, _CHOSEN = 0.75, 0.5, 3.0
 #: Cycles of a round: for each accumulator, more where vectors are long, for each tile; and of a
-#: step in a round whose factors fill the first-level cache.
-_SLOT, _SLOT_LONG, _ROUND, _LONG = 0.5, 0.75, 5.0, 1.0
+#: step in a round whose factors fill the first-level cache, which a step of long vectors hides.
+_SLOT, _SLOT_LONG, _ROUND = 0.5, 0.75, 5.0
+_FILLED, _FILLED_LONG = 1.0, 0.25
 #: Multiply-adds of a tile that are in flight together with the end of the one before; of a larger
 #: one, cycles of each accumulator's end where a store of a long vector takes two.
 _FLIGHT, _END = 80, 0.3
@@ -174,7 +175,8 @@ class _AcrossColumns:
         long = inside * (LINE + panel // order.size(reduction)) > CACHE // 8 * 5
         slot = _SLOT_LONG if order.long else _SLOT
         rounds = (slot * vectors + _ROUND) / inside if around else 0.0
-        return rounds + _LONG * (long and self.row_lines)
+        fills = _FILLED_LONG if order.long else _FILLED
+        return rounds + fills * (long and self.row_lines)
 
     def ends(self, rows: int, vectors: int) -> float:
         """Cycles of all epilogues, beside the stores of whole vectors."""
