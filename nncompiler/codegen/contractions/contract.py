@@ -214,11 +214,14 @@ class _Tiles(RegisterTiles):
         those at the edges of an image looks at its guards then.
         """
         guards = self._guards(axis.name)
+        if not guards:  # a large batch has millions of steps
+            yield from self._pieces(axis)
+            return
         steps = [(at, piece.step) for piece in self._pieces(axis) for at in piece]
 
         def kind(step: tuple[int, int]) -> tuple[object, ...]:
             start, size = step
-            places = [At("", start + n) for n in range(size)] if guards else []
+            places = [At("", start + n) for n in range(size)]
             open_ = [
                 tuple(holds(g, {**self.e.axes, **known, axis.name: p}, None) for p in places)
                 for g, known in guards
