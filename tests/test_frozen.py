@@ -57,7 +57,8 @@ def test_predictions_are_those_of_the_model(files, threads, direct):
     for rows in (1, 8, 10):
         x, _ = data(rows)
         np.testing.assert_allclose(frozen.predict(x), plain.predict(x), rtol=1e-4, atol=1e-5)
-    assert frozen.manifest.state_bytes < plain.manifest.state_bytes
+    if direct:  # weights of transforms are larger, where the processor's plan has any
+        assert frozen.manifest.state_bytes < plain.manifest.state_bytes
     assert not frozen.parameters
 
 
@@ -217,8 +218,9 @@ def test_frozen_without_any_constant(tmp_path):
 
 @pytest.mark.parametrize("verb", ["dump", "profile"])
 def test_stages_of_a_frozen_model(files, capsys, verb):
-    """Scaled weights are in the state, and no kernel scales them."""
-    command = [verb, files[0], "--batch", "8", "--function", "infer"]
+    """Scaled weights are in the state, and no kernel scales them. Transforms, which may pay only
+    with constants, would be more kernels."""
+    command = [verb, files[0], "--batch", "8", "--function", "infer", "--direct"]
     command += ["--stage", "plan"] if verb == "dump" else ["--seconds", "0.01"]
     assert main(command) == 0
     plain = capsys.readouterr().out

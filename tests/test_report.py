@@ -283,7 +283,7 @@ def test_transforms_count_once(function, batch, channels, n):
     }}""")
     found = []
     for direct in (True, False):
-        options = Options(functions=(function,), direct=direct)
+        options = Options(functions=(function,), direct=direct, cpu="x86-64-v3")
         found.append(accounts.analyse(Compilation(source, {"batch": batch}, options)).profiles[0])
     plain, transformed = found
     assert len(transformed.kernels) > len(plain.kernels)
