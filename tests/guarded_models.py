@@ -91,7 +91,8 @@ class Guarded:
             return np.zeros(shape, a.dtype)
         if a.dtype.kind == "f":
             return self.generator.random(shape).astype(a.dtype)
-        return self.generator.integers(0, a.limit or 2, shape).astype(a.dtype)
+        below = min((n.below for n in a.limits), default=2)
+        return self.generator.integers(0, below, shape).astype(a.dtype)
 
     def _fit(self, entry: Entry, symbol: str, rows: int, *pool: Array) -> None:
         order = self._held(self.generator.permutation(2 * rows).astype(np.int64))
