@@ -43,8 +43,11 @@ _GUARD, _MASK, _CHOSEN = 0.75, 0.5, 3.0
 _SLOT, _SLOT_LONG, _ROUND = 0.5, 0.75, 5.0
 _FILLED, _FILLED_LONG = 1.0, 0.25
 #: Multiply-adds of a tile that are in flight together with the end of the one before; of a larger
-#: one, cycles of each accumulator's end where a store of a long vector takes two.
+#: one, cycles of each accumulator's end where a store of a long vector takes two. So many
+#: accumulators, each of which is stored once, end behind the first steps of the next tile; cycles
+#: of each one more. Where several arrays are stored, their arithmetic and memory take longest.
 _FLIGHT, _END = 80, 0.3
+_HIDDEN, _BEHIND = 16, 5.0
 
 
 def across_columns(pair: Pair, best: Best) -> Iterable[Choice]:
@@ -187,4 +190,8 @@ class _AcrossColumns:
             cycles += self.others * lines * _PARTIAL * order.stores
         if not few and rows * vectors * self.steps > _FLIGHT:
             cycles += self.others * self.m * self.across * _END * order.stores
+            if order.stores == 1:
+                down = -(-self.m // rows)
+                behind = max(0, -(-self.m // down) * vectors - _HIDDEN)
+                cycles += self.others * down * -(-self.across // vectors) * _BEHIND * behind
         return cycles
