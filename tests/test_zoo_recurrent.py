@@ -110,8 +110,8 @@ def code_bytes(library: bytes) -> int:
 
 
 def test_code_does_not_grow_with_the_sequence() -> None:
-    """A training step over 2048 places has the kernels of one over 16, and the bytes of code of one
-    over 512 but for a few that hand on large arrays; over fewer, other tiles are chosen.
+    """A training step over 2048 places has the kernels of one over 16, and the bytes of code of
+    one over 512 but for a few that hand on large arrays; over fewer, other tiles are chosen.
     """
     options = Options(functions=("init", "loss", "train_step"))
     source = read_source(MODELS / "char_lstm.nn")
