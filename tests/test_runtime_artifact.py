@@ -169,6 +169,16 @@ def never_open(*_: Any) -> Any:
     raise AssertionError("opened as a library")
 
 
+def limit_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Of `group`, whose four integers index something, in the manifest of `line`."""
+    loss = next(e for e in record["entries"] if e["function"] == "loss")
+    return next(a for a in loss["arguments"] if a["name"] == "group")["limits"][0]
+
+
+def steps(first: int, behind: int, step: int) -> list[dict[str, int]]:
+    return [{"first": first, "behind": behind, "step": step}]
+
+
 def test_what_is_refused_before_opening(
     library: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +191,8 @@ def test_what_is_refused_before_opening(
         ("NN0603", build(sections={".nnmanifest": b"{"}), "not JSON"),
         ("NN0603", build(lambda r: r.pop("digest")), "no digest"),
         ("NN0603", build(lambda r: r.update(digest="\ud800")), "no digest"),
+        *(("NN0603", build(lambda r, p=p: limit_of(r).update(part=p)), "no such part")
+          for p in (steps(0, 4, 0), steps(0, 5, 1), steps(4, 4, 1), 2 * steps(0, 4, 1))),
         ("NN0605", library.replace(b'"line"', b'"life"', 1), "do not match their digest"),
         ("NN0662", library[:-1], "cut off"),
         ("NN0660", b"", "is empty"),

@@ -7,7 +7,7 @@ import shlex
 import sys
 
 from nncompiler.cli import UsageError, options
-from nncompiler.cli.output import emit, say
+from nncompiler.cli.output import emit, need_apart, say
 from nncompiler.errors import EXIT_CHECK_FAILED, EXIT_OK, CompilerBug, UserError
 
 #: What `--check-passes` and the verifier between passes raise.
@@ -31,6 +31,7 @@ def add_parser(subparsers: options.Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    need_apart((args.file,), args.output)
     text = _read(args.file)
     if args.file.endswith(".nn"):
         raise UserError(

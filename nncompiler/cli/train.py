@@ -131,6 +131,8 @@ def _check(args: argparse.Namespace) -> None:
     places = args.weights_out, args.artifact, args.checkpoint, args.csv, args.plot
     header = args.artifact and header_of(args.artifact)
     need_apart((args.file, args.data), *places, header)
+    # weights and checkpoints go on where they were read, nothing else goes over them
+    need_apart((args.weights_in, args.resume), args.artifact, header, args.csv, args.plot)
     need_writable(*filter(None, places))
 
 

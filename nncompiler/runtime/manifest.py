@@ -238,11 +238,10 @@ def _argument(reader: Reader) -> Argument:
 
 def _limit(reader: Reader, shape: tuple[int, ...]) -> Limit:
     rows = reader.records("part")
-    steps = [(r.size("first"), r.size("behind"), max(1, r.size("step"))) for r in rows]
-    part = tuple(range(*s) for s in steps)
-    if part and not (
-        len(part) == len(shape) and all(r and r[-1] < n for r, n in zip(part, shape, strict=True))
-    ):
+    steps = [(r.size("first"), r.size("behind"), r.size("step")) for r in rows]
+    part = tuple(range(*s) for s in steps if s[2])
+    within = all(r and r[-1] < n for r, n in zip(part, shape, strict=False))
+    if rows and not (len(part) == len(shape) and within):
         raise reader.malformed("there is no such part", "part")
     return Limit(reader.size("below"), part)
 

@@ -211,6 +211,7 @@ def test_train_tells_a_batch_larger_than_the_data(
     "train {m} --data {d} --weights-out a.npz --checkpoint ./a.npz",
     "train {m} --data {d} --artifact a.h", "predict {m} --data {d} -o {d}",
     "predict {m} --data {d} --weights {w} -o {w}", "dump {m} --stage plan -o {m}",
+    "train {m} --data {d} --weights-in {w} --plot {w}.svg --csv {w}", "opt {g} -o {g}",
     "report {m} --html {m}", "compile {m} -o {m}", "compile {m} --weights {w} -o {w}",
 ])  # fmt: skip
 def test_no_result_is_written_over_what_is_read(
@@ -219,7 +220,9 @@ def test_no_result_is_written_over_what_is_read(
     """Nor over another one; the files are as they were."""
     weights = tmp_path / "w.npz"
     nncompiler.compile(line).save(weights)
-    files = {"m": line, "d": line_data, "w": weights}
+    graph = tmp_path / "line.nnir"
+    assert nnc("dump", line, "--stage", "graph", "-o", graph).code == 0
+    files = {"m": line, "d": line_data, "w": weights, "g": graph}
     before = [path.read_bytes() for path in files.values()]
     result = nnc(*words.format(**files).split())
     assert result.code == 2 and "NN0925" in result.err
