@@ -117,12 +117,8 @@ def _parts(wanted: Request) -> list[bytes]:
     flags = [wanted.bindings, wanted.dtype, wanted.cpu, wanted.direct, wanted.functions]
     flags += [wanted.freeze, wanted.tune]
     fixed = [__version__.encode(), wanted.name.encode(), wanted.source, json.dumps(flags).encode()]
-    return [*fixed, weights, *_imported(wanted), *environment(_measured_on(wanted))]
-
-
-def _measured_on(wanted: Request) -> str:
-    """The processor that decides an artifact: this one, where its clock does."""
-    return "host" if wanted.tune else wanted.cpu
+    decides = "host" if wanted.tune else wanted.cpu  # this processor, where its clock does
+    return [*fixed, weights, *_imported(wanted), *environment(decides)]
 
 
 def _imported(wanted: Request) -> list[bytes]:

@@ -53,7 +53,7 @@ def index_bounds(
 def _moved(node: Node, found: Mapping[Value, Extents]) -> Iterator[tuple[int, Part, int]]:
     """Operand numbers and parts that become indices by way of the node's result."""
     for value in node.outputs:
-        for part, extent in list(found.get(value, {}).items()):
+        for part, extent in found.get(value, {}).items():
             for k in range(len(node.inputs)):
                 if (origin := lookup(node.op).origin(node, k, part)) is not None:
                     yield k, origin, extent

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from nncompiler.ir.graph import Builder, Node, Value
-from nncompiler.ir.op import Lowering, Sample
+from nncompiler.ir.lowering import Lowering
+from nncompiler.ir.op import Sample
 from nncompiler.ir.ops.common import (
     Cotangents,
     Definitions,

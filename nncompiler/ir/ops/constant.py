@@ -8,16 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nncompiler.ir.graph import Node
-from nncompiler.ir.op import (
-    Lowering,
-    Operator,
-    Sample,
-    added,
-    expect,
-    expect_inputs,
-    index_expr,
-    scaled,
-)
+from nncompiler.ir.lowering import Lowering
+from nncompiler.ir.op import Operator, Sample, added, expect, expect_inputs, index_expr, scaled
 from nncompiler.ir.ops.common import sample
 from nncompiler.ir.scalar import Affine, Expr, Index, cast, const
 from nncompiler.ir.types import DTYPES, Array, DType, TensorType

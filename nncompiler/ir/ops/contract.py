@@ -9,16 +9,8 @@ from typing import Any
 import numpy as np
 
 from nncompiler.ir.graph import Attr, Builder, Node, Value
-from nncompiler.ir.op import (
-    DimMap,
-    Lowering,
-    Operator,
-    Sample,
-    Shapes,
-    expect,
-    index_expr,
-    scaled,
-)
+from nncompiler.ir.lowering import Lowering
+from nncompiler.ir.op import DimMap, Operator, Sample, Shapes, expect, index_expr, scaled
 from nncompiler.ir.ops.common import (
     Cotangents,
     Definitions,

@@ -16,15 +16,8 @@ import numpy as np
 
 from nncompiler.errors import UserError
 from nncompiler.ir.graph import Builder, Node, Value
-from nncompiler.ir.op import (
-    DimMap,
-    Lowering,
-    Sample,
-    broadcast_dims,
-    broadcast_index,
-    expect,
-    expect_inputs,
-)  # fmt: skip
+from nncompiler.ir.lowering import Lowering
+from nncompiler.ir.op import DimMap, Sample, broadcast_dims, broadcast_index, expect, expect_inputs
 from nncompiler.ir.ops.common import Alongside, Definitions, fit, producer, sample
 from nncompiler.ir.scalar import PRIMITIVES, Expr, Index, apply
 from nncompiler.ir.types import F64, I32, Array, DType, TensorType, broadcast_shapes

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nncompiler.ir.graph import Builder, Node
-from nncompiler.ir.op import DimMap, Lowering, Operator, Sample, expect, expect_inputs, index_expr
+from nncompiler.ir.lowering import Lowering
+from nncompiler.ir.op import DimMap, Operator, Sample, expect, expect_inputs, index_expr
 from nncompiler.ir.ops.common import Cotangents, Grads, expect_axis, integer, only
 from nncompiler.ir.ops.constant import dtype_of
 from nncompiler.ir.scalar import Expr, Index, apply, cast, const

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from nncompiler.ir.graph import Attr, Builder, Node, Value
+from nncompiler.ir.lowering import Lowering
 from nncompiler.ir.op import (
     DimMap,
-    Lowering,
     Operator,
     Part,
     Sample,
@@ -17,7 +17,7 @@ from nncompiler.ir.op import (
     expect_inputs,
     index_expr,
     scaled,
-)  # fmt: skip
+)
 from nncompiler.ir.ops.common import (
     Cotangents,
     Definitions,

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nncompiler.ir.graph import Node
-from nncompiler.ir.op import Lowering, Operator, Sample, expect, expect_inputs, index_expr
+from nncompiler.ir.lowering import Lowering
+from nncompiler.ir.op import Operator, Sample, expect, expect_inputs, index_expr
 from nncompiler.ir.ops.common import integer
 from nncompiler.ir.ops.shape import linear_index
 from nncompiler.ir.scalar import Affine, Expr, Index, apply, cast, const

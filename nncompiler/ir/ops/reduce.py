@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nncompiler.ir.graph import Builder, Node, Value
-from nncompiler.ir.op import DimMap, Lowering, Sample, expect, expect_inputs, index_expr
+from nncompiler.ir.lowering import Lowering
+from nncompiler.ir.op import DimMap, Sample, expect, expect_inputs, index_expr
 from nncompiler.ir.ops.common import (
     Alongside,
     Cotangents,

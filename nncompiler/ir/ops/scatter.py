@@ -8,7 +8,8 @@ import numpy as np
 
 from nncompiler.ir.graph import Builder, Node, Value
 from nncompiler.ir.kernel import Axis, For, Let, Stmt
-from nncompiler.ir.op import Memory, Operator, Sample, expect, expect_inputs
+from nncompiler.ir.lowering import Memory
+from nncompiler.ir.op import Operator, Sample, expect, expect_inputs
 from nncompiler.ir.ops.common import Cotangents, Definitions, Grads, integer, only
 from nncompiler.ir.ops.contract_tables import scattered_first
 from nncompiler.ir.scalar import Affine, Index, Ref, apply, const

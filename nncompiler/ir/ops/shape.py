@@ -13,9 +13,9 @@ import numpy as np
 from nncompiler.errors import CompilerBug
 from nncompiler.ir.graph import Builder, Node, Value
 from nncompiler.ir.index_bounds import whole
+from nncompiler.ir.lowering import Lowering
 from nncompiler.ir.op import (
     DimMap,
-    Lowering,
     Operator,
     Part,
     Sample,
@@ -26,7 +26,7 @@ from nncompiler.ir.op import (
     fill_shape,
     index_expr,
     scaled,
-)  # fmt: skip
+)
 from nncompiler.ir.ops.common import (
     Cotangents,
     Definitions,

@@ -7,16 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nncompiler.ir.graph import Attr, Builder, Node, Value
-from nncompiler.ir.op import (
-    DimMap,
-    Lowering,
-    Operator,
-    Part,
-    Sample,
-    expect,
-    expect_inputs,
-    scaled,
-)  # fmt: skip
+from nncompiler.ir.lowering import Lowering
+from nncompiler.ir.op import DimMap, Operator, Part, Sample, expect, expect_inputs, scaled
 from nncompiler.ir.ops.common import (
     Cotangents,
     Definitions,

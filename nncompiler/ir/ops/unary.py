@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nncompiler.ir.graph import Builder, Node, Value
-from nncompiler.ir.op import DimMap, Lowering, Part, Sample, expect, expect_inputs
+from nncompiler.ir.lowering import Lowering
+from nncompiler.ir.op import DimMap, Part, Sample, expect, expect_inputs
 from nncompiler.ir.ops.common import (
     Alongside,
     Cotangents,

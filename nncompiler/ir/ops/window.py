@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from nncompiler.ir.graph import Builder, Node, Value
+from nncompiler.ir.lowering import Lowering
 from nncompiler.ir.op import (
     DimMap,
-    Lowering,
     Operator,
     Sample,
     Shapes,
